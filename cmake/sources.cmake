@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+# sources.cmake - which files make up which folder, and the flags of single files.
+
+set(FT_LIBRARY_FOLDERS base kern model kv attn score engine)
+set(FT_SOURCES_base base.c os.c)
+set(FT_SOURCES_kern kern.c ref.c)
+set(FT_SOURCES_model ggufwalk.c ggufvocab.c ggufcheck.c load.c graph.c vocab.c sampler.c peer.c)
+set(FT_SOURCES_kv store.c)
+set(FT_SOURCES_attn dense.c vslash.c evidence.c op.c stock.c)
+set(FT_SOURCES_score score.c keep.c speckv.c specpc.c dense.c)
+set(FT_SOURCES_engine session.c prefill.c compress.c pair.c estimate.c arrays.c report.c stream.c)
+
+set(FT_PROGRAM_FOLDERS conf eval cli)
+set(FT_SOURCES_conf conf.c text.c)
+set(FT_SOURCES_eval ppl.c bench.c)
+set(FT_SOURCES_cli ui.c json.c cmd_generate.c cmd_info.c cmd_methods.c cmd_tokens.c
+    cmd_perplexity.c cmd_bench.c cmd_score.c cmd_help.c)
+set(FT_MAIN_SOURCE main.c)
+
+set(FT_TOOL_SOURCES mkmodel.c)
+
+# Kernels: math functions need not set errno, and a multiply may be fused with an add (the tests'
+# tolerances allow for it).  Instruction sets are per file; kern.c chooses at run time.
+set(kern_flags -fno-math-errno -ffp-contract=fast)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+    list(APPEND FT_SOURCES_kern avx2.c avx512.c)
+    set_source_files_properties(src/kern/avx2.c PROPERTIES
+        COMPILE_OPTIONS "${kern_flags};-mavx2;-mfma;-mf16c")
+    set_source_files_properties(src/kern/avx512.c PROPERTIES
+        COMPILE_OPTIONS "${kern_flags};-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mf16c;-mfma")
+endif()
+set_source_files_properties(src/kern/kern.c src/kern/ref.c PROPERTIES COMPILE_OPTIONS "${kern_flags}")
+
+foreach(folder IN LISTS FT_LIBRARY_FOLDERS FT_PROGRAM_FOLDERS)
+    set(listed ${FT_SOURCES_${folder}})
+    if(folder STREQUAL "cli")
+        list(APPEND listed ${FT_MAIN_SOURCE})
+    elseif(folder STREQUAL "kern")
+        list(APPEND listed avx2.c avx512.c)
+    endif()
+    ft_unlisted(src/${folder} *.c ${listed})
+endforeach()
+ft_unlisted(tools *.c ${FT_TOOL_SOURCES})

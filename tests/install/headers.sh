@@ -1,0 +1,37 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# headers.sh ROOT LLAMA_INCLUDE - every header compiles alone; the public one as C11 and as C++17.
+set -eu
+root=$1
+llama=$2
+n=0
+failed=0
+
+# try NAME COMMAND... - a compiler call that must succeed without a word.
+try() {
+    name=$1
+    shift
+    n=$((n + 1))
+    if ! message=$("$@" 2>&1) || [ -n "$message" ]; then
+        echo "headers: $name: $*"
+        echo "$message"
+        failed=$((failed + 1))
+    fi
+}
+
+warnings="-fsyntax-only -Wall -Wextra -Wpedantic -Wconversion -Werror"
+public=$root/include/foretoken.h
+for c in gcc clang; do
+    command -v $c >/dev/null 2>&1 || { echo "skip: $c is not installed: foretoken.h not tried with it"; continue; }
+    try "$c C11" $c -std=c11 $warnings -Wshadow -Wstrict-prototypes -x c "$public"
+done
+for cxx in g++ clang++; do
+    command -v $cxx >/dev/null 2>&1 || { echo "skip: $cxx is not installed: foretoken.h not tried with it"; continue; }
+    try "$cxx C++17" $cxx -std=c++17 $warnings -x c++ "$public"
+done
+for header in "$root"/src/*/*.h; do
+    try "${header#"$root"/}" gcc -std=c11 $warnings -Wshadow -Wno-unused-function -I"$root/include" -I"$root/src" -isystem "$llama" \
+        -x c "$header"
+done
+echo "headers: $n compiled alone, $failed failed"
+[ "$failed" -eq 0 ]
