@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* evidence.c - how much attention each row receives from a set of voters, without ever holding a row of attention.
+ *
+ * Pass 1: log-sum-exp of every (query head, voter) over all rows the voter sees.  Items: KV head x voters.
+ * Pass 2: exp(logit - lse) folded down the columns.  Items: KV head x columns; voters in order, so that the
+ * bits of a column do not depend on how columns are cut.
+ */
+#include <math.h>
+
+#include "attn/items.h"
+
+enum {
+    LSE_QUERY = 64,    /* query rows per item of pass 1: small enough that one KV head still feeds several threads */
+    MASS_COLUMN = 512, /* columns per item of pass 2 */
+};
+
+static uint32_t group_of(const struct ft_evidence_job *job)
+{
+    ft_assert(job->n_head_kv > 0 && job->n_head % job->n_head_kv == 0);
+    uint32_t group = job->n_head / job->n_head_kv;
+    ft_assert(group <= FT_TILE_QUERY);
+    return group;
+}
+
+static uint32_t ceil_div(uint32_t a, uint32_t b)
+{
+    return a / b + (a % b != 0);
+}
+
+static uint32_t lse_block(uint32_t group)
+{
+    return group < LSE_QUERY ? LSE_QUERY / group : 1;
+}
+
+uint32_t ft_evidence_lse_items(const struct ft_evidence_job *job)
+{
+    return job->n_head_kv * ceil_div(job->n_voter, lse_block(group_of(job)));
+}
+
+uint32_t ft_evidence_mass_items(const struct ft_evidence_job *job)
+{
+    return job->n_head_kv * ceil_div(job->n_col, MASS_COLUMN);
+}
+
+/* Voters [first, first + n) of KV head h for the kernels: row i*group + g is head g of voter i.
+ * Rows below `from` are not shown; visibility is counted from there. */
+static struct ft_vote vote_of(const struct ft_evidence_job *job, uint32_t h, uint32_t first, uint32_t n, uint32_t from,
+                              struct ft_attn_scratch *s)
+{
+    uint32_t group = group_of(job), m = n * group;
+    ft_queries_gather(job->q + ((size_t)first * job->n_head + h * group) * job->d, job->n_head, group, job->d, n, s->q);
+    for (uint32_t i = 0; i < m; i++) {
+        uint32_t vis = job->vis[first + i / group];
+        s->vis[i] = vis > from ? vis - from : 0;
+    }
+    size_t k_stride = job->d * ft_fmt_bytes(job->k_fmt);
+    return (struct ft_vote){
+        .q = s->q,
+        .k = (const char *)job->head[h].k + from * k_stride,
+        .vis = s->vis, .work = s->work, .q_stride = job->d, .k_stride = k_stride,
+        .m = m, .d = job->d, .k_fmt = job->k_fmt,
+        .red = job->red == FT_REDUCE_MAX ? FT_REDUCE_MAX : FT_REDUCE_SUM,
+        .scale = job->scale,
+    };
+}
+
+void ft_evidence_lse(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t item, void *scratch)
+{
+    uint32_t group = group_of(job), block = lse_block(group);
+    uint32_t h = item % job->n_head_kv, first = item / job->n_head_kv * block;
+    ft_assert(first < job->n_voter);
+    uint32_t n = FT_MIN(block, job->n_voter - first);
+    struct ft_attn_scratch s;
+    ft_scratch_cut(&s, scratch, job->d);
+    struct ft_vote v = vote_of(job, h, first, n, 0, &s);
+    for (uint32_t i = 0; i < v.m; i++) {
+        v.n = FT_MAX(v.n, s.vis[i]);
+    }
+    ft_assert(v.n <= job->head[h].n_row);
+    v.out = s.lse;
+    kern->lse(&v);
+    for (uint32_t i = 0; i < v.m; i++) {
+        job->lse[(size_t)(h * group + i % group) * job->n_voter + first + i / group] = s.lse[i];
+    }
+}
+
+void ft_evidence_mass(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t item, void *scratch)
+{
+    uint32_t group = group_of(job), block = FT_TILE_QUERY / group;
+    uint32_t h = item % job->n_head_kv, from = item / job->n_head_kv * MASS_COLUMN;
+    ft_assert(from < job->n_col && job->n_col <= job->head[h].n_row);
+    uint32_t n_col = FT_MIN(job->n_col - from, (uint32_t)MASS_COLUMN);
+    float *out = job->mass + (size_t)h * job->n_col + from;
+    memset(out, 0, n_col * sizeof *out);
+    struct ft_attn_scratch s;
+    ft_scratch_cut(&s, scratch, job->d);
+    for (uint32_t first = 0; first < job->n_voter; first += block) {
+        struct ft_vote v = vote_of(job, h, first, FT_MIN(block, job->n_voter - first), from, &s);
+        v.n = n_col;
+        v.out = out;
+        v.lse = s.lse;
+        v.weight = job->weight != NULL ? s.weight : NULL;
+        for (uint32_t i = 0; i < v.m; i++) {
+            uint32_t voter = first + i / group;
+            s.lse[i] = job->lse[(size_t)(h * group + i % group) * job->n_voter + voter];
+            s.weight[i] = job->weight != NULL ? job->weight[voter] : 1;
+        }
+        kern->mass(&v);
+    }
+    for (uint32_t j = 0; j < n_col && job->red == FT_REDUCE_MEAN; j++) {
+        out[j] /= (float)(group * job->n_voter);
+    }
+}

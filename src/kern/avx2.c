@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* avx2.c - the kernels in 256-bit registers (AVX2, FMA, F16C): f32 arithmetic on rows converted once per tile. */
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "kern/kern.h"
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+enum {
+    MR = 6,          /* 6 queries x 16 keys: 12 sums, 2 operands and a broadcast of the 16 registers */
+    SOFTMAX_ROW = 8, /* row maxima and sums are reduced 8 rows at a time, one lane each */
+    FEW = 6,         /* up to here (decode) V is converted on the fly, beyond once per tile */
+    PANEL = 16,      /* keys side by side in a panel */
+};
+
+struct tile_work;
+struct panel {
+    const float *data; /* [64/PANEL][d][PANEL] */
+};
+struct vtile {
+    const char *data; /* rows in fmt, stride bytes apart */
+    size_t stride;
+    enum ft_fmt fmt;
+};
+static struct panel panel_make(const void *k, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
+                               const struct tile_work *w);
+static struct vtile vtile_make(const char *v, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
+                               const struct tile_work *w);
+static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d, float *s);
+static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
+                         float *shrink, bool weights);
+static void values_add(const struct vtile *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
+                       const float *shrink, float *acc, uint32_t d);
+static void mass_fold(const float *s, uint32_t m, const uint32_t *count, float scale, const float *lse,
+                      const float *weight, enum ft_reduce red, float *out, uint32_t rows);
+
+#include "kern/tile.h"
+
+/* ---- row formats ---- */
+
+INLINE __m256 load8(const void *p, size_t i, enum ft_fmt fmt)
+{
+    if (fmt == FT_F32) {
+        return _mm256_loadu_ps((const float *)p + i);
+    }
+    __m128i h = _mm_loadu_si128((const __m128i *)(const void *)((const uint16_t *)p + i));
+    return fmt == FT_F16 ? _mm256_cvtph_ps(h)
+                         : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+
+/* Nearest even; a NaN keeps its sign and upper payload and is made quiet, as vcvtps2ph does for f16. */
+INLINE __m128i narrow_bf16(__m256 x)
+{
+    __m256i u = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    __m256i up = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    up = _mm256_blendv_epi8(up, _mm256_or_si256(u, _mm256_set1_epi32(0x400000)), nan);
+    up = _mm256_srli_epi32(up, 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(up), _mm256_extracti128_si256(up, 1));
+}
+
+static void encode(enum ft_fmt fmt, const float *src, void *dst, size_t n)
+{
+    size_t i = 0;
+    for (; fmt != FT_F32 && i + 8 <= n; i += 8) {
+        __m256 x = _mm256_loadu_ps(src + i);
+        __m128i h = fmt == FT_F16 ? _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC) : narrow_bf16(x);
+        _mm_storeu_si128((__m128i *)(void *)((uint16_t *)dst + i), h);
+    }
+    ft_kern_ref.encode(fmt, src + i, (char *)dst + i * ft_fmt_bytes(fmt), n - i);
+}
+
+static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n)
+{
+    size_t i = 0;
+    for (; fmt != FT_F32 && i + 8 <= n; i += 8) {
+        _mm256_storeu_ps(dst + i, load8(src, i, fmt));
+    }
+    ft_kern_ref.decode(fmt, (const char *)src + i * ft_fmt_bytes(fmt), dst + i, n - i);
+}
+
+/* ---- K panels ---- */
+
+/* Transpose 8 x 8 numbers: x[c] lane r = x[r] lane c. */
+INLINE void transpose8(__m256 x[8])
+{
+    __m256 y[8];
+    UNROLL for (int i = 0; i < 8; i += 2) {
+        y[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
+        y[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4) {
+        x[i] = _mm256_shuffle_ps(y[i], y[i + 2], 0x44);
+        x[i + 1] = _mm256_shuffle_ps(y[i], y[i + 2], 0xee);
+        x[i + 2] = _mm256_shuffle_ps(y[i + 1], y[i + 3], 0x44);
+        x[i + 3] = _mm256_shuffle_ps(y[i + 1], y[i + 3], 0xee);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        __m256 low = _mm256_permute2f128_ps(x[i], x[i + 4], 0x20);
+        x[i + 4] = _mm256_permute2f128_ps(x[i], x[i + 4], 0x31);
+        x[i] = low;
+    }
+}
+
+INLINE void pack(const char *k, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, float *out)
+{
+    for (uint32_t r = 0; r < FT_TILE_ROW; r += 8) {
+        float *to = out + (size_t)(r / PANEL) * d * PANEL + r % PANEL;
+        for (uint32_t t = 0; t < d; t += 8) {
+            __m256 x[8];
+            UNROLL for (uint32_t i = 0; i < 8; i++) {
+                x[i] = r + i < rows ? load8(k + (r + i) * stride, t, fmt) : _mm256_setzero_ps();
+            }
+            transpose8(x);
+            UNROLL for (uint32_t i = 0; i < 8; i++) {
+                _mm256_storeu_ps(to + (size_t)(t + i) * PANEL, x[i]);
+            }
+        }
+    }
+}
+
+static struct panel panel_make(const void *k, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
+                               const struct tile_work *w)
+{
+    (void)m;
+    if (fmt == FT_F32) {
+        pack(k, stride, rows, d, FT_F32, w->panel32);
+    } else if (fmt == FT_F16) {
+        pack(k, stride, rows, d, FT_F16, w->panel32);
+    } else {
+        pack(k, stride, rows, d, FT_BF16, w->panel32);
+    }
+    return (struct panel){ w->panel32 };
+}
+
+static struct vtile vtile_make(const char *v, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
+                               const struct tile_work *w)
+{
+    if (fmt == FT_F32 || m <= FEW) {
+        return (struct vtile){ v, stride, fmt };
+    }
+    for (uint32_t j = 0; j < rows; j++) {
+        decode(fmt, v + j * stride, w->vtile + j * d, d);
+    }
+    return (struct vtile){ (const char *)w->vtile, d * sizeof(float), FT_F32 };
+}
+
+/* ---- q . k ---- */
+
+INLINE void logits_n(const float *panel, const float *q, size_t q_stride, int m, uint32_t d, float *s)
+{
+    __m256 sum[MR][2];
+    UNROLL for (int i = 0; i < m; i++) {
+        sum[i][0] = sum[i][1] = _mm256_setzero_ps();
+    }
+    for (uint32_t t = 0; t < d; t++) {
+        __m256 k0 = _mm256_loadu_ps(panel + (size_t)t * PANEL), k1 = _mm256_loadu_ps(panel + (size_t)t * PANEL + 8);
+        UNROLL for (int i = 0; i < m; i++) {
+            __m256 x = _mm256_broadcast_ss(q + (size_t)i * q_stride + t);
+            sum[i][0] = _mm256_fmadd_ps(x, k0, sum[i][0]);
+            sum[i][1] = _mm256_fmadd_ps(x, k1, sum[i][1]);
+        }
+    }
+    UNROLL for (int i = 0; i < m; i++) {
+        _mm256_storeu_ps(s + i * FT_TILE_ROW, sum[i][0]);
+        _mm256_storeu_ps(s + i * FT_TILE_ROW + 8, sum[i][1]);
+    }
+}
+
+#define BY_ROWS(call)                \
+    switch (m) {                     \
+    case 1: call(1); break;          \
+    case 2: call(2); break;          \
+    case 3: call(3); break;          \
+    case 4: call(4); break;          \
+    case 5: call(5); break;          \
+    default: call(6); break;         \
+    }
+
+static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d, float *s)
+{
+#define CALL_LOGITS(n) logits_n(k->data + (size_t)b * d * PANEL, q, q_stride, n, d, s + b * PANEL)
+    for (uint32_t b = 0; b < FT_TILE_ROW / PANEL; b++) {
+        BY_ROWS(CALL_LOGITS)
+    }
+}
+
+/* ---- softmax ---- */
+
+INLINE __m256 power_of_two(__m256i n)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
+
+/* exp for x <= 88; below -104 it is zero.  The same polynomial as in avx512.c; 2^n is applied in two halves
+ * because n reaches -150, below the normal exponents. */
+INLINE __m256 exp8(__m256 x)
+{
+    x = _mm256_max_ps(_mm256_set1_ps(-104.0f), x); /* the second operand, and so a NaN, wins when unordered */
+    __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(0x1.715476p+0f)),
+                               _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.62e4p-1f), x);
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.7f7d1cp-20f), r);
+    __m256 p = _mm256_set1_ps(EXP_C6);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C5));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C4));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C3));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C2));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
+    return _mm256_mul_ps(_mm256_mul_ps(p, power_of_two(half)), power_of_two(_mm256_sub_epi32(whole, half)));
+}
+
+#define ADD(a, b) _mm256_add_ps(a, b)
+#define MAX(a, b) _mm256_max_ps(a, b)
+/* Reduce 8 vectors to one whose lane r belongs to x[r]; every row is paired up in the same way. */
+#define REDUCE8(x, OP)                                                                                   \
+    do {                                                                                                 \
+        UNROLL for (int e = 0; e < 4; e++) {                                                             \
+            x[e] = OP(_mm256_unpacklo_ps(x[2 * e], x[2 * e + 1]), _mm256_unpackhi_ps(x[2 * e], x[2 * e + 1])); \
+        }                                                                                                \
+        UNROLL for (int e = 0; e < 2; e++) {                                                             \
+            x[e] = OP(_mm256_shuffle_ps(x[2 * e], x[2 * e + 1], 0x44), _mm256_shuffle_ps(x[2 * e], x[2 * e + 1], 0xee)); \
+        }                                                                                                \
+        x[0] = OP(_mm256_permute2f128_ps(x[0], x[1], 0x20), _mm256_permute2f128_ps(x[0], x[1], 0x31));   \
+    } while (0)
+
+/* All ones in lanes 8*v + l < count. */
+INLINE __m256i lanes(uint32_t count, int v)
+{
+    __m256i iota = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count - 8 * v), iota);
+}
+
+INLINE __m256 row_max(const float *s, uint32_t count, bool full)
+{
+    __m256 top = _mm256_set1_ps(-INFINITY);
+    UNROLL for (int v = 0; v < 8; v++) {
+        __m256 x = _mm256_loadu_ps(s + 8 * v);
+        x = full ? x : _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), x, _mm256_castsi256_ps(lanes(count, v)));
+        top = _mm256_max_ps(top, x);
+    }
+    return top;
+}
+
+INLINE __m256 row_exp(float *s, uint32_t count, bool full, float scale, float max, bool weights)
+{
+    __m256 by = _mm256_set1_ps(scale), top = _mm256_set1_ps(max), sum = _mm256_setzero_ps();
+    UNROLL for (int v = 0; v < 8; v++) {
+        __m256 p = exp8(_mm256_fmsub_ps(_mm256_loadu_ps(s + 8 * v), by, top));
+        p = full ? p : _mm256_and_ps(p, _mm256_castsi256_ps(lanes(count, v)));
+        if (weights) {
+            _mm256_storeu_ps(s + 8 * v, p);
+        }
+        sum = _mm256_add_ps(sum, p);
+    }
+    return sum;
+}
+
+INLINE void softmax_n(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
+                      float *shrink, bool weights)
+{
+    __m256i rows = lanes(m, 0), n = _mm256_maskload_epi32((const int *)(const void *)count, rows);
+    __m256i some = _mm256_cmpgt_epi32(n, _mm256_setzero_si256());
+    float top[8];
+    __m256 x[8];
+    for (uint32_t i = 0; i < 8; i++) {
+        x[i] = i < m ? row_max(s + i * FT_TILE_ROW, count[i], full) : _mm256_setzero_ps();
+    }
+    REDUCE8(x, MAX);
+    __m256 old = _mm256_maskload_ps(max, rows);
+    __m256 high = _mm256_max_ps(old, _mm256_mul_ps(x[0], _mm256_set1_ps(scale)));
+    __m256 factor = exp8(_mm256_sub_ps(old, high));
+    _mm256_maskstore_ps(max, some, high);
+    _mm256_maskstore_ps(shrink, some, factor);
+    _mm256_storeu_ps(top, high);
+    for (uint32_t i = 0; i < 8; i++) {
+        x[i] = i < m && count[i] > 0 ? row_exp(s + i * FT_TILE_ROW, count[i], full, scale, top[i], weights)
+                                     : _mm256_setzero_ps();
+    }
+    REDUCE8(x, ADD);
+    _mm256_maskstore_ps(sum, some, _mm256_fmadd_ps(_mm256_maskload_ps(sum, rows), factor, x[0]));
+}
+
+static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
+                         float *shrink, bool weights)
+{
+    if (full && weights) {
+        softmax_n(s, m, count, true, scale, max, sum, shrink, true);
+    } else if (weights) {
+        softmax_n(s, m, count, false, scale, max, sum, shrink, true);
+    } else {
+        softmax_n(s, m, count, full, scale, max, sum, shrink, false);
+    }
+}
+
+/* ---- p v ---- */
+
+INLINE void values_n(const struct vtile *v, enum ft_fmt fmt, const float *p, int m, int n_vec, uint32_t from,
+                     uint32_t to, const float *shrink, float *acc, uint32_t d, uint32_t t)
+{
+    __m256 sum[MR][2];
+    UNROLL for (int i = 0; i < m; i++) {
+        UNROLL for (int c = 0; c < n_vec; c++) {
+            sum[i][c] = _mm256_loadu_ps(acc + (size_t)i * d + t + 8 * (size_t)c);
+            if (shrink != NULL) {
+                sum[i][c] = _mm256_mul_ps(sum[i][c], _mm256_set1_ps(shrink[i]));
+            }
+        }
+    }
+    const char *row = v->data + from * v->stride;
+    for (uint32_t j = from; j < to; j++, row += v->stride) {
+        __m256 x[2];
+        UNROLL for (int c = 0; c < n_vec; c++) {
+            x[c] = load8(row, t + 8 * (uint32_t)c, fmt);
+        }
+        UNROLL for (int i = 0; i < m; i++) {
+            __m256 w = _mm256_broadcast_ss(p + i * FT_TILE_ROW + (int)j);
+            UNROLL for (int c = 0; c < n_vec; c++) {
+                sum[i][c] = _mm256_fmadd_ps(w, x[c], sum[i][c]);
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < m; i++) {
+        UNROLL for (int c = 0; c < n_vec; c++) {
+            _mm256_storeu_ps(acc + (size_t)i * d + t + 8 * (size_t)c, sum[i][c]);
+        }
+    }
+}
+
+INLINE void values_fmt(const struct vtile *v, enum ft_fmt fmt, const float *p, uint32_t m, uint32_t from, uint32_t to,
+                       const float *shrink, float *acc, uint32_t d)
+{
+    uint32_t t = 0;
+#define CALL_2(n) values_n(v, fmt, p, n, 2, from, to, shrink, acc, d, t)
+#define CALL_1(n) values_n(v, fmt, p, n, 1, from, to, shrink, acc, d, t)
+    for (; d - t >= 16; t += 16) {
+        BY_ROWS(CALL_2)
+    }
+    if (t < d) {
+        BY_ROWS(CALL_1)
+    }
+}
+
+static void values_add(const struct vtile *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
+                       const float *shrink, float *acc, uint32_t d)
+{
+    if (v->fmt == FT_F32) {
+        values_fmt(v, FT_F32, p, m, from, to, shrink, acc, d);
+    } else if (v->fmt == FT_F16) {
+        values_fmt(v, FT_F16, p, m, from, to, shrink, acc, d);
+    } else {
+        values_fmt(v, FT_BF16, p, m, from, to, shrink, acc, d);
+    }
+}
+
+/* ---- mass ---- */
+
+static void mass_fold(const float *s, uint32_t m, const uint32_t *count, float scale, const float *lse_of,
+                      const float *weight, enum ft_reduce red, float *out, uint32_t rows)
+{
+    __m256 by = _mm256_set1_ps(scale);
+    for (int v = 0; 8 * v < (int)rows; v++) {
+        __m256i here = lanes(rows, v);
+        __m256 o = _mm256_maskload_ps(out + 8 * v, here);
+        for (uint32_t i = 0; i < m; i++) {
+            __m256 p = exp8(_mm256_fmsub_ps(_mm256_loadu_ps(s + i * FT_TILE_ROW + 8 * v), by,
+                                            _mm256_set1_ps(lse_of[i])));
+            p = _mm256_mul_ps(p, _mm256_set1_ps(weight != NULL ? weight[i] : 1.0f));
+            p = _mm256_and_ps(p, _mm256_castsi256_ps(lanes(count[i], v)));
+            o = red == FT_REDUCE_MAX ? _mm256_max_ps(o, p) : _mm256_add_ps(o, p);
+        }
+        _mm256_maskstore_ps(out + 8 * v, here, o);
+    }
+}
+
+const struct ft_kern ft_kern_avx2 = {
+    .name = "avx2",
+    .encode = encode,
+    .decode = decode,
+    .attend = attend,
+    .lse = lse,
+    .mass = mass,
+};

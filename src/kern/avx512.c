@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* avx512.c - the kernels in 512-bit registers: f32 arithmetic on rows converted once per tile. */
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "kern/kern.h"
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+enum {
+    MR = 6,           /* 6 queries x 64 keys: 24 sums, 4 operands and a broadcast of the 32 registers */
+    SOFTMAX_ROW = 16, /* row maxima and sums are reduced 16 rows at a time, one lane each */
+    FEW = 8,          /* up to here (decode) rows are converted on the fly, beyond once per tile */
+};
+
+struct tile_work;
+struct panel {
+    const void *data; /* [d][64] keys of dimension t, in fmt */
+    enum ft_fmt fmt;
+};
+struct vtile {
+    const char *data; /* rows in fmt, stride bytes apart */
+    size_t stride;
+    enum ft_fmt fmt;
+};
+static struct panel panel_make(const void *k, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
+                               const struct tile_work *w);
+static struct vtile vtile_make(const char *v, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
+                               const struct tile_work *w);
+static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d, float *s);
+static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
+                         float *shrink, bool weights);
+static void values_add(const struct vtile *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
+                       const float *shrink, float *acc, uint32_t d);
+static void mass_fold(const float *s, uint32_t m, const uint32_t *count, float scale, const float *lse,
+                      const float *weight, enum ft_reduce red, float *out, uint32_t rows);
+
+#include "kern/tile.h"
+
+/* ---- row formats ---- */
+
+INLINE __m512 wide_f16(__m256i h)
+{
+    return _mm512_cvtph_ps(h);
+}
+
+INLINE __m512 wide_bf16(__m256i h)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+INLINE __m512 load16(const void *p, size_t i, enum ft_fmt fmt)
+{
+    if (fmt == FT_F32) {
+        return _mm512_loadu_ps((const float *)p + i);
+    }
+    __m256i h = _mm256_loadu_si256((const __m256i *)(const void *)((const uint16_t *)p + i));
+    return fmt == FT_F16 ? wide_f16(h) : wide_bf16(h);
+}
+
+INLINE __m512 load16_mask(__mmask16 mask, const void *p, size_t i, enum ft_fmt fmt)
+{
+    if (fmt == FT_F32) {
+        return _mm512_maskz_loadu_ps(mask, (const float *)p + i);
+    }
+    __m256i h = _mm256_maskz_loadu_epi16(mask, (const uint16_t *)p + i);
+    return fmt == FT_F16 ? wide_f16(h) : wide_bf16(h);
+}
+
+/* Nearest even; a NaN keeps its sign and upper payload and is made quiet, as vcvtps2ph does for f16. */
+INLINE __m256i narrow_bf16(__m512 x)
+{
+    __m512i u = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    __m512i up = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    up = _mm512_mask_or_epi32(up, nan, u, _mm512_set1_epi32(0x400000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16));
+}
+
+static void encode(enum ft_fmt fmt, const float *src, void *dst, size_t n)
+{
+    if (fmt == FT_F32) {
+        memcpy(dst, src, n * sizeof *src);
+        return;
+    }
+    for (size_t i = 0; i < n; i += 16) {
+        __mmask16 mask = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        __m512 x = _mm512_maskz_loadu_ps(mask, src + i);
+        __m256i h = fmt == FT_F16 ? _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+                                  : narrow_bf16(x);
+        _mm256_mask_storeu_epi16((uint16_t *)dst + i, mask, h);
+    }
+}
+
+static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n)
+{
+    if (fmt == FT_F32) {
+        memcpy(dst, src, n * sizeof *dst);
+        return;
+    }
+    for (size_t i = 0; i < n; i += 16) {
+        __mmask16 mask = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        _mm512_mask_storeu_ps(dst + i, mask, load16_mask(mask, src, i, fmt));
+    }
+}
+
+/* ---- K panels ---- */
+
+/* Transpose 16 x 16 numbers of 32 bits: out[c] lane r = in[r] lane c. */
+INLINE void transpose16(__m512i x[16])
+{
+    __m512i y[16];
+    UNROLL for (int i = 0; i < 16; i += 2) {
+        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 16; i += 4) {
+        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
+        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
+        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
+        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        y[i] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0x88);
+        y[i + 4] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0xdd);
+        y[i + 8] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0x88);
+        y[i + 12] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0xdd);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        x[i] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0x88);
+        x[i + 4] = _mm512_shuffle_i32x4(y[i + 4], y[i + 12], 0x88);
+        x[i + 8] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0xdd);
+        x[i + 12] = _mm512_shuffle_i32x4(y[i + 4], y[i + 12], 0xdd);
+    }
+}
+
+/* 32 keys x 32 dimensions of 16-bit numbers; keys from `rows` on and dimensions from nd on read as zero. */
+INLINE void pack_block16(const char *k, size_t stride, uint32_t rows, uint32_t nd, uint16_t *out, bool full)
+{
+    __mmask32 mask = full || nd >= 32 ? 0xffffffff : (1u << nd) - 1;
+    UNROLL for (int half = 0; half < 2; half++) {
+        __m512i x[16];
+        UNROLL for (uint32_t r = 0; r < 16; r++) {
+            const char *p = k + 2 * r * stride;
+            __m512i a = full || 2 * r < rows ? _mm512_maskz_loadu_epi16(mask, p) : _mm512_setzero_si512();
+            __m512i b = full || 2 * r + 1 < rows ? _mm512_maskz_loadu_epi16(mask, p + stride) : _mm512_setzero_si512();
+            x[r] = half == 0 ? _mm512_unpacklo_epi16(a, b) : _mm512_unpackhi_epi16(a, b);
+        }
+        transpose16(x);
+        UNROLL for (uint32_t c = 0; c < 16; c++) {
+            uint32_t t = 8 * (c / 4) + c % 4 + 4 * (uint32_t)half;
+            if (full || t < nd) {
+                _mm512_storeu_si512(out + t * FT_TILE_ROW, x[c]);
+            }
+        }
+    }
+}
+
+static void pack16(const char *k, size_t stride, uint32_t rows, uint32_t d, uint16_t *out)
+{
+    for (uint32_t r = 0; r < FT_TILE_ROW; r += 32) {
+        uint32_t n = rows > r ? rows - r : 0;
+        for (uint32_t t = 0; t < d; t += 32) {
+            const char *from = k + r * stride + t * 2;
+            if (n >= 32 && d - t >= 32) {
+                pack_block16(from, stride, 32, 32, out + t * FT_TILE_ROW + r, true);
+            } else {
+                pack_block16(from, stride, n, d - t, out + t * FT_TILE_ROW + r, false);
+            }
+        }
+    }
+}
+
+static void pack32(const char *k, size_t stride, uint32_t rows, uint32_t d, float *out)
+{
+    for (uint32_t first = 0; first < FT_TILE_ROW; first += 16) {
+        for (uint32_t t = 0; t < d; t += 16) {
+            __mmask16 mask = d - t >= 16 ? 0xffff : 0xff;
+            __m512i x[16];
+            UNROLL for (uint32_t r = 0; r < 16; r++) {
+                x[r] = first + r < rows ? _mm512_maskz_loadu_epi32(mask, k + (first + r) * stride + t * 4)
+                                        : _mm512_setzero_si512();
+            }
+            transpose16(x);
+            UNROLL for (uint32_t c = 0; c < 16; c++) {
+                if (t + c < d) {
+                    _mm512_storeu_si512(out + (t + c) * FT_TILE_ROW + first, x[c]);
+                }
+            }
+        }
+    }
+}
+
+static struct panel panel_make(const void *k, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
+                               const struct tile_work *w)
+{
+    if (fmt == FT_F32) {
+        pack32(k, stride, rows, d, w->panel32);
+        return (struct panel){ w->panel32, FT_F32 };
+    }
+    pack16(k, stride, rows, d, w->panel16);
+    if (m <= FEW) {
+        return (struct panel){ w->panel16, fmt };
+    }
+    for (size_t i = 0; i < (size_t)d * FT_TILE_ROW; i += 16) {
+        _mm512_storeu_ps(w->panel32 + i, load16(w->panel16, i, fmt == FT_F16 ? FT_F16 : FT_BF16));
+    }
+    return (struct panel){ w->panel32, FT_F32 };
+}
+
+static struct vtile vtile_make(const char *v, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
+                               const struct tile_work *w)
+{
+    if (fmt == FT_F32 || m <= FEW) {
+        return (struct vtile){ v, stride, fmt };
+    }
+    for (uint32_t j = 0; j < rows; j++) {
+        decode(fmt, v + j * stride, w->vtile + j * d, d);
+    }
+    return (struct vtile){ (const char *)w->vtile, d * sizeof(float), FT_F32 };
+}
+
+/* ---- q . k ---- */
+
+INLINE void logits_n(const void *panel, enum ft_fmt fmt, const float *q, size_t q_stride, int m, uint32_t d, float *s)
+{
+    __m512 sum[MR][4];
+    UNROLL for (int i = 0; i < m; i++) {
+        UNROLL for (int v = 0; v < 4; v++) {
+            sum[i][v] = _mm512_setzero_ps();
+        }
+    }
+    for (uint32_t t = 0; t < d; t++) {
+        __m512 k[4];
+        UNROLL for (int v = 0; v < 4; v++) {
+            k[v] = load16(panel, t * FT_TILE_ROW + 16 * (uint32_t)v, fmt);
+        }
+        UNROLL for (int i = 0; i < m; i++) {
+            __m512 x = _mm512_set1_ps(q[(size_t)i * q_stride + t]);
+            UNROLL for (int v = 0; v < 4; v++) {
+                sum[i][v] = _mm512_fmadd_ps(x, k[v], sum[i][v]);
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < m; i++) {
+        UNROLL for (int v = 0; v < 4; v++) {
+            _mm512_storeu_ps(s + i * FT_TILE_ROW + 16 * v, sum[i][v]);
+        }
+    }
+}
+
+#define BY_ROWS(call)                \
+    switch (m) {                     \
+    case 1: call(1); break;          \
+    case 2: call(2); break;          \
+    case 3: call(3); break;          \
+    case 4: call(4); break;          \
+    case 5: call(5); break;          \
+    default: call(6); break;         \
+    }
+
+static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d, float *s)
+{
+#define CALL_F32(n) logits_n(k->data, FT_F32, q, q_stride, n, d, s)
+#define CALL_F16(n) logits_n(k->data, FT_F16, q, q_stride, n, d, s)
+#define CALL_BF16(n) logits_n(k->data, FT_BF16, q, q_stride, n, d, s)
+    if (k->fmt == FT_F32) {
+        BY_ROWS(CALL_F32)
+    } else if (k->fmt == FT_F16) {
+        BY_ROWS(CALL_F16)
+    } else {
+        BY_ROWS(CALL_BF16)
+    }
+}
+
+/* ---- softmax ---- */
+
+/* exp for x <= 88; below -104 it is zero.  Cody-Waite reduction to |r| <= ln2/2; a NaN comes out as NaN, since
+ * max takes its second operand when they do not compare. */
+INLINE __m512 exp16(__m512 x)
+{
+    x = _mm512_max_ps(_mm512_set1_ps(-104.0f), x);
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)),
+                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
+    __m512 p = _mm512_set1_ps(EXP_C6);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C5));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C4));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C3));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C2));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, n);
+}
+
+#define ADD(a, b) _mm512_add_ps(a, b)
+#define MAX(a, b) _mm512_max_ps(a, b)
+/* Reduce 16 vectors to one whose lane r belongs to x[r]; every row is paired up in the same way. */
+#define REDUCE16(x, OP)                                                                        \
+    do {                                                                                       \
+        UNROLL for (int e = 0; e < 8; e++) {                                                   \
+            x[e] = OP(_mm512_unpacklo_ps(x[2 * e], x[2 * e + 1]), _mm512_unpackhi_ps(x[2 * e], x[2 * e + 1])); \
+        }                                                                                      \
+        UNROLL for (int e = 0; e < 4; e++) {                                                   \
+            __m512d a_ = _mm512_castps_pd(x[2 * e]), b_ = _mm512_castps_pd(x[2 * e + 1]);       \
+            x[e] = OP(_mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)), _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_))); \
+        }                                                                                      \
+        UNROLL for (int e = 0; e < 2; e++) {                                                   \
+            x[e] = OP(_mm512_shuffle_f32x4(x[2 * e], x[2 * e + 1], 0x88),                      \
+                      _mm512_shuffle_f32x4(x[2 * e], x[2 * e + 1], 0xdd));                     \
+        }                                                                                      \
+        x[0] = OP(_mm512_shuffle_f32x4(x[0], x[1], 0x88), _mm512_shuffle_f32x4(x[0], x[1], 0xdd)); \
+    } while (0)
+
+INLINE __mmask16 lanes(uint32_t count, uint32_t v)
+{
+    uint32_t n = count > 16 * v ? count - 16 * v : 0;
+    return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
+}
+
+INLINE __m512 row_max(const float *s, uint32_t count, bool full)
+{
+    __m512 low = _mm512_set1_ps(-INFINITY), x[4];
+    UNROLL for (uint32_t v = 0; v < 4; v++) {
+        x[v] = full ? _mm512_loadu_ps(s + 16 * v) : _mm512_mask_loadu_ps(low, lanes(count, v), s + 16 * v);
+    }
+    return _mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3]));
+}
+
+INLINE __m512 row_exp(float *s, uint32_t count, bool full, float scale, float max, bool weights)
+{
+    __m512 by = _mm512_set1_ps(scale), top = _mm512_set1_ps(max), p[4];
+    UNROLL for (uint32_t v = 0; v < 4; v++) {
+        p[v] = exp16(_mm512_fmsub_ps(_mm512_loadu_ps(s + 16 * v), by, top));
+        if (!full) {
+            p[v] = _mm512_maskz_mov_ps(lanes(count, v), p[v]);
+        }
+        if (weights) {
+            _mm512_storeu_ps(s + 16 * v, p[v]);
+        }
+    }
+    return _mm512_add_ps(_mm512_add_ps(p[0], p[1]), _mm512_add_ps(p[2], p[3]));
+}
+
+INLINE void softmax_n(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
+                      float *shrink, bool weights)
+{
+    __mmask16 rows = lanes(m, 0), some = _mm512_mask_cmpgt_epu32_mask(rows, _mm512_maskz_loadu_epi32(rows, count),
+                                                                      _mm512_setzero_si512());
+    float top[16];
+    __m512 x[16];
+    for (uint32_t i = 0; i < 16; i++) {
+        x[i] = i < m ? row_max(s + i * FT_TILE_ROW, count[i], full) : _mm512_setzero_ps();
+    }
+    REDUCE16(x, MAX);
+    __m512 old = _mm512_maskz_loadu_ps(rows, max);
+    __m512 high = _mm512_max_ps(old, _mm512_mul_ps(x[0], _mm512_set1_ps(scale)));
+    __m512 factor = exp16(_mm512_sub_ps(old, high));
+    _mm512_mask_storeu_ps(max, some, high);
+    _mm512_mask_storeu_ps(shrink, some, factor);
+    _mm512_storeu_ps(top, high);
+    for (uint32_t i = 0; i < 16; i++) {
+        x[i] = i < m && count[i] > 0 ? row_exp(s + i * FT_TILE_ROW, count[i], full, scale, top[i], weights)
+                                     : _mm512_setzero_ps();
+    }
+    REDUCE16(x, ADD);
+    _mm512_mask_storeu_ps(sum, some, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(rows, sum), factor, x[0]));
+}
+
+static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
+                         float *shrink, bool weights)
+{
+    if (full && weights) {
+        softmax_n(s, m, count, true, scale, max, sum, shrink, true);
+    } else if (weights) {
+        softmax_n(s, m, count, false, scale, max, sum, shrink, true);
+    } else {
+        softmax_n(s, m, count, full, scale, max, sum, shrink, false);
+    }
+}
+
+/* ---- p v ---- */
+
+INLINE void values_n(const struct vtile *v, enum ft_fmt fmt, const float *p, int m, int n_vec, __mmask16 last,
+                     uint32_t from, uint32_t to, const float *shrink, float *acc, uint32_t d, uint32_t t)
+{
+    __m512 sum[MR][4];
+    UNROLL for (int i = 0; i < m; i++) {
+        UNROLL for (int c = 0; c < n_vec; c++) {
+            sum[i][c] = _mm512_maskz_loadu_ps(last, acc + (size_t)i * d + t + 16 * (size_t)c);
+            if (shrink != NULL) {
+                sum[i][c] = _mm512_mul_ps(sum[i][c], _mm512_set1_ps(shrink[i]));
+            }
+        }
+    }
+    const char *row = v->data + from * v->stride;
+    for (uint32_t j = from; j < to; j++, row += v->stride) {
+        __m512 x[4];
+        UNROLL for (int c = 0; c < n_vec; c++) {
+            x[c] = load16_mask(last, row, t + 16 * (uint32_t)c, fmt);
+        }
+        UNROLL for (int i = 0; i < m; i++) {
+            __m512 w = _mm512_set1_ps(p[i * FT_TILE_ROW + (int)j]);
+            UNROLL for (int c = 0; c < n_vec; c++) {
+                sum[i][c] = _mm512_fmadd_ps(w, x[c], sum[i][c]);
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < m; i++) {
+        UNROLL for (int c = 0; c < n_vec; c++) {
+            _mm512_mask_storeu_ps(acc + (size_t)i * d + t + 16 * (size_t)c, last, sum[i][c]);
+        }
+    }
+}
+
+INLINE void values_fmt(const struct vtile *v, enum ft_fmt fmt, const float *p, uint32_t m, uint32_t from, uint32_t to,
+                       const float *shrink, float *acc, uint32_t d)
+{
+    uint32_t t = 0;
+#define CALL_4(n) values_n(v, fmt, p, n, 4, 0xffff, from, to, shrink, acc, d, t)
+#define CALL_1(n) values_n(v, fmt, p, n, 1, last, from, to, shrink, acc, d, t)
+    for (; d - t >= 64; t += 64) {
+        BY_ROWS(CALL_4)
+    }
+    for (; t < d; t += 16) {
+        __mmask16 last = d - t >= 16 ? 0xffff : 0xff;
+        BY_ROWS(CALL_1)
+    }
+}
+
+static void values_add(const struct vtile *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
+                       const float *shrink, float *acc, uint32_t d)
+{
+    if (v->fmt == FT_F32) {
+        values_fmt(v, FT_F32, p, m, from, to, shrink, acc, d);
+    } else if (v->fmt == FT_F16) {
+        values_fmt(v, FT_F16, p, m, from, to, shrink, acc, d);
+    } else {
+        values_fmt(v, FT_BF16, p, m, from, to, shrink, acc, d);
+    }
+}
+
+/* ---- mass ---- */
+
+static void mass_fold(const float *s, uint32_t m, const uint32_t *count, float scale, const float *lse_of,
+                      const float *weight, enum ft_reduce red, float *out, uint32_t rows)
+{
+    __m512 by = _mm512_set1_ps(scale), o[4];
+    UNROLL for (uint32_t v = 0; v < 4; v++) {
+        o[v] = _mm512_maskz_loadu_ps(lanes(rows, v), out + 16 * v);
+    }
+    for (uint32_t i = 0; i < m; i++) {
+        if (count[i] == 0) {
+            continue;
+        }
+        __m512 minus = _mm512_set1_ps(lse_of[i]), w = _mm512_set1_ps(weight != NULL ? weight[i] : 1.0f);
+        UNROLL for (uint32_t v = 0; v < 4; v++) {
+            __m512 p = exp16(_mm512_fmsub_ps(_mm512_loadu_ps(s + i * FT_TILE_ROW + 16 * v), by, minus));
+            p = _mm512_maskz_mul_ps(lanes(count[i], v), p, w);
+            o[v] = red == FT_REDUCE_MAX ? _mm512_max_ps(o[v], p) : _mm512_add_ps(o[v], p);
+        }
+    }
+    UNROLL for (uint32_t v = 0; v < 4; v++) {
+        _mm512_mask_storeu_ps(out + 16 * v, lanes(rows, v), o[v]);
+    }
+}
+
+const struct ft_kern ft_kern_avx512 = {
+    .name = "avx512",
+    .encode = encode,
+    .decode = decode,
+    .attend = attend,
+    .lse = lse,
+    .mass = mass,
+};
