@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* arrays.c - a method's scoring and selection on the caller's own queries and keys, in fp32.
+ *
+ * Researchers compare these numbers with their tensors, so nothing here is arithmetic of its own:
+ * the evidence kernels and the score and keep functions are those of a run.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "attn/attn.h"
+#include "kern/kern.h"
+#include "score/score.h"
+
+enum {
+    ALIGN = 64,        /* kernels want their scratch so */
+    HEAD_STEP = 8,     /* kernels take heads of 16, 24, ... floats; shorter rows are padded with */
+    HEAD_MIN = 16,     /* zeros, which leave every dot product as it is */
+    HEADS_MAX = 65536, /* keeps products of sizes below far away from 2^64 */
+};
+
+/* One call: what is asked, and the buffers of one layer. */
+struct arrays {
+    const struct ft_score_input *in;
+    struct ft_choice choice;
+    struct ft_look look;
+    struct ft_facts facts;
+    uint32_t keep, window; /* rows; the window clamped to the prompt */
+    uint32_t n_voter;      /* of the largest job */
+    uint32_t n_col, width; /* width: d padded */
+    float *q;              /* [n_voter][n_head][width] */
+    float *k;              /* [n_head_kv][n_q][width] */
+    struct ft_span *head;  /* [n_head_kv] */
+    uint32_t *vis;         /* [n_voter] */
+    float *weight, *lse;   /* [n_voter], [n_head][n_voter] */
+    float *mass;           /* [n_head_kv][n_col] */
+    void *scratch, *scratch_base;
+    uint32_t *work; /* ranking */
+};
+
+/* ---- input ---- */
+
+static ft_status shape_check(const struct ft_score_input *in, struct ft_error *err) {
+    if (in->n_layer == 0 || in->layer == NULL) {
+        return ft_fail(err, FT_ARG, 0, "layers: there are none, expected at least one");
+    }
+    if (in->n_head == 0 || in->n_head > HEADS_MAX || in->n_head_kv == 0 ||
+        in->n_head % in->n_head_kv != 0 || in->n_head / in->n_head_kv > FT_TILE_QUERY) {
+        return ft_fail(err, FT_ARG, 0,
+                       "q has %u heads and k has %u, expected a multiple of 1 to %d (at most %d)",
+                       in->n_head, in->n_head_kv, FT_TILE_QUERY, HEADS_MAX);
+    }
+    if (in->d == 0 || in->d > FT_HEAD_MAX) {
+        return ft_fail(err, FT_ARG, 0, "rows have %u numbers, expected 1 to %d", in->d,
+                       FT_HEAD_MAX);
+    }
+    for (uint32_t l = 0; l < in->n_layer; l++) {
+        if (in->layer[l].q == NULL || in->layer[l].k == NULL) {
+            return ft_fail(err, FT_ARG, l, "layer %u: q or k is missing", l);
+        }
+    }
+    return FT_OK;
+}
+
+static ft_status input_check(enum ft_stage stage, const struct ft_score_input *in,
+                             struct ft_error *err) {
+    if (in->n_prompt == 0 || in->n_prompt > INT32_MAX || in->n_more > INT32_MAX - in->n_prompt) {
+        return ft_fail(err, FT_ARG, 0, "n_prompt is %u with %u further rows, expected 1 to %d",
+                       in->n_prompt, in->n_more, INT32_MAX);
+    }
+    if (in->score == NULL) {
+        return shape_check(in, err);
+    }
+    if (stage != FT_STAGE_PROMPT) {
+        return ft_fail(err, FT_ARG, 0, "score: only a prompt method selects from ready scores");
+    }
+    if (in->layer != NULL) {
+        return ft_fail(err, FT_ARG, 0, "both score and layers are given, expected one of them");
+    }
+    for (uint32_t j = 0; j < in->n_prompt; j++) {
+        if (!(in->score[j] >= 0) || isinf(in->score[j])) {
+            return ft_fail(err, FT_ARG, j, "score[%u] is %g, expected a number >= 0", j,
+                           (double)in->score[j]);
+        }
+    }
+    return FT_OK;
+}
+
+static ft_status choice_check(struct arrays *a, struct ft_error *err) {
+    const struct ft_amount *amount = ft_choice_amount(&a->choice);
+    if (a->choice.method->score == NULL) {
+        return ft_fail(err, FT_ARG, 0, "%s scores nothing: choose a method that does",
+                       a->choice.method->name);
+    }
+    if (amount->unit == FT_AMOUNT_BYTES) {
+        return ft_fail(err, FT_ARG, 0, "keep in bytes needs a model: give rows or a share");
+    }
+    a->facts = (struct ft_facts){
+        .n_prompt = a->in->n_prompt,
+        /* Ready scores come from any number of layers: every start_layer will do. */
+        .n_layer = a->in->score != NULL ? UINT32_MAX : a->in->n_layer,
+        .n_predict = a->in->n_more,
+    };
+    a->keep = ft_choice_keep(&a->choice, &a->facts);
+    if (a->keep < a->in->n_prompt) {
+        FT_TRY(ft_choice_budget_check(&a->choice, &a->facts, err));
+    }
+    a->choice.method->look(a->choice.params, &a->facts, &a->look);
+    return FT_OK;
+}
+
+/* ---- buffers ---- */
+
+static ft_status buffers_new(struct arrays *a, struct ft_error *err) {
+    const struct ft_score_input *in = a->in;
+    size_t n_q = (size_t)in->n_prompt + in->n_more, voter = a->n_voter;
+    a->width = (in->d + HEAD_STEP - 1) / HEAD_STEP * HEAD_STEP;
+    a->width = FT_MAX(a->width, HEAD_MIN);
+    size_t scratch = ft_attn_scratch_bytes(in->n_head / in->n_head_kv, a->width);
+    a->q = ft_alloc(voter * in->n_head * a->width, sizeof(*a->q));
+    a->k = ft_alloc((size_t)in->n_head_kv * n_q * a->width, sizeof(*a->k));
+    a->head = ft_alloc(in->n_head_kv, sizeof(*a->head));
+    a->vis = ft_alloc(voter, sizeof(*a->vis));
+    a->weight = ft_alloc(voter, sizeof(*a->weight));
+    a->lse = ft_alloc(voter * in->n_head, sizeof(*a->lse));
+    a->mass = ft_alloc((size_t)in->n_head_kv * a->n_col, sizeof(*a->mass));
+    a->scratch_base = ft_alloc(scratch + ALIGN, 1);
+    if (a->q == NULL || a->k == NULL || a->head == NULL || a->vis == NULL || a->weight == NULL ||
+        a->lse == NULL || a->mass == NULL || a->scratch_base == NULL) {
+        return ft_fail(err, FT_NOMEM, 0, "no memory for one layer of %zu rows", n_q);
+    }
+    uintptr_t at = (uintptr_t)a->scratch_base;
+    a->scratch = (unsigned char *)a->scratch_base + (ALIGN - at % ALIGN) % ALIGN;
+    return FT_OK;
+}
+
+static void buffers_free(struct arrays *a) {
+    ft_free(a->q);
+    ft_free(a->k);
+    ft_free(a->head);
+    ft_free(a->vis);
+    ft_free(a->weight);
+    ft_free(a->lse);
+    ft_free(a->mass);
+    ft_free(a->scratch_base);
+    ft_free(a->work);
+    ft_choice_done(&a->choice);
+}
+
+static ft_status head_new(struct ft_score_head *head, uint32_t n_mass, uint32_t n_rank,
+                          uint32_t n_kept, struct ft_error *err) {
+    head->mass = ft_alloc(FT_MAX(n_mass, 1), sizeof(*head->mass));
+    head->pooled = ft_alloc(FT_MAX(n_mass, 1), sizeof(*head->pooled));
+    head->ranked = ft_alloc(FT_MAX(n_rank, 1), sizeof(*head->ranked));
+    head->kept = ft_alloc(FT_MAX(n_kept, 1), sizeof(*head->kept));
+    head->n_mass = n_mass;
+    if (head->mass == NULL || head->pooled == NULL || head->ranked == NULL || head->kept == NULL) {
+        return ft_fail(err, FT_NOMEM, 0, "no memory for %u scores", n_mass);
+    }
+    return FT_OK;
+}
+
+static void keep_all(struct ft_score_head *head, uint32_t n) {
+    for (uint32_t j = 0; j < n; j++) {
+        head->kept[j] = j;
+    }
+    head->n_kept = n;
+}
+
+/* ---- evidence ---- */
+
+static void keys_load(struct arrays *a, uint32_t l) {
+    const struct ft_score_input *in = a->in;
+    size_t n_q = (size_t)in->n_prompt + in->n_more;
+    for (uint32_t h = 0; h < in->n_head_kv; h++) {
+        float *rows = a->k + h * n_q * a->width;
+        for (size_t j = 0; j < n_q; j++) {
+            memcpy(rows + j * a->width, in->layer[l].k + (h * n_q + j) * in->d,
+                   in->d * sizeof(float));
+        }
+        a->head[h] = (struct ft_span){ .k = rows, .n_row = (uint32_t)n_q };
+    }
+}
+
+/* Mass that the rows [first, first + n) of layer l give to the first n_col rows: a->mass. */
+static void vote(struct arrays *a, uint32_t l, uint32_t first, uint32_t n, bool is_weighted) {
+    static const enum ft_reduce reduce_of[] = { [FT_FOLD_MAX] = FT_REDUCE_MAX,
+                                                [FT_FOLD_MEAN] = FT_REDUCE_MEAN,
+                                                [FT_FOLD_SUM] = FT_REDUCE_SUM };
+    const struct ft_score_input *in = a->in;
+    size_t n_q = (size_t)in->n_prompt + in->n_more;
+    for (uint32_t i = 0; i < n; i++) {
+        a->vis[i] = first + i + 1;
+        a->weight[i] = ft_ramp_weight(a->look.ramp, i, n);
+        for (uint32_t g = 0; g < in->n_head; g++) {
+            memcpy(a->q + ((size_t)i * in->n_head + g) * a->width,
+                   in->layer[l].q + (g * n_q + first + i) * in->d, in->d * sizeof(float));
+        }
+    }
+    struct ft_evidence_job job = {
+        .q = a->q,
+        .vis = a->vis,
+        .weight = is_weighted ? a->weight : NULL,
+        .head = a->head,
+        .lse = a->lse,
+        .mass = a->mass,
+        .n_voter = n,
+        .n_head = in->n_head,
+        .n_head_kv = in->n_head_kv,
+        .d = a->width,
+        .n_col = a->n_col,
+        .k_fmt = FT_F32,
+        .red = reduce_of[a->look.fold],
+        .scale = (float)(1 / sqrt((double)in->d)),
+    };
+    for (uint32_t item = 0; item < ft_evidence_lse_items(&job); item++) {
+        ft_evidence_lse(ft_kern(), &job, item, a->scratch);
+    }
+    for (uint32_t item = 0; item < ft_evidence_mass_items(&job); item++) {
+        ft_evidence_mass(ft_kern(), &job, item, a->scratch);
+    }
+}
+
+/* ---- kv stage: one answer per KV head ---- */
+
+static ft_status kv_head(struct arrays *a, const float *mass, struct ft_score_head *head,
+                         struct ft_error *err) {
+    const struct ft_method *method = a->choice.method;
+    uint32_t n = a->in->n_prompt;
+    bool is_dense = n <= a->keep;
+    struct ft_budget budget = { .keep = a->keep, .n_prompt = n };
+    budget.n_rank = is_dense ? 0 : ft_keep_rank_count(&a->look, a->keep, n);
+    FT_TRY(head_new(head, a->n_col, budget.n_rank, FT_MIN(n, a->keep), err));
+    if (a->n_col > 0) {
+        struct ft_evidence evidence = { .n_row = a->n_col, .mass = head->mass };
+        memcpy(head->mass, mass, a->n_col * sizeof(*mass));
+        method->score(&evidence, a->choice.params, head->pooled);
+    }
+    if (is_dense) {
+        keep_all(head, n);
+        return FT_OK;
+    }
+    (void)ft_keep_rank(head->pooled, a->n_col, budget.n_rank, a->work, head->ranked);
+    head->n_ranked = FT_MIN(budget.n_rank, a->keep - a->look.window);
+    head->n_kept = ft_keep_retain(head->ranked, &a->look, &budget, head->kept);
+    return FT_OK;
+}
+
+static ft_status kv_run(struct arrays *a, struct ft_score_output *out, struct ft_error *err) {
+    const struct ft_score_input *in = a->in;
+    uint32_t tail = a->look.window + a->look.refeed;
+    a->n_col = in->n_prompt > tail ? in->n_prompt - tail : 0;
+    a->n_voter = tail + in->n_more;
+    if (a->n_col > 0) {
+        FT_TRY(buffers_new(a, err));
+        a->work = ft_alloc(a->n_col, sizeof(*a->work));
+        if (a->work == NULL) {
+            return ft_fail(err, FT_NOMEM, 0, "no memory to rank %u rows", a->n_col);
+        }
+    }
+    for (uint32_t l = 0; l < in->n_layer; l++) {
+        if (a->n_col > 0) {
+            keys_load(a, l);
+            vote(a, l, in->n_prompt - tail, a->n_voter, false);
+        }
+        for (uint32_t h = 0; h < in->n_head_kv; h++) {
+            size_t at = (size_t)h * a->n_col;
+            FT_TRY(kv_head(a, a->n_col > 0 ? a->mass + at : NULL,
+                           &out->head[(size_t)l * in->n_head_kv + h], err));
+        }
+    }
+    return FT_OK;
+}
+
+/* ---- prompt stage: one answer ---- */
+
+static void prompt_score(struct arrays *a, float *score) {
+    const struct ft_score_input *in = a->in;
+    uint32_t n = in->n_prompt;
+    for (uint32_t l = a->look.layer_first; l < in->n_layer; l++) {
+        keys_load(a, l);
+        vote(a, l, n - a->window, a->window, true);
+        ft_fold_heads(a->look.fold, a->mass, in->n_head_kv, n, score);
+        for (uint32_t step = 0; step < in->n_more; step++) { /* decode rows carry no ramp */
+            vote(a, l, n + step, 1, false);
+            ft_fold_heads(a->look.fold, a->mass, in->n_head_kv, n, score);
+        }
+    }
+}
+
+static ft_status prompt_run(struct arrays *a, struct ft_score_output *out, struct ft_error *err) {
+    const struct ft_method *method = a->choice.method;
+    struct ft_score_head *head = &out->head[0];
+    uint32_t n = a->in->n_prompt;
+    struct ft_budget budget = { .keep = a->keep, .n_prompt = n, .n_rank = a->keep };
+    FT_TRY(head_new(head, n, 0, FT_MIN(n, a->keep), err));
+    a->work = ft_alloc(ft_keep_work(n), sizeof(*a->work));
+    if (a->work == NULL) {
+        return ft_fail(err, FT_NOMEM, 0, "no memory to rank %u tokens", n);
+    }
+    if (a->in->score != NULL) {
+        memcpy(head->mass, a->in->score, n * sizeof(*head->mass));
+    } else {
+        a->n_col = n;
+        a->n_voter = a->window = FT_MIN(a->look.window, n);
+        FT_TRY(buffers_new(a, err));
+        prompt_score(a, head->mass);
+    }
+    struct ft_evidence evidence = { .n_row = n, .mass = head->mass };
+    method->score(&evidence, a->choice.params, head->pooled);
+    head->n_kept = method->keep(head->pooled, a->choice.params, &budget, a->work, head->kept);
+    return FT_OK;
+}
+
+ft_status ft_score_arrays(enum ft_stage stage, const char *spec, const struct ft_score_input *in,
+                          struct ft_score_output *out, struct ft_error *err) {
+    struct arrays a = { .in = in };
+    struct ft_score_output found = { .n_head = 1 };
+    FT_TRY(ft_choice_parse(stage, spec, &a.choice, err));
+    ft_status status = input_check(stage, in, err);
+    if (status == FT_OK) {
+        status = choice_check(&a, err);
+    }
+    if (status != FT_OK) {
+        goto out;
+    }
+    if (stage == FT_STAGE_KV) {
+        if (in->n_layer > UINT32_MAX / in->n_head_kv) {
+            status = ft_fail(err, FT_ARG, 0, "%u layers of %u KV heads are too many", in->n_layer,
+                             in->n_head_kv);
+            goto out;
+        }
+        found.n_head = in->n_layer * in->n_head_kv;
+    }
+    found.head = ft_alloc(found.n_head, sizeof(*found.head));
+    if (found.head == NULL) {
+        status = ft_fail(err, FT_NOMEM, 0, "no memory for %u heads", found.n_head);
+        goto out;
+    }
+    status = stage == FT_STAGE_KV ? kv_run(&a, &found, err) : prompt_run(&a, &found, err);
+out:
+    buffers_free(&a);
+    if (status != FT_OK) {
+        ft_score_free(&found);
+        return status;
+    }
+    *out = found;
+    return FT_OK;
+}
+
+void ft_score_free(struct ft_score_output *out) {
+    for (uint32_t i = 0; out->head != NULL && i < out->n_head; i++) {
+        ft_free(out->head[i].mass);
+        ft_free(out->head[i].pooled);
+        ft_free(out->head[i].ranked);
+        ft_free(out->head[i].kept);
+    }
+    ft_free(out->head);
+    *out = (struct ft_score_output){ .n_head = 0 };
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* keep.c - from numbers to the rows that stay: pooling, ranking, and what a KV head keeps.
+ *
+ * Everything here is exact in the order it promises (higher score, then lower index), allocates
+ * nothing and does not depend on threads.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "score/score.h"
+
+/* ---- pooling ---- */
+
+/* Largest power of two <= m. */
+static uint32_t power_below(uint32_t m) {
+    uint32_t p = 1;
+    while (p <= m / 2) {
+        p *= 2;
+    }
+    return p;
+}
+
+/* x[i] = max(x[i], x[i + far]) for every i, reading only what is not yet written. */
+static void fold_right(float *x, uint32_t n, uint32_t far) {
+    for (uint32_t i = 0; far < n && i < n - far; i++) {
+        x[i] = x[i + far] > x[i] ? x[i + far] : x[i];
+    }
+}
+
+static void fold_left(float *x, uint32_t n, uint32_t far) {
+    for (uint32_t i = n; far < n && i > far; i--) {
+        x[i - 1] = x[i - 1 - far] > x[i - 1] ? x[i - 1 - far] : x[i - 1];
+    }
+}
+
+/* Maximum over windows of m elements that begin (end) at each element, in place.  After the step
+ * with distance h, x[i] covers 2h elements; two windows of p <= m < 2p, m - p apart, cover m. */
+static void max_window(float *x, uint32_t n, uint32_t m,
+                       void (*fold)(float *, uint32_t, uint32_t)) {
+    uint32_t p = power_below(m);
+    for (uint32_t h = 1; h < p; h *= 2) {
+        fold(x, n, h);
+    }
+    if (m > p) {
+        fold(x, n, m - p);
+    }
+}
+
+void ft_pool(const float *in, uint32_t n, uint32_t k, bool is_max, float *out) {
+    uint32_t left = (k - 1) / 2, right = k / 2;
+    if (is_max) {
+        for (uint32_t i = 0; i < n; i++) {
+            out[i] = isnan(in[i]) ? -INFINITY : in[i];
+        }
+        max_window(out, n, right + 1, fold_right);
+        max_window(out, n, left + 1, fold_left);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t first = i > left ? i - left : 0, last = right < n - 1 - i ? i + right : n - 1;
+        double sum = 0; /* a running sum would leave residue among zeros, and break ties by it */
+        for (uint32_t j = first; j <= last; j++) {
+            sum += (double)in[j];
+        }
+        out[i] = (float)(sum / k);
+    }
+}
+
+/* ---- evidence of several heads ---- */
+
+void ft_fold_heads(enum ft_fold fold, const float *mass, uint32_t n_head, uint32_t n,
+                   float *score) {
+    for (uint32_t j = 0; j < n; j++) {
+        double sum = 0;
+        float best = 0;
+        for (uint32_t h = 0; h < n_head; h++) {
+            float x = mass[(size_t)h * n + j];
+            sum += (double)x;
+            best = x > best ? x : best;
+        }
+        if (fold != FT_FOLD_MAX) {
+            best = (float)(fold == FT_FOLD_MEAN ? sum / n_head : sum);
+        }
+        score[j] = best > score[j] ? best : score[j];
+    }
+}
+
+float ft_ramp_weight(enum ft_ramp ramp, uint32_t i, uint32_t w) {
+    switch (ramp) {
+    case FT_RAMP_CODE:
+        return w > 1 ? (float)i / (float)(w - 1) : 1.0F;
+    case FT_RAMP_PAPER:
+        return (float)(i + 1) / (float)w;
+    default:
+        return 1.0F;
+    }
+}
+
+/* ---- ranking ---- */
+
+/* Monotone map of scores to unsigned keys: NaN lowest, -0 equal to 0. */
+static uint32_t key_of(float x) {
+    uint32_t bits;
+    if (isnan(x)) {
+        return 0;
+    }
+    x += 0.0F; /* -0 + 0 = 0 */
+    memcpy(&bits, &x, sizeof(bits));
+    return bits & UINT32_C(0x80000000) ? ~bits : bits | UINT32_C(0x80000000);
+}
+
+enum { DIGIT = 11, DIGITS = 1 << DIGIT }; /* 32 bits = 11 + 11 + 10 */
+
+/* The k-th largest of key[n], 1 <= k <= n; *equal: how many of the k best are equal to it.
+ * A radix selection: each round fixes the answer's next digit among keys that share its head. */
+static uint32_t kth_largest(const uint32_t *key, uint32_t n, uint32_t k, uint32_t *equal) {
+    static const unsigned shifts[] = { 21, 10, 0 }, widths[] = { DIGIT, DIGIT, 10 };
+    uint32_t head = 0, mask = 0;
+    for (unsigned r = 0; r < FT_COUNT(shifts); r++) {
+        uint32_t count[DIGITS] = { 0 };
+        uint32_t digits = UINT32_C(1) << widths[r], digit = digits - 1;
+        for (uint32_t i = 0; i < n; i++) {
+            count[(key[i] >> shifts[r]) & (digits - 1)] += (key[i] & mask) == head;
+        }
+        while (count[digit] < k) {
+            k -= count[digit];
+            digit--;
+        }
+        head |= digit << shifts[r];
+        mask |= (digits - 1) << shifts[r];
+    }
+    *equal = k;
+    return head;
+}
+
+/* Element a comes after element b: a lower key, or the same key and a higher index. */
+static bool is_after(uint32_t key_a, uint32_t a, uint32_t key_b, uint32_t b) {
+    return key_a != key_b ? key_a < key_b : a > b;
+}
+
+/* Let element `at` of the heap over (key, index)[n] sink; the root of a heap is what comes last. */
+static void sink(uint32_t *key, uint32_t *index, uint32_t at, uint32_t n) {
+    uint32_t k = key[at], x = index[at];
+    for (uint32_t child = 2 * at + 1; child < n; child = 2 * at + 1) {
+        if (child + 1 < n && is_after(key[child + 1], index[child + 1], key[child], index[child])) {
+            child++;
+        }
+        if (!is_after(key[child], index[child], k, x)) {
+            break;
+        }
+        key[at] = key[child];
+        index[at] = index[child];
+        at = child;
+    }
+    key[at] = k;
+    index[at] = x;
+}
+
+/* Heap sort: in place and never quadratic, whatever the scores are. */
+static void sort_best_first(uint32_t *key, uint32_t *index, uint32_t n) {
+    for (uint32_t i = n / 2; i > 0; i--) {
+        sink(key, index, i - 1, n);
+    }
+    for (uint32_t i = n; i > 1; i--) {
+        uint32_t k = key[0], x = index[0];
+        key[0] = key[i - 1];
+        index[0] = index[i - 1];
+        key[i - 1] = k;
+        index[i - 1] = x;
+        sink(key, index, 0, i - 1);
+    }
+}
+
+uint32_t ft_keep_rank(const float *score, uint32_t n, uint32_t k, uint32_t *work, uint32_t *out) {
+    uint32_t equal, count = 0;
+    k = FT_MIN(k, n);
+    if (k == 0) {
+        return 0;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        work[i] = key_of(score[i]);
+    }
+    uint32_t last = kth_largest(work, n, k, &equal);
+    for (uint32_t i = 0; i < n; i++) { /* ascending, so the lowest of the equal ones get in */
+        bool is_equal = work[i] == last;
+        if (work[i] > last || (is_equal && equal > 0)) {
+            equal -= is_equal;
+            out[count] = i;
+            work[count++] = work[i];
+        }
+    }
+    sort_best_first(work, out, k);
+    return k;
+}
+
+uint32_t ft_keep_rank_count(const struct ft_look *look, uint32_t keep, uint32_t n_prompt) {
+    uint32_t tail = look->window + look->refeed;
+    uint32_t n_row = n_prompt > tail ? n_prompt - tail : 0;
+    uint32_t chosen = keep > look->window ? keep - look->window : 0;
+    return FT_MIN(FT_MAX(chosen, look->prefill_vertical), n_row);
+}
+
+/* ---- what stays ---- */
+
+static void sort_ascending(uint32_t *x, uint32_t n) {
+    for (uint32_t size = n, build = n / 2; size > 1;) {
+        if (build > 0) {
+            build--;
+        } else {
+            uint32_t top = x[0];
+            x[0] = x[--size];
+            x[size] = top;
+        }
+        uint32_t at = build, value = x[at];
+        for (uint32_t child = 2 * at + 1; child < size; child = 2 * at + 1) {
+            child += child + 1 < size && x[child + 1] > x[child];
+            if (x[child] <= value) {
+                break;
+            }
+            x[at] = x[child];
+            at = child;
+        }
+        x[at] = value;
+    }
+}
+
+uint32_t ft_keep_retain(const uint32_t *ranked, const struct ft_look *look,
+                        const struct ft_budget *budget, uint32_t *out) {
+    uint32_t tail = look->window + look->refeed;
+    ft_assert(budget->keep > look->window && budget->n_prompt > tail);
+    uint32_t count = FT_MIN(budget->keep - look->window, budget->n_rank);
+    memcpy(out, ranked, count * sizeof(*out));
+    sort_ascending(out, count);
+    for (uint32_t i = 0; i < look->window; i++) {
+        out[count++] = budget->n_prompt - tail + i;
+    }
+    return count;
+}
+
+size_t ft_keep_work(uint32_t n_prompt) {
+    return 2 * (size_t)n_prompt;
+}

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* score.h - what a published method is: a descriptor, its parameters, and numbers from evidence.
+ *
+ * Policy only.  A method sees plain arrays: it never knows the model, the store or another method.
+ * One file and one line in methods.def per method; flags, help, documents and tests derive from the
+ * descriptor.  The engine runs the stages in this order:
+ *
+ *     look (what to watch) -> evidence -> score -> budget -> keep -> apply
+ *
+ * Scores: higher = more important.  Ties: the lower index wins.
+ */
+#ifndef FT_SCORE_SCORE_H
+#define FT_SCORE_SCORE_H
+
+#include "base/base.h"
+
+/* ---- parameters: a table per method, a struct of its own, filled by one parser ---- */
+
+enum ft_param_type {
+    FT_UINT,   /* uint32_t */
+    FT_KEEP,   /* struct ft_amount: rows, share or bytes */
+    FT_CHOICE, /* uint32_t, index into `choices` ("max|mean|none") */
+};
+
+struct ft_amount {
+    enum { FT_AMOUNT_ROWS, FT_AMOUNT_SHARE, FT_AMOUNT_BYTES } unit;
+    double value; /* rows, percent (0, 100], or bytes */
+};
+
+/* FT_UNSET - an FT_UINT whose default depends on other things; the text for it is `unset`. */
+#define FT_UNSET UINT32_MAX
+
+struct ft_param {
+    const char *name;
+    enum ft_param_type type;
+    size_t offset;             /* in the method's params struct */
+    const char *initial;       /* as text, parsed like user input; NULL: FT_UNSET */
+    uint32_t low, high, step;  /* FT_UINT: low, low + step, ... high; step 0 reads as 1 */
+    const char *choices;       /* FT_CHOICE: "max|mean" */
+    const char *unset;         /* what help says for an unset default: "the token limit" */
+    const char *help;
+};
+
+/* ---- what a method watches ---- */
+
+enum ft_act {
+    FT_RETAIN, /* change storage: drop rows of a KV head */
+    FT_ATTEND, /* choose this step's view; every row stays */
+    FT_PROMPT, /* drop prompt tokens before the target reads them */
+};
+enum ft_source { FT_SOURCE_TARGET, FT_SOURCE_DRAFT }; /* whose attention votes */
+/* voters and heads of a group -> one number per row */
+enum ft_fold { FT_FOLD_MAX, FT_FOLD_MEAN, FT_FOLD_SUM };
+/* weight of window row i of w, oldest first: 1, i/(w-1), (i+1)/w */
+enum ft_ramp { FT_RAMP_OFF, FT_RAMP_CODE, FT_RAMP_PAPER };
+
+struct ft_facts { /* of this run, for defaults that depend on it */
+    uint32_t n_prompt;       /* tokens of this stage's input */
+    uint32_t n_layer;        /* of the model that votes */
+    uint32_t n_predict;      /* token limit of the request */
+    uint64_t token_bytes;    /* K and V of one token in all layers of the target */
+};
+
+struct ft_look {
+    enum ft_source source;
+    uint32_t window;           /* last prompt rows that stay; with the refeed rows they vote */
+    uint32_t lookahead;        /* kv: drafted tokens that vote too; prompt: draft steps, >= 1 */
+    uint32_t refeed;           /* last prompt rows, dropped and fed again before decoding */
+    uint32_t layer_first;      /* layers below do not vote */
+    enum ft_fold fold;
+    enum ft_ramp ramp;
+    uint32_t prefill_window, prefill_vertical; /* vertical-slash prefill; window 0: dense */
+    bool is_compact;           /* prompt: kept tokens get new contiguous positions */
+    bool is_protecting;        /* prompt: BOS and system header are kept */
+};
+
+/* ---- evidence, scores, selection ---- */
+
+struct ft_evidence {      /* of one KV head (kv) or the whole prompt; borrowed for the call */
+    uint32_t n_row;       /* candidates: kv n - window - refeed; prompt n */
+    const float *mass;    /* [n_row] >= 0 */
+};
+
+struct ft_budget {        /* what keep must obey */
+    uint32_t keep;        /* C: rows that stay, window included, >= window + 1 */
+    uint32_t n_prompt;    /* n */
+    uint32_t n_rank;      /* how long the ranking is: ft_keep_rank_count */
+    const uint32_t *must; /* [n_must] ascending indices that stay whatever their score (prompt) */
+    uint32_t n_must;
+};
+
+struct ft_method {
+    const char *name, *title, *paper, *file;
+    enum ft_act act;
+    bool needs_draft, needs_draft_text;
+    const struct ft_param *params; /* ends with name NULL */
+    size_t params_size;
+    /* resolve - put a number in the place of every default that depends on the run, and raise what
+     * must be raised for this budget (SpecKV's prefill_vertical).  NULL: nothing depends on it. */
+    void (*resolve)(void *params, const struct ft_facts *facts);
+    /* look - what to watch, with every default resolved against the facts. */
+    void (*look)(const void *params, const struct ft_facts *facts, struct ft_look *out);
+    /* score - evidence -> [n_row] numbers.  No allocation; out does not alias mass.
+     * NULL: nothing is ever dropped (dense). */
+    void (*score)(const struct ft_evidence *ev, const void *params, float *out);
+    /* keep - (prompt methods) scores -> ascending indices: all when keep >= n_prompt, else `keep`
+     * of them; `must` first, then the last `window`, then by rank.  NULL (kv methods):
+     * ft_keep_rank, then ft_keep_retain.
+     *   work  [ft_keep_work(n_prompt)] scratch;  out [min(keep, n_prompt)];  ->  count */
+    uint32_t (*keep)(const float *score, const void *params, const struct ft_budget *budget,
+                     uint32_t *work, uint32_t *out);
+};
+
+/* ---- catalogue (score.c) ---- */
+
+uint32_t ft_catalogue_count(void);
+const struct ft_method *ft_catalogue(uint32_t index); /* in methods.def order; dense first */
+
+/* A method with its parameters: what "name:key=value,..." means. */
+struct ft_choice {
+    const struct ft_method *method;
+    void *params; /* [params_size] owned */
+};
+/* ft_choice_parse - spec for a stage; NULL, "" and "dense" give the method `dense`.
+ *   out      the caller ends it with ft_choice_done; untouched on failure
+ * Errors     FT_ARG, where = byte of spec: unknown method or parameter (lists what there is), value
+ *            out of range (says the range), window >= keep where keep is in rows; FT_NOMEM */
+ft_status ft_choice_parse(enum ft_stage stage, const char *spec, struct ft_choice *out,
+                          struct ft_error *err);
+void ft_choice_done(struct ft_choice *choice); /* NULL method: a no-op */
+
+/* ft_choice_budget_check - does the budget work for this input?  Ask after n_prompt <= keep was
+ * answered with dense.  What depends on the facts: window < keep (a share or bytes resolved), and
+ * that some layer votes.
+ * Errors     FT_ARG */
+ft_status ft_choice_budget_check(const struct ft_choice *choice, const struct ft_facts *facts,
+                                 struct ft_error *err);
+
+/* ft_choice_setting - parameter i as the user would type it ("1024", "25%", "64MiB", "max").
+ *   facts    of the run: the values as used; NULL: an open default reads as its `unset` text
+ *   ->       false past the end */
+bool ft_choice_setting(const struct ft_choice *choice, const struct ft_facts *facts, uint32_t i,
+                       struct ft_setting *out);
+
+/* ft_choice_keep - the budget in rows for this input: rows as they are, a share floored, bytes
+ * divided by token_bytes.  A method without a budget (dense) keeps n_prompt. */
+uint32_t ft_choice_keep(const struct ft_choice *choice, const struct ft_facts *facts);
+
+/* ft_choice_amount - the budget as it was given; NULL for a method without one. */
+const struct ft_amount *ft_choice_amount(const struct ft_choice *choice);
+
+/* ft_choice_uint - a FT_UINT parameter by name, FT_UNSET while its default is open.
+ *   ->       false when there is none of that name */
+bool ft_choice_uint(const struct ft_choice *choice, const char *name, uint32_t *out);
+
+/* ft_amount_parse - "256", "25%", "64MiB" (B, KB, MB, GB, KiB, MiB, GiB).  FT_ARG: malformed, zero,
+ * above 100% or finer than four decimals; out untouched. */
+ft_status ft_amount_parse(const char *text, struct ft_amount *out);
+/* ft_amount_text - the shortest spelling: 1024KiB reads as 1MiB. */
+void ft_amount_text(const struct ft_amount *amount, char *buf, size_t cap);
+uint32_t ft_amount_rows(const struct ft_amount *amount, const struct ft_facts *facts);
+
+/* ft_param_range - what a parameter takes, for help and errors: "1..255 in steps of 2", "max|mean".
+ *   buf      64 bytes are enough */
+void ft_param_range(const struct ft_param *param, char *buf, size_t cap);
+
+/* ---- keep (keep.c) ---- */
+
+/* ft_keep_rank - the k best of score[n], best first; ties (-0 is 0): lower index; NaN ranks last.
+ * Cost       four passes over n and a sort of k; no allocation
+ *   work     [n] scratch;  out [min(k, n)];  ->  min(k, n) */
+uint32_t ft_keep_rank(const float *score, uint32_t n, uint32_t k, uint32_t *work, uint32_t *out);
+/* ft_keep_rank_count - ranked candidates that a kv method's run uses: the rows to keep, or the
+ * columns of the sparse prefill if those are more:
+ * min(max(keep - window, prefill_vertical), n_prompt - window - refeed). */
+uint32_t ft_keep_rank_count(const struct ft_look *look, uint32_t keep, uint32_t n_prompt);
+
+/* ft_keep_retain - rows a KV head keeps: the first keep - window ranked candidates and the window
+ * rows [n_prompt - window - refeed, n_prompt - refeed), ascending.
+ *   ranked   [budget->n_rank] distinct, < n_prompt - window - refeed;  out [keep];  ->  count */
+uint32_t ft_keep_retain(const uint32_t *ranked, const struct ft_look *look,
+                        const struct ft_budget *budget, uint32_t *out);
+size_t ft_keep_work(uint32_t n_prompt); /* uint32_t's that a method's keep may scribble on */
+
+/* ft_pool - one-dimensional pooling, same length, stride 1, window k: left (k-1)/2, right k/2.
+ *   is_max   max over what is inside (scores are >= 0: zero padding would change nothing); a NaN
+ *            gives way to every number.  Else sum / k, summed in double (edges are damped)
+ *   out      does not alias in
+ * Cost       max n log k, mean n k */
+void ft_pool(const float *in, uint32_t n, uint32_t k, bool is_max, float *out);
+
+/* ft_fold_heads - (prompt methods) one layer's, or one draft step's, mass into the score of the
+ * prompt: KV heads joined by `fold`, then the larger of that and what other layers and steps left.
+ *   mass     [n_head][n];  score [n], starts at 0 */
+void ft_fold_heads(enum ft_fold fold, const float *mass, uint32_t n_head, uint32_t n, float *score);
+
+/* ft_ramp_weight - weight of window row i of w. */
+float ft_ramp_weight(enum ft_ramp ramp, uint32_t i, uint32_t w);
+
+#endif

@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_parity.c - our engine against libllama on the same ids, teacher-forced.
+ *
+ *   exact     stock attention, F32 rows, plain weights: logits bit-identical to libllama's under oracle settings
+ *             (no flash attention, F32 cache, weights not repacked)
+ *   default   max and mean |delta log p| against that oracle are no larger than what libllama's own default run
+ *             (flash attention, f16 cache, repacked weights) shows against it, worst of n_ubatch 1, 100, 512;
+ *             64 greedy tokens are equal unless the oracle's top-2 gap is below that bound
+ *
+ * Models: generated ones of each architecture (heads of 64 and 128, K-quants and plain types), the demo pair, and
+ * SmolLM2-135M-Instruct at 4K tokens when scripts/get-smollm2 has put it into the cache (FT_SMOLLM2).
+ * Both sides are fed the same chunks: which matrix kernel ggml picks depends on the number of rows.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "ggml-backend.h"
+#include "llama.h"
+
+#include "base/base.h"
+#include "foretoken.h"
+
+enum { CHUNK = 512, FIRST = 2, N_GREEDY = 64, N_THREAD = 2 };
+
+struct parity_case {
+    const char *name;   /* for messages */
+    const char *make;   /* arguments of mkmodel, or NULL: `path` */
+    const char *path;   /* below the source tree, or absolute */
+    uint32_t n, n_scored; /* tokens fed; the last n_scored have their logits compared */
+};
+
+/* ---- libllama ---- */
+
+struct peer {
+    struct llama_model *model;
+    struct llama_context *ctx;
+    int32_t pos;
+};
+
+static struct peer peer_open(const char *path, bool is_oracle, uint32_t n_ubatch, uint32_t n_ctx) {
+    struct peer peer = { 0 };
+    struct llama_model_params mp = llama_model_default_params();
+    mp.n_gpu_layers = 0;
+    mp.use_extra_bufts = !is_oracle;
+    peer.model = llama_model_load_from_file(path, mp);
+    assert_non_null(peer.model);
+    struct llama_context_params cp = llama_context_default_params();
+    cp.n_ctx = n_ctx;
+    cp.n_batch = CHUNK;
+    cp.n_ubatch = n_ubatch;
+    cp.n_threads = cp.n_threads_batch = N_THREAD;
+    if (is_oracle) {
+        cp.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+        cp.type_k = cp.type_v = GGML_TYPE_F32;
+    }
+    peer.ctx = llama_init_from_model(peer.model, cp);
+    assert_non_null(peer.ctx);
+    return peer;
+}
+
+static void peer_close(struct peer *peer) {
+    llama_free(peer->ctx);
+    llama_model_free(peer->model);
+}
+
+/* one call of llama_decode; logits of all n tokens, or none, or (1) the last */
+static void peer_decode(struct peer *peer, const ft_token *id, uint32_t n, uint32_t n_logit, float *logits,
+                        uint32_t n_vocab) {
+    struct llama_batch batch = llama_batch_init((int32_t)n, 0, 1);
+    batch.n_tokens = (int32_t)n;
+    for (uint32_t t = 0; t < n; t++) {
+        batch.token[t] = id[t];
+        batch.pos[t] = peer->pos + (int32_t)t;
+        batch.n_seq_id[t] = 1;
+        batch.seq_id[t][0] = 0;
+        batch.logits[t] = t + n_logit >= n;
+    }
+    assert_int_equal(llama_decode(peer->ctx, batch), 0);
+    for (uint32_t t = 0; t < n_logit; t++) {
+        const float *row = llama_get_logits_ith(peer->ctx, (int32_t)(n - n_logit + t));
+        assert_non_null(row);
+        memcpy(logits + (size_t)t * n_vocab, row, n_vocab * sizeof *row);
+    }
+    peer->pos += (int32_t)n;
+    llama_batch_free(batch);
+}
+
+/* the fixed chunks: FIRST tokens, then CHUNKs up to the scored part, then CHUNKs of it */
+static void peer_feed(struct peer *peer, const ft_token *id, const struct parity_case *c, float *logits, uint32_t n_vocab) {
+    uint32_t at = 0, n_silent = c->n - c->n_scored;
+    peer_decode(peer, id, FIRST, 0, NULL, n_vocab);
+    for (at = FIRST; at < n_silent;) {
+        uint32_t n = FT_MIN((uint32_t)CHUNK, n_silent - at);
+        peer_decode(peer, id + at, n, 0, NULL, n_vocab);
+        at += n;
+    }
+    while (at < c->n) {
+        uint32_t n = FT_MIN((uint32_t)CHUNK, c->n - at);
+        peer_decode(peer, id + at, n, n, logits + (size_t)(at - n_silent) * n_vocab, n_vocab);
+        at += n;
+    }
+}
+
+/* ---- ours ---- */
+
+struct ours {
+    ft_model *model;
+    ft_session *session;
+};
+
+static struct ours ours_open(const char *path, bool is_exact, uint32_t n) {
+    struct ours ours = { 0 };
+    struct ft_error err = { 0 };
+    if (ft_model_open(path, is_exact ? FT_LOAD_PLAIN : FT_LOAD_FULL, &ours.model, &err) != FT_OK) {
+        fail_msg("%s", err.text);
+    }
+    struct ft_session_params params = ft_session_defaults();
+    params.is_exact = is_exact;
+    params.n_thread = N_THREAD;
+    params.n_predict = n + N_GREEDY;
+    if (ft_session_new(ours.model, NULL, &params, &ours.session, &err) != FT_OK) {
+        fail_msg("%s", err.text);
+    }
+    return ours;
+}
+
+static void ours_close(struct ours *ours) {
+    ft_session_free(ours->session);
+    ft_model_close(ours->model);
+}
+
+static void ours_feed(const struct ours *ours, const ft_token *id, const struct parity_case *c, float *logits) {
+    struct ft_error err = { 0 };
+    uint32_t n_silent = c->n - c->n_scored;
+    ft_status status = ft_session_prompt(ours->session, id, FIRST, 0, &err);
+    if (status == FT_OK && n_silent > FIRST) {
+        status = ft_session_feed(ours->session, id + FIRST, n_silent - FIRST, NULL, &err);
+    }
+    if (status == FT_OK) {
+        status = ft_session_feed(ours->session, id + n_silent, c->n_scored, logits, &err);
+    }
+    if (status != FT_OK) {
+        fail_msg("%s", err.text);
+    }
+}
+
+/* ---- comparison ---- */
+
+struct distance {
+    double max, mean;
+};
+
+static double log_sum(const float *row, uint32_t n) {
+    double max = row[0], sum = 0;
+    for (uint32_t t = 1; t < n; t++) {
+        max = row[t] > max ? row[t] : max;
+    }
+    for (uint32_t t = 0; t < n; t++) {
+        sum += exp((double)row[t] - max);
+    }
+    return max + log(sum);
+}
+
+static struct distance compare(const float *a, const float *b, uint32_t n_row, uint32_t n_vocab) {
+    struct distance d = { 0 };
+    for (uint32_t i = 0; i < n_row; i++) {
+        const float *x = a + (size_t)i * n_vocab, *y = b + (size_t)i * n_vocab;
+        double shift = log_sum(x, n_vocab) - log_sum(y, n_vocab);
+        for (uint32_t t = 0; t < n_vocab; t++) {
+            double delta = fabs((double)x[t] - (double)y[t] - shift);
+            d.max = delta > d.max ? delta : d.max;
+            d.mean += delta;
+        }
+    }
+    d.mean /= (double)n_row * n_vocab;
+    return d;
+}
+
+static uint32_t top(const float *row, uint32_t n, double *gap) {
+    uint32_t best = 0;
+    double second = -INFINITY;
+    for (uint32_t t = 1; t < n; t++) {
+        if (row[t] > row[best]) {
+            second = row[best];
+            best = t;
+        } else if (row[t] > second) {
+            second = row[t];
+        }
+    }
+    *gap = (double)row[best] - second;
+    return best;
+}
+
+static void assert_same_bits(const char *name, const float *a, const float *b, uint32_t n_row, uint32_t n_vocab) {
+    for (size_t i = 0; i < (size_t)n_row * n_vocab; i++) {
+        if (memcmp(&a[i], &b[i], sizeof a[i]) != 0) {
+            fail_msg("%s: exact: row %zu id %zu: got %.9g want %.9g", name, i / n_vocab, i % n_vocab, (double)a[i], (double)b[i]);
+        }
+    }
+}
+
+/* 64 tokens, each side following its own choice, as long as they agree */
+static uint32_t compare_greedy(const char *name, const struct ours *ours, struct peer *oracle, const float *last,
+                               double bound, uint32_t n_vocab) {
+    struct ft_error err = { 0 };
+    float *row = test_malloc(n_vocab * sizeof *row);
+    memcpy(row, last, n_vocab * sizeof *row);
+    uint32_t t = 0;
+    for (; t < N_GREEDY; t++) {
+        double gap;
+        ft_token want = (ft_token)top(row, n_vocab, &gap), got = -1;
+        if (ft_session_next(ours->session, &got, &err) != FT_OK) {
+            fail_msg("%s: greedy token %u: %s", name, t, err.text);
+        }
+        if (got != want) {
+            if (gap >= bound) {
+                fail_msg("%s: greedy token %u is %d, oracle says %d with a gap of %g >= %g", name, t, got, want, gap, bound);
+            }
+            break;
+        }
+        peer_decode(oracle, &want, 1, 1, row, n_vocab);
+    }
+    test_free(row);
+    return t;
+}
+
+static void check_parity(const char *path, const struct parity_case *c) {
+    static const uint32_t ubatch[] = { 1, 100, 512 };
+    struct peer oracle = peer_open(path, true, CHUNK, c->n + N_GREEDY);
+    uint32_t n_vocab = (uint32_t)llama_vocab_n_tokens(llama_model_get_vocab(oracle.model));
+    size_t bytes = (size_t)c->n_scored * n_vocab * sizeof(float);
+    float *want = test_malloc(bytes), *got = test_malloc(bytes);
+    ft_token *id = test_malloc(c->n * sizeof *id);
+    uint64_t state = 42;
+    for (uint32_t t = 0; t < c->n; t++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        id[t] = (ft_token)((state >> 33) % n_vocab);
+    }
+    peer_feed(&oracle, id, c, want, n_vocab);
+
+    struct ours ours = ours_open(path, true, c->n);
+    ours_feed(&ours, id, c, got);
+    ours_close(&ours);
+    assert_same_bits(c->name, got, want, c->n_scored, n_vocab);
+
+    struct distance theirs = { 0 };
+    for (size_t i = 0; i < FT_COUNT(ubatch); i++) {
+        struct peer peer = peer_open(path, false, ubatch[i], c->n + N_GREEDY);
+        peer_feed(&peer, id, c, got, n_vocab);
+        struct distance d = compare(got, want, c->n_scored, n_vocab);
+        theirs.max = fmax(theirs.max, d.max);
+        theirs.mean = fmax(theirs.mean, d.mean);
+        peer_close(&peer);
+    }
+    ours = ours_open(path, false, c->n);
+    ours_feed(&ours, id, c, got);
+    struct distance mine = compare(got, want, c->n_scored, n_vocab);
+    uint32_t n_same = compare_greedy(c->name, &ours, &oracle, want + (size_t)(c->n_scored - 1) * n_vocab, theirs.max, n_vocab);
+    print_message("%-28s n=%-4u exact: same bits; |delta log p| max %.3g mean %.3g, libllama's own %.3g %.3g; "
+                  "greedy %u of %d\n", c->name, c->n, mine.max, mine.mean, theirs.max, theirs.mean, n_same, N_GREEDY);
+    ours_close(&ours);
+    peer_close(&oracle);
+    test_free(want);
+    test_free(got);
+    test_free(id);
+    assert_true(mine.max <= theirs.max);
+    assert_true(mine.mean <= theirs.mean);
+}
+
+/* ---- cases ---- */
+
+#define SMALL " --layers 3 --vocab 512 --ctx 1024 "
+#define HEAD64 SMALL "--embd 256 --heads 4 --kv-heads 2 --head-dim 64 --ff 512 "
+#define HEAD128 SMALL "--embd 256 --heads 4 --kv-heads 1 --head-dim 128 --ff 768 "
+
+static const struct parity_case cases[] = {
+    { "llama f32 d64", "--arch llama --type f32" HEAD64, NULL, 600, 598 },
+    { "llama f16 d128", "--arch llama --type f16" HEAD128, NULL, 250, 248 },
+    { "llama q4_k d64 tied", "--arch llama --type q4_k --tied" HEAD64, NULL, 600, 598 },
+    { "llama q6_k d128 llama3 rope", "--arch llama --type q6_k --rope llama3" HEAD128, NULL, 250, 248 },
+    { "llama q4_0 d64 yarn", "--arch llama --type q4_0 --rope yarn" HEAD64, NULL, 250, 248 },
+    { "llama q5_k d64 linear", "--arch llama --type q5_k --rope linear" HEAD64, NULL, 250, 248 },
+    { "qwen2 q8_0 d64 bias", "--arch qwen2 --type q8_0 --bias" HEAD64, NULL, 600, 598 },
+    { "qwen2 q4_k d128 bias", "--arch qwen2 --type q4_k --bias" HEAD128, NULL, 250, 248 },
+    { "qwen2 q3_k d64 yarn", "--arch qwen2 --type q3_k --bias --rope yarn" HEAD64, NULL, 250, 248 },
+    { "qwen3 q5_k d128", "--arch qwen3 --type q5_k" HEAD128, NULL, 600, 598 },
+    { "qwen3 q2_k d64 tied", "--arch qwen3 --type q2_k --tied" HEAD64, NULL, 250, 248 },
+    { "qwen3 bf16 d64", "--arch qwen3 --type bf16" HEAD64, NULL, 250, 248 },
+    { "qwen3 iq4_nl d64", "--arch qwen3 --type iq4_nl" HEAD64, NULL, 250, 248 },
+    { "llama iq4_xs d64", "--arch llama --type iq4_xs" HEAD64, NULL, 250, 248 },
+    { "llama q4_1 d64", "--arch llama --type q4_1" HEAD64, NULL, 250, 248 },
+    { "llama q5_0 d64", "--arch llama --type q5_0" HEAD64, NULL, 250, 248 },
+    { "llama q5_1 d64", "--arch llama --type q5_1" HEAD64, NULL, 250, 248 },
+    { "demo target", NULL, "models/foretoken-target-f16.gguf", 600, 598 },
+    { "demo draft", NULL, "models/foretoken-draft-f16.gguf", 600, 598 },
+};
+
+static void test_case(void **state) {
+    const struct parity_case *c = *state;
+    char path[1024], command[2048];
+    if (c->make) {
+        snprintf(path, sizeof path, "%s/parity.gguf", FT_TEST_SCRATCH_DIR);
+        snprintf(command, sizeof command, "%s/mkmodel %s %s >/dev/null", FT_TEST_BIN_DIR, path, c->make);
+        assert_int_equal(system(command), 0);
+    } else {
+        snprintf(path, sizeof path, "%s%s%s", c->path[0] == '/' ? "" : FT_TEST_SOURCE_DIR, c->path[0] == '/' ? "" : "/", c->path);
+    }
+    check_parity(path, c);
+}
+
+static void quiet(enum ggml_log_level level, const char *text, void *user) {
+    (void)user;
+    if (level == GGML_LOG_LEVEL_ERROR) {
+        fputs(text, stderr);
+    }
+}
+
+int main(void) {
+    struct CMUnitTest tests[FT_COUNT(cases) + 1];
+    struct parity_case smollm2 = { "SmolLM2-135M-Instruct", NULL, getenv("FT_SMOLLM2"), 4096, 256 };
+    size_t n = 0;
+    for (; n < FT_COUNT(cases); n++) {
+        tests[n] = (struct CMUnitTest){ .name = cases[n].name, .test_func = test_case,
+                                        .initial_state = (void *)(uintptr_t)&cases[n] };
+    }
+    if (smollm2.path && access(smollm2.path, R_OK) == 0) {
+        tests[n++] = (struct CMUnitTest){ .name = smollm2.name, .test_func = test_case, .initial_state = &smollm2 };
+    } else {
+        print_message("SKIP SmolLM2-135M-Instruct at 4096 tokens: FT_SMOLLM2 names no file (scripts/get-smollm2 gets it)\n");
+    }
+    (void)ft_version(); /* our log bridge first, then this test's */
+    llama_log_set(quiet, NULL);
+    return _cmocka_run_group_tests("parity", tests, n, NULL, NULL);
+}
