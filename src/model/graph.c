@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* graph.c - decoder layers as ggml graphs; attention is a callback.
+ *
+ * One graph is one pass: layers [first, end) over n_token tokens.  A pass may stop early (keys and values only,
+ * queries only), which is what layer-major prefill and evidence collection are made of.  The order of operations
+ * is libllama's, so that with stock attention and plain weights the logits are libllama's, bit for bit:
+ *
+ *     norm -> q, k, v (+ bias) -> [norm of q and k heads] -> rope | attention | -> output projection -> + residual
+ *          -> norm -> swiglu(gate, up) -> down -> + residual
+ *
+ * The three families differ by a row of traits (ft_hparams.trait), not by code.
+ */
+#include <string.h>
+
+#include "ggml-alloc.h"
+#include "ggml-backend.h"
+#include "ggml-cpu.h"
+#include "ggml.h"
+
+#include "model/load.h"
+
+enum {
+    NODE_PER_LAYER = 64, /* a dense layer is about 30 nodes; stock attention and evidence add fewer than 20 */
+    NODE_BASE = 64,
+};
+
+struct ft_eval {
+    const ft_model *model;
+    ggml_backend_t backend;
+    struct ggml_threadpool *pool;
+    ggml_gallocr_t galloc;
+    void *meta;         /* memory of the graph's tensors and nodes, reused by every pass */
+    size_t meta_bytes;
+    size_t compute_bytes;
+    float rope_scale;
+    bool (*is_cancelled)(void *user);
+    void *user;
+    void (*pool_free)(struct ggml_threadpool *pool);
+};
+
+/* ---- backend set-up: through the registry, so that a ggml with loadable CPU modules works too ---- */
+
+static bool abort_requested(void *data) {
+    const struct ft_eval *eval = data;
+    return eval->is_cancelled && eval->is_cancelled(eval->user);
+}
+
+static void *cpu_proc(ggml_backend_t backend, const char *name) {
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(backend));
+    return ggml_backend_reg_get_proc_address(reg, name);
+}
+
+/* Object and function pointers differ in ISO C; POSIX makes them the same size. */
+#define CPU_PROC(target, backend, name)                  \
+    do {                                                 \
+        void *found_ = cpu_proc(backend, name);          \
+        memcpy(&(target), &found_, sizeof(target));      \
+    } while (0)
+
+static void configure_threads(struct ft_eval *eval, uint32_t n_thread) {
+    ggml_backend_set_n_threads_t set_threads = NULL;
+    ggml_backend_set_abort_callback_t set_abort = NULL;
+    struct ggml_threadpool *(*pool_new)(struct ggml_threadpool_params *params) = NULL;
+    void (*set_pool)(ggml_backend_t backend, struct ggml_threadpool *pool) = NULL;
+    CPU_PROC(set_threads, eval->backend, "ggml_backend_set_n_threads");
+    CPU_PROC(set_abort, eval->backend, "ggml_backend_set_abort_callback");
+    CPU_PROC(pool_new, eval->backend, "ggml_threadpool_new");
+    CPU_PROC(set_pool, eval->backend, "ggml_backend_cpu_set_threadpool");
+    CPU_PROC(eval->pool_free, eval->backend, "ggml_threadpool_free");
+    if (set_threads) {
+        set_threads(eval->backend, (int)n_thread);
+    }
+    if (set_abort) {
+        set_abort(eval->backend, abort_requested, eval);
+    }
+    if (pool_new && set_pool && eval->pool_free) {
+        struct ggml_threadpool_params params = ggml_threadpool_params_default((int)n_thread);
+        eval->pool = pool_new(&params);
+        if (eval->pool) {
+            set_pool(eval->backend, eval->pool);
+        }
+    }
+}
+
+ft_status ft_eval_new(const ft_model *model, uint32_t n_thread, float rope_scale, bool (*is_cancelled)(void *user),
+                      void *user, struct ft_eval **out, struct ft_error *err) {
+    if (model->load == FT_LOAD_VOCAB) {
+        return ft_fail(err, FT_ARG, 0, "%s: opened without weights, expected a full load", model->path);
+    }
+    struct ft_eval *eval = ft_alloc(1, sizeof *eval);
+    if (!eval) {
+        return ft_fail(err, FT_NOMEM, 0, "no memory for an evaluation context");
+    }
+    eval->model = model;
+    eval->rope_scale = rope_scale;
+    eval->is_cancelled = is_cancelled;
+    eval->user = user;
+    size_t n_node = NODE_BASE + (size_t)NODE_PER_LAYER * model->hp.n_layer;
+    eval->meta_bytes = ggml_tensor_overhead() * n_node + ggml_graph_overhead_custom(n_node, false) + 4096;
+    eval->meta = ft_pages_map(eval->meta_bytes);
+    eval->backend = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, NULL);
+    if (eval->backend) {
+        configure_threads(eval, n_thread);
+        eval->galloc = ggml_gallocr_new(ggml_backend_get_default_buffer_type(eval->backend));
+    }
+    if (!eval->meta || !eval->backend || !eval->galloc) {
+        ft_eval_free(eval);
+        return ft_fail(err, FT_NOMEM, 0, "no memory for the CPU backend of %s", model->path);
+    }
+    *out = eval;
+    return FT_OK;
+}
+
+void ft_eval_free(struct ft_eval *eval) {
+    if (!eval) {
+        return;
+    }
+    ggml_gallocr_free(eval->galloc);
+    if (eval->backend) {
+        ggml_backend_free(eval->backend);
+    }
+    if (eval->pool) {
+        eval->pool_free(eval->pool);
+    }
+    ft_pages_unmap(eval->meta, eval->meta_bytes);
+    ft_free(eval);
+}
+
+uint64_t ft_eval_compute_bytes(const struct ft_eval *eval) { return eval->compute_bytes; }
+
+/* ---- building ---- */
+
+struct build { /* one pass under construction */
+    struct ggml_context *ctx;
+    struct ggml_cgraph *graph;
+    const struct ft_pass *pass;
+    const ft_model *model;
+    float rope_scale;
+    struct ggml_tensor *x;    /* {n_embd, n_token} residual stream */
+    struct ggml_tensor *pos;  /* {n_token} i32 */
+    struct ggml_tensor *rows; /* {n_logit} i32, rows wanted */
+    struct ggml_tensor *in;   /* ids or hidden states */
+    struct ggml_tensor *out;  /* hidden states or logits; NULL when the pass stops early */
+};
+
+static struct ggml_tensor *project(struct ggml_context *ctx, struct ggml_tensor *w, struct ggml_tensor *bias,
+                                   struct ggml_tensor *x) {
+    struct ggml_tensor *y = ggml_mul_mat(ctx, w, x);
+    return bias ? ggml_add(ctx, y, bias) : y;
+}
+
+static struct ggml_tensor *norm(const struct build *b, struct ggml_tensor *x, struct ggml_tensor *w) {
+    return ggml_mul(b->ctx, ggml_rms_norm(b->ctx, x, b->model->hp.rms_eps), w);
+}
+
+/* {head_dim, n_head, n_token} with RoPE; weight is the per-head norm of qwen3 or NULL */
+static struct ggml_tensor *rotate(const struct build *b, struct ggml_tensor *y, uint32_t n_head,
+                                  struct ggml_tensor *weight) {
+    const struct ft_hparams *hp = &b->model->hp;
+    y = ggml_reshape_3d(b->ctx, y, hp->head_dim, n_head, b->pass->n_token);
+    if (weight) {
+        y = norm(b, y, weight);
+    }
+    int mode = hp->trait & FT_ROPE_NEOX ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
+    float freq_scale = hp->rope_freq_scale / (b->rope_scale > 1.0f ? b->rope_scale : 1.0f);
+    return ggml_rope_ext(b->ctx, y, b->pos, b->model->rope_freqs, (int)hp->head_dim, mode, (int)hp->rope_n_ctx_orig,
+                         hp->rope_base, freq_scale, hp->rope_ext_factor, hp->rope_attn_factor, 32.0f, 1.0f);
+}
+
+static struct ft_qkv make_qkv(const struct build *b, uint32_t l, struct ggml_tensor *x) {
+    const struct ft_hparams *hp = &b->model->hp;
+    const struct ft_layer *w = &b->model->layer[l];
+    struct ft_qkv qkv = { .ctx = b->ctx, .graph = b->graph, .layer = l, .n_token = b->pass->n_token };
+    if (b->pass->has_q) {
+        qkv.q = rotate(b, project(b->ctx, w->wq, w->bq, x), hp->n_head, w->q_norm);
+    }
+    if (b->pass->has_kv) {
+        qkv.k = rotate(b, project(b->ctx, w->wk, w->bk, x), hp->n_head_kv, w->k_norm);
+        struct ggml_tensor *v = project(b->ctx, w->wv, w->bv, x);
+        qkv.v = ggml_reshape_3d(b->ctx, v, hp->head_dim, hp->n_head_kv, b->pass->n_token);
+    }
+    return qkv;
+}
+
+static struct ggml_tensor *feed_forward(const struct build *b, const struct ft_layer *w, struct ggml_tensor *x) {
+    struct ggml_tensor *y = norm(b, x, w->ffn_norm);
+    struct ggml_tensor *up = project(b->ctx, w->up, w->up_b, y);
+    struct ggml_tensor *gate = project(b->ctx, w->gate, w->gate_b, y);
+    y = project(b->ctx, w->down, w->down_b, ggml_swiglu_split(b->ctx, gate, up));
+    return ggml_add(b->ctx, y, x);
+}
+
+static void add_layer(struct build *b, uint32_t l) {
+    const struct ft_layer *w = &b->model->layer[l];
+    struct ft_qkv qkv = make_qkv(b, l, norm(b, b->x, w->attn_norm));
+    struct ggml_tensor *y = b->pass->attend(b->pass->user, &qkv);
+    if (!y || !b->pass->has_rest) {
+        b->x = NULL;
+        return;
+    }
+    y = project(b->ctx, w->wo, w->bo, y);
+    if (b->rows && l + 1 == b->model->hp.n_layer) { /* where libllama selects them too */
+        y = ggml_get_rows(b->ctx, y, b->rows);
+        b->x = ggml_get_rows(b->ctx, b->x, b->rows);
+    }
+    b->x = feed_forward(b, w, ggml_add(b->ctx, y, b->x));
+}
+
+static struct ggml_tensor *input_i32(struct ggml_context *ctx, uint32_t n) {
+    struct ggml_tensor *t = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n);
+    ggml_set_input(t);
+    return t;
+}
+
+static void add_inputs(struct build *b) {
+    const struct ft_pass *pass = b->pass;
+    b->pos = input_i32(b->ctx, pass->n_token);
+    if (pass->n_logit) {
+        b->rows = input_i32(b->ctx, pass->n_logit);
+    }
+    if (pass->hidden_in) {
+        b->in = ggml_new_tensor_2d(b->ctx, GGML_TYPE_F32, b->model->hp.n_embd, pass->n_token);
+        ggml_set_input(b->in);
+        b->x = b->in;
+    } else {
+        b->in = input_i32(b->ctx, pass->n_token);
+        b->x = ggml_get_rows(b->ctx, b->model->tok_embd, b->in);
+    }
+}
+
+static void add_output(struct build *b) {
+    if (!b->x) {
+        return;
+    }
+    b->out = b->x;
+    if (b->pass->n_logit) {
+        b->out = project(b->ctx, b->model->output, b->model->output_b, norm(b, b->x, b->model->output_norm));
+    }
+    ggml_set_output(b->out);
+    ggml_build_forward_expand(b->graph, b->out);
+}
+
+/* ---- running ---- */
+
+/* An input that no node reads (rows of a pass that stops early) gets no memory and needs none. */
+static void set_input(struct ggml_tensor *t, const void *data) {
+    if (t && t->buffer) {
+        ggml_backend_tensor_set(t, data, 0, ggml_nbytes(t));
+    }
+}
+
+static ft_status compute(struct ft_eval *eval, const struct build *b, struct ft_error *err) {
+    const struct ft_pass *pass = b->pass;
+    if (!ggml_gallocr_alloc_graph(eval->galloc, b->graph)) {
+        return ft_fail(err, FT_NOMEM, 0, "no memory for the compute buffer of %u tokens in layers %u..%u", pass->n_token,
+                       pass->layer_first, pass->layer_end);
+    }
+    size_t bytes = ggml_gallocr_get_buffer_size(eval->galloc, 0);
+    eval->compute_bytes = FT_MAX(bytes, eval->compute_bytes);
+    set_input(b->pos, pass->pos);
+    set_input(b->rows, pass->logit_row);
+    set_input(b->in, pass->hidden_in ? (const void *)pass->hidden_in : (const void *)pass->id);
+    enum ggml_status status = ggml_backend_graph_compute(eval->backend, b->graph);
+    if (status == GGML_STATUS_ABORTED) {
+        return ft_fail(err, FT_CANCELLED, 0, "cancelled");
+    }
+    if (status != GGML_STATUS_SUCCESS) {
+        return ft_fail(err, status == GGML_STATUS_ALLOC_FAILED ? FT_NOMEM : FT_INTERNAL, 0, "graph of layers %u..%u: %s",
+                       pass->layer_first, pass->layer_end, ggml_status_to_string(status));
+    }
+    float *target = pass->n_logit ? pass->logits : pass->hidden_out;
+    if (b->out && target) {
+        ggml_backend_tensor_get(b->out, target, 0, ggml_nbytes(b->out));
+    }
+    return FT_OK;
+}
+
+ft_status ft_eval_run(struct ft_eval *eval, const struct ft_pass *pass, struct ft_error *err) {
+    if (abort_requested(eval)) {
+        return ft_fail(err, FT_CANCELLED, 0, "cancelled");
+    }
+    size_t n_node = NODE_BASE + (size_t)NODE_PER_LAYER * (pass->layer_end - pass->layer_first);
+    struct ggml_init_params params = { .mem_size = eval->meta_bytes, .mem_buffer = eval->meta, .no_alloc = true };
+    struct ggml_context *ctx = ggml_init(params);
+    if (!ctx) {
+        return ft_fail(err, FT_NOMEM, 0, "no memory for a graph context");
+    }
+    struct build b = { .ctx = ctx, .graph = ggml_new_graph_custom(ctx, n_node, false), .pass = pass,
+                       .model = eval->model, .rope_scale = eval->rope_scale };
+    add_inputs(&b);
+    for (uint32_t l = pass->layer_first; l < pass->layer_end && b.x; l++) {
+        add_layer(&b, l);
+    }
+    add_output(&b);
+    ft_status status = compute(eval, &b, err);
+    ggml_free(ctx);
+    return status;
+}
