@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* estimate.c - the memory of a run before anything is computed, from shapes alone.
+ *
+ * The same numbers serve `foretoken info` and the refusal of a prompt that would not fit.  Rows and hidden states are
+ * exact; the compute buffer is an upper estimate of what ggml will reserve for one chunk.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "engine/engine.h"
+
+static uint64_t token_bytes(const struct ft_hparams *hp, uint32_t n_layer, enum ft_fmt fmt) {
+    struct ft_kv_shape shape = { .n_layer = n_layer, .n_head_kv = hp->n_head_kv, .d = hp->head_dim, .k_fmt = fmt,
+                                 .v_fmt = fmt };
+    return ft_kv_token_bytes(&shape);
+}
+
+/* One chunk's widest moment: residual, norm, and the three FFN matrices, or q, k, v beside attention's output. */
+static uint64_t compute_bytes(const struct ft_hparams *hp, uint32_t n_token) {
+    uint64_t chunk = FT_MIN(n_token, (uint32_t)FT_CHUNK);
+    uint64_t ffn = 2 * (uint64_t)hp->n_embd + 3 * (uint64_t)hp->n_ff;
+    uint64_t qkv = 2 * (uint64_t)hp->n_embd + 2 * ((uint64_t)hp->n_head + hp->n_head_kv) * hp->head_dim;
+    return (chunk * FT_MAX(ffn, qkv) + hp->n_vocab) * sizeof(float);
+}
+
+void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_run_bytes *out) {
+    const struct ft_hparams *target = s->lane.hp;
+    uint64_t per_token = token_bytes(target, target->n_layer, s->fmt);
+    uint32_t n_read = plan->n_input + (plan->is_kv_on ? plan->n_text : 0);
+    *out = (struct ft_run_bytes){ .activation = (uint64_t)n_read * target->n_embd * sizeof(float) };
+    out->kv = per_token * (plan->is_kv_on ? plan->kv_keep : plan->n_input);
+    out->kv_peak = out->kv + (plan->is_kv_on ? per_token / target->n_layer * n_read : 0);
+    out->compute = compute_bytes(target, n_read);
+    uint64_t draft_activation = 0;
+    if (plan->is_prompt_on || plan->is_kv_on) {
+        const struct ft_hparams *draft = s->draft ? ft_model_hparams(s->draft) : target;
+        bool has_cache = plan->n_text > 0 || plan->n_step > 1;
+        uint32_t n_layer = has_cache ? ft_pair_draft_layers(s) : 1; /* without steps one layer's rows at a time */
+        out->draft_kv_peak = token_bytes(draft, n_layer, s->fmt) * (plan->n_prompt + (has_cache ? plan->n_step : 0));
+        draft_activation = (uint64_t)plan->n_prompt * draft->n_embd * sizeof(float);
+        out->compute = FT_MAX(out->compute, compute_bytes(draft, plan->n_prompt));
+    }
+    /* the draft is done before the target begins */
+    uint64_t answer = per_token * plan->n_answer;
+    out->total = FT_MAX(out->kv_peak + answer + out->activation, out->draft_kv_peak + draft_activation) + out->compute;
+    out->activation = FT_MAX(out->activation, draft_activation);
+}
+
+ft_status ft_estimate_check(const ft_session *s, struct ft_error *err) {
+    struct ft_run_bytes need;
+    ft_estimate_run(s, &s->plan, &need);
+    uint64_t available = ft_memory_available();
+    if (need.total <= available) {
+        return FT_OK;
+    }
+    return ft_fail(err, FT_NOMEM, 0, "a prompt of %u tokens needs %" PRIu64 " MiB (rows %" PRIu64 ", draft rows %" PRIu64
+                   ", hidden states %" PRIu64 ", compute %" PRIu64 "), available are %" PRIu64 " MiB", s->plan.n_prompt,
+                   need.total >> 20, need.kv_peak >> 20, need.draft_kv_peak >> 20, need.activation >> 20,
+                   need.compute >> 20, available >> 20);
+}
+
+static void fill(struct ft_estimate *out, const ft_session *s, const ft_model *draft) {
+    struct ft_model_info info;
+    struct ft_run_bytes need;
+    ft_estimate_run(s, &s->plan, &need);
+    ft_model_info(s->target, &info);
+    *out = (struct ft_estimate){ .weights_bytes = info.tensor_bytes + info.repacked_bytes, .kv_bytes = need.kv,
+                                 .kv_bytes_peak = need.kv_peak, .draft_kv_bytes_peak = need.draft_kv_peak,
+                                 .activation_bytes = need.activation, .compute_bytes = need.compute };
+    if (draft) {
+        ft_model_info(draft, &info);
+        out->draft_weights_bytes = info.tensor_bytes + info.repacked_bytes;
+    }
+    out->total_bytes = out->weights_bytes + out->draft_weights_bytes + need.total;
+    out->available_bytes = ft_memory_available();
+    out->fits = out->total_bytes <= out->available_bytes;
+    if (!out->fits) {
+        snprintf(out->why, sizeof out->why, "needs %" PRIu64 " MiB, available are %" PRIu64 " MiB", out->total_bytes >> 20,
+                 out->available_bytes >> 20);
+    }
+}
+
+ft_status ft_estimate(const ft_model *target, const ft_model *draft, const struct ft_session_params *params,
+                      uint32_t n_prompt, struct ft_estimate *out, struct ft_error *err) {
+    if (n_prompt == 0) {
+        return ft_fail(err, FT_ARG, 0, "the prompt is empty, expected at least one token");
+    }
+    ft_session *s = ft_alloc(1, sizeof *s); /* never opened: policy and shapes only */
+    if (!s) {
+        return ft_fail(err, FT_NOMEM, 0, "no memory for an estimate");
+    }
+    s->target = target;
+    s->draft = draft;
+    ft_status status = ft_session_policy(s, params, err);
+    if (status == FT_OK) {
+        status = ft_pair_plan(s, n_prompt, 0, err);
+    }
+    if (status == FT_OK) {
+        fill(out, s, draft);
+    }
+    ft_session_policy_done(s);
+    ft_free(s);
+    return status;
+}

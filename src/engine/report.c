@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* report.c - what happened to a prompt: parameters as used, choices said aloud, kernels that ran. */
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/engine.h"
+
+void ft_report_begin(ft_session *s, uint32_t n_prompt) {
+    s->report = (struct ft_report){ .n_prompt = n_prompt, .prompt_method = "dense", .kv_method = "dense" };
+    const char *attend = ft_kern()->name;
+    if (s->params.is_exact) {
+        snprintf(s->report.kernels, sizeof s->report.kernels, "attend=stock mass=%s", attend);
+    } else {
+        snprintf(s->report.kernels, sizeof s->report.kernels, "attend=%s mass=%s", attend, attend);
+    }
+}
+
+ft_status ft_report_fallback(ft_session *s, struct ft_error *err, const char *format, ...) {
+    char text[sizeof s->report.fallback[0]];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (s->params.is_strict) {
+        return ft_fail(err, FT_UNSUP, 0, "strict: %s", text);
+    }
+    if (s->report.n_fallback < FT_FALLBACK_CAP) {
+        memcpy(s->report.fallback[s->report.n_fallback++], text, sizeof text);
+    }
+    ft_log(FT_LOG_INFO, "%s", text);
+    return FT_OK;
+}
+
+static void add_settings(ft_session *s, const struct ft_choice *choice, const char *stage, const struct ft_facts *facts) {
+    struct ft_report *report = &s->report;
+    struct ft_setting setting;
+    for (uint32_t i = 0; ft_choice_setting(choice, facts, i, &setting); i++) {
+        if (report->n_setting < FT_SETTING_CAP) {
+            snprintf(setting.stage, sizeof setting.stage, "%s", stage);
+            report->setting[report->n_setting++] = setting;
+        }
+    }
+}
+
+/* The value of one setting, replaced where the run had to differ from what was asked. */
+static void set_value(ft_session *s, const char *stage, const char *name, uint32_t value) {
+    for (uint32_t i = 0; i < s->report.n_setting; i++) {
+        struct ft_setting *setting = &s->report.setting[i];
+        if (!strcmp(setting->stage, stage) && !strcmp(setting->name, name)) {
+            snprintf(setting->value, sizeof setting->value, "%u", value);
+        }
+    }
+}
+
+void ft_report_settings(ft_session *s) {
+    const struct ft_plan *plan = &s->plan;
+    struct ft_report *report = &s->report;
+    struct ft_kv_shape shape = *ft_kv_shape_of(s->lane.kv);
+    uint64_t token_bytes = ft_kv_token_bytes(&shape);
+    report->kv_bytes_full = token_bytes * plan->n_prompt;
+    report->n_kept = plan->n_input;
+    report->n_kv_kept = plan->is_kv_on ? plan->kv_keep : plan->n_input;
+    struct ft_facts facts = { .n_prompt = plan->n_prompt, .n_predict = s->params.n_predict, .token_bytes = token_bytes };
+    if (plan->is_prompt_on) {
+        report->prompt_method = s->prompt.method->name;
+        facts.n_layer = ft_pair_draft_layers(s);
+        add_settings(s, &s->prompt, "prompt", &facts);
+        set_value(s, "prompt", "lookahead", plan->prompt_look.lookahead);
+    }
+    if (plan->is_kv_on) {
+        report->kv_method = s->kv.method->name;
+        facts.n_prompt = plan->n_input;
+        facts.n_layer = s->lane.hp->n_layer;
+        add_settings(s, &s->kv, "kv", &facts);
+        set_value(s, "kv", "lookahead", plan->n_text);
+    }
+}

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* session.c - one timeline: a prompt goes in whole, tokens come out one at a time.
+ *
+ * A token that was drawn is evaluated only when the next one is asked for, so the last one costs nothing.  Between
+ * prompts everything that a prompt reserved is given back; the decode loop itself allocates nothing.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "engine/engine.h"
+
+enum { THREAD_MAX = 256 };
+
+struct ft_session_params ft_session_defaults(void) {
+    return (struct ft_session_params){
+        .n_predict = 256,
+        .sampling = { .top_p = 1.0f, .repeat_penalty = 1.0f, .repeat_last_n = 64 },
+    };
+}
+
+/* ---- construction ---- */
+
+static ft_status copy_text(const char **text, struct ft_error *err) {
+    if (*text) {
+        *text = ft_strdup(*text);
+        return *text ? FT_OK : ft_fail(err, FT_NOMEM, 0, "no memory for session parameters");
+    }
+    return FT_OK;
+}
+
+static ft_status copy_params(ft_session *s, const struct ft_session_params *params, struct ft_error *err) {
+    s->params = *params;
+    s->params.sampling.bias = NULL; /* the sampler has its own copy */
+    s->params.sampling.grammar = NULL;
+    s->params.prompt = s->params.kv = s->params.kv_type = NULL;
+    if (!s->params.n_thread) {
+        s->params.n_thread = ft_cpu_count();
+    }
+    const char *prompt = params->prompt, *kv = params->kv, *kv_type = params->kv_type;
+    FT_TRY(copy_text(&prompt, err));
+    s->params.prompt = prompt;
+    FT_TRY(copy_text(&kv, err));
+    s->params.kv = kv;
+    FT_TRY(copy_text(&kv_type, err));
+    s->params.kv_type = kv_type;
+    return FT_OK;
+}
+
+static ft_status check_format(ft_session *s, struct ft_error *err) {
+    const char *type = s->params.kv_type ? s->params.kv_type : s->params.is_exact ? "f32" : "f16";
+    if (!ft_fmt_parse(type, &s->fmt)) {
+        return ft_fail(err, FT_ARG, 0, "kv type '%s' is unknown, expected f32, f16 or bf16", type);
+    }
+    if (s->params.is_exact && s->fmt != FT_F32) {
+        return ft_fail(err, FT_ARG, 0, "kv type '%s' with exact: exact runs store f32 rows", type);
+    }
+    struct ft_model_info info;
+    ft_model_info(s->target, &info);
+    if (s->params.is_exact && info.repacked_bytes > 0) {
+        return ft_fail(err, FT_ARG, 0, "exact: %s has repacked weights, expected a model opened plain", info.path);
+    }
+    return FT_OK;
+}
+
+static ft_status check_numbers(const ft_session *s, struct ft_error *err) {
+    const struct ft_session_params *p = &s->params;
+    uint64_t trained = ft_pair_context(s->target, p->rope_scale);
+    if (p->n_thread < 1 || p->n_thread > THREAD_MAX) {
+        return ft_fail(err, FT_ARG, 0, "threads is %u, expected 1..%d", p->n_thread, THREAD_MAX);
+    }
+    if (p->rope_scale != 0.0f && !(p->rope_scale >= 1.0f && p->rope_scale <= 1024.0f)) {
+        return ft_fail(err, FT_ARG, 0, "rope scale is %g, expected 1..1024", (double)p->rope_scale);
+    }
+    if (p->n_ctx > trained) {
+        return ft_fail(err, FT_LIMIT, 0, "context of %u tokens is beyond the trained context of the target: %llu tokens "
+                       "(--rope-scale extends it)", p->n_ctx, (unsigned long long)trained);
+    }
+    if (p->self_layers && (s->draft || p->self_layers >= s->lane.hp->n_layer)) {
+        return ft_fail(err, FT_ARG, 0, "self:layers is %u, expected 1..%u and no other draft", p->self_layers,
+                       s->lane.hp->n_layer - 1);
+    }
+    return FT_OK;
+}
+
+/* A method that needs a draft, or a draft's text, must have it. */
+static ft_status check_draft(const ft_session *s, const struct ft_choice *choice, struct ft_error *err) {
+    const struct ft_method *method = choice->method;
+    bool has_draft = s->draft || s->params.self_layers;
+    uint32_t lookahead = 0;
+    if (method->needs_draft && !has_draft) {
+        return ft_fail(err, FT_ARG, 0, "%s needs a draft model, none was given (-d FILE or -d self:layers=K)", method->name);
+    }
+    bool needs_text = method->needs_draft_text ||
+                      (method->act == FT_PROMPT && ft_choice_uint(choice, "lookahead", &lookahead) &&
+                       lookahead != FT_UNSET && lookahead > 1);
+    if (needs_text && !s->draft && s->params.self_layers) {
+        return ft_fail(err, FT_UNSUP, 0, "%s needs text written by a draft; self:layers=%u has no output layer of its own",
+                       method->name, s->params.self_layers);
+    }
+    return FT_OK;
+}
+
+ft_status ft_session_policy(ft_session *s, const struct ft_session_params *params, struct ft_error *err) {
+    s->lane.hp = ft_model_hparams(s->target);
+    FT_TRY(copy_params(s, params, err));
+    FT_TRY(ft_choice_parse(FT_STAGE_PROMPT, s->params.prompt, &s->prompt, err));
+    FT_TRY(ft_choice_parse(FT_STAGE_KV, s->params.kv, &s->kv, err));
+    FT_TRY(check_format(s, err));
+    FT_TRY(check_numbers(s, err));
+    FT_TRY(check_draft(s, &s->prompt, err));
+    FT_TRY(check_draft(s, &s->kv, err));
+    return s->draft ? ft_pair_check(s->target, s->draft, err) : FT_OK;
+}
+
+void ft_session_policy_done(ft_session *s) {
+    ft_choice_done(&s->prompt);
+    ft_choice_done(&s->kv);
+    ft_free((void *)(uintptr_t)s->params.prompt);
+    ft_free((void *)(uintptr_t)s->params.kv);
+    ft_free((void *)(uintptr_t)s->params.kv_type);
+}
+
+static ft_status open_parts(ft_session *s, const struct ft_session_params *params, struct ft_error *err) {
+    FT_TRY(ft_session_policy(s, params, err));
+    FT_TRY(ft_sampler_new(s->target, &params->sampling, &s->sampler, err));
+    struct ft_lane_params lane = {
+        .model = s->target, .n_layer = s->lane.hp->n_layer, .n_thread = s->params.n_thread, .fmt = s->fmt,
+        .n_row_max = (uint32_t)FT_MIN(ft_pair_context(s->target, s->params.rope_scale), (uint64_t)UINT32_MAX),
+        .is_exact = s->params.is_exact, .rope_scale = s->params.rope_scale, .is_cancelled = &s->is_cancelled,
+        .progress = s->params.progress, .progress_user = s->params.progress_user, .phase = FT_PHASE_PREFILL,
+    };
+    FT_TRY(ft_lane_open(&s->lane, &lane, err));
+    s->logits = ft_alloc(s->lane.hp->n_vocab, sizeof *s->logits);
+    return s->logits ? FT_OK : ft_fail(err, FT_NOMEM, 0, "no memory for %u logits", s->lane.hp->n_vocab);
+}
+
+ft_status ft_session_new(const ft_model *target, const ft_model *draft, const struct ft_session_params *params,
+                         ft_session **out, struct ft_error *err) {
+    ft_session *s = ft_alloc(1, sizeof *s);
+    if (!s) {
+        return ft_fail(err, FT_NOMEM, 0, "no memory for a session");
+    }
+    s->target = target;
+    s->draft = draft;
+    ft_status status = open_parts(s, params, err);
+    if (status != FT_OK) {
+        ft_session_free(s);
+        return status;
+    }
+    *out = s;
+    return FT_OK;
+}
+
+void ft_session_free(ft_session *s) {
+    if (!s) {
+        return;
+    }
+    ft_lane_close(&s->lane);
+    ft_sampler_free(s->sampler);
+    ft_session_policy_done(s);
+    ft_free(s->logits);
+    ft_free(s->kept);
+    ft_free(s);
+}
+
+/* ---- prompt ---- */
+
+static void forget(ft_session *s) {
+    for (uint32_t l = 0; l < s->lane.n_layer; l++) {
+        ft_kv_release(s->lane.kv, l);
+    }
+    s->has_logits = s->has_pending = false;
+    s->n_kept = 0;
+    s->n_left = 0;
+    s->lane.rows.peak = s->lane.rows.now;
+    s->lane.activation.peak = s->lane.activation.now;
+    ft_sampler_reset(s->sampler);
+}
+
+static ft_status check_ids(const ft_session *s, const ft_token *id, uint32_t n, struct ft_error *err) {
+    if (n == 0) {
+        return ft_fail(err, FT_ARG, 0, "the prompt is empty, expected at least one token");
+    }
+    for (uint32_t t = 0; t < n; t++) {
+        if (id[t] < 0 || (uint32_t)id[t] >= s->lane.hp->n_vocab) {
+            return ft_fail(err, FT_ARG, t, "token %u is %d, expected 0..%u", t, id[t], s->lane.hp->n_vocab - 1);
+        }
+    }
+    return FT_OK;
+}
+
+static ft_status run_prompt(ft_session *s, const ft_token *id, uint32_t n, uint32_t n_head, struct ft_error *err) {
+    struct ft_draft_result draft = { 0 };
+    FT_TRY(check_ids(s, id, n, err));
+    if (id[0] == ft_model_bos(s->target)) {
+        n_head = FT_MAX(n_head, 1);
+    }
+    FT_TRY(ft_pair_plan(s, n, FT_MIN(n_head, n), err));
+    FT_TRY(ft_estimate_check(s, err));
+    ft_report_settings(s);
+    ft_status status = FT_OK;
+    if (s->plan.is_prompt_on || s->plan.is_kv_on) {
+        status = ft_compress_draft(s, id, &draft, err);
+    }
+    if (status == FT_OK) {
+        status = ft_compress_prompt(s, draft.score, FT_MIN(n_head, n), err);
+    }
+    if (status == FT_OK) {
+        status = ft_compress_prefill(s, id, &draft, err);
+    }
+    ft_draft_result_done(&draft);
+    return status;
+}
+
+ft_status ft_session_prompt(ft_session *s, const ft_token *id, uint32_t n, uint32_t n_head, struct ft_error *err) {
+    int64_t start = ft_time_us();
+    atomic_store(&s->is_cancelled, false);
+    forget(s);
+    ft_report_begin(s, n);
+    ft_status status = run_prompt(s, id, n, n_head, err);
+    s->report.kv_bytes_peak = s->lane.rows.peak;
+    s->report.activation_bytes_peak = FT_MAX(s->report.activation_bytes_peak, s->lane.activation.peak);
+    s->report.compute_bytes_peak = FT_MAX(s->report.compute_bytes_peak, ft_eval_compute_bytes(s->lane.eval));
+    if (status != FT_OK) {
+        forget(s);
+        return status;
+    }
+    s->report.ttft_us = ft_time_us() - start;
+    s->pos_next = s->plan.pos_first;
+    s->pos_kept_end = s->plan.pos_first;
+    if (s->plan.is_kv_on) { /* the row fed again is not a kept one */
+        s->pos_kept_end = ft_kv_pos(s->lane.kv, 0, 0)[s->plan.kv_keep];
+    }
+    s->n_left = s->plan.n_answer;
+    s->has_logits = true;
+    return FT_OK;
+}
+
+/* ---- going on ---- */
+
+static ft_status evaluate(ft_session *s, const ft_token *id, uint32_t n, float *logits, uint32_t n_logit,
+                          struct ft_error *err) {
+    ft_pos pos[FT_CHUNK];
+    for (uint32_t first = 0; first < n; first += FT_CHUNK) {
+        uint32_t n_now = FT_MIN((uint32_t)FT_CHUNK, n - first);
+        for (uint32_t t = 0; t < n_now; t++) {
+            pos[t] = s->pos_next + (ft_pos)t;
+        }
+        bool is_last = first + n_now == n;
+        struct ft_feed feed = { .id = id + first, .pos = pos, .n = n_now };
+        feed.n_logit = n_logit == n ? n_now : is_last ? 1 : 0;
+        feed.logits = n_logit == n ? logits + (size_t)first * s->lane.hp->n_vocab : logits;
+        FT_TRY(ft_lane_feed(&s->lane, &feed, err));
+        s->pos_next += (ft_pos)n_now;
+        s->n_left -= n_now;
+    }
+    return FT_OK;
+}
+
+static ft_status check_room(ft_session *s, uint32_t n, struct ft_error *err) {
+    if (!s->has_logits) {
+        return ft_fail(err, FT_ARG, 0, "the session has no prompt yet");
+    }
+    if (atomic_load(&s->is_cancelled)) {
+        return ft_fail(err, FT_CANCELLED, 0, "cancelled");
+    }
+    if (n <= s->n_left) {
+        return FT_OK;
+    }
+    bool is_context = s->plan.n_answer < s->params.n_predict;
+    if (is_context && s->report.n_fallback < FT_FALLBACK_CAP) {
+        FT_TRY(ft_report_fallback(s, err, "stopped: the context of the target is full at position %d", s->pos_next));
+    }
+    return ft_fail(err, FT_LIMIT, 0, is_context ? "the context is full at position %d" : "the token limit is used up at "
+                   "position %d", s->pos_next);
+}
+
+ft_status ft_session_next(ft_session *s, ft_token *id, struct ft_error *err) {
+    if (s->has_pending) {
+        FT_TRY(check_room(s, 1, err));
+        int64_t start = ft_time_us();
+        s->has_pending = false;
+        FT_TRY(evaluate(s, &s->pending, 1, s->logits, 1, err));
+        s->report.decode_us += ft_time_us() - start;
+    }
+    FT_TRY(check_room(s, 0, err));
+    FT_TRY(ft_sampler_draw(s->sampler, s->logits, s->report.n_generated, &s->pending, err));
+    ft_sampler_accept(s->sampler, s->pending);
+    s->has_pending = true;
+    s->report.n_generated++;
+    *id = s->pending;
+    return FT_OK;
+}
+
+ft_status ft_session_feed(ft_session *s, const ft_token *id, uint32_t n, float *logits, struct ft_error *err) {
+    FT_TRY(check_ids(s, id, n, err));
+    if (s->has_pending) {
+        FT_TRY(check_room(s, n + 1, err));
+        s->has_pending = false;
+        FT_TRY(evaluate(s, &s->pending, 1, s->logits, 1, err));
+    }
+    FT_TRY(check_room(s, n, err));
+    size_t n_vocab = s->lane.hp->n_vocab;
+    FT_TRY(evaluate(s, id, n, logits ? logits : s->logits, logits ? n : 1, err));
+    if (logits) {
+        memcpy(s->logits, logits + (n - 1) * n_vocab, n_vocab * sizeof *logits);
+    }
+    return FT_OK;
+}
+
+const float *ft_session_logits(const ft_session *s) { return s->has_logits ? s->logits : NULL; }
+
+void ft_session_cancel(ft_session *s) { atomic_store_explicit(&s->is_cancelled, true, memory_order_relaxed); }
+
+/* ---- looking back ---- */
+
+void ft_session_report(const ft_session *s, struct ft_report *out) { *out = s->report; }
+
+uint32_t ft_session_kept(const ft_session *s, enum ft_stage stage, uint32_t layer, uint32_t head,
+                         const uint32_t **index) {
+    if (!s->has_logits) {
+        return 0;
+    }
+    if (stage == FT_STAGE_PROMPT) {
+        *index = s->kept;
+        return s->n_kept;
+    }
+    if (layer >= s->lane.n_layer || head >= s->lane.hp->n_head_kv) {
+        return 0;
+    }
+    const ft_pos *pos = ft_kv_pos(s->lane.kv, layer, head);
+    uint32_t n = 0;
+    while (n < ft_kv_rows(s->lane.kv, layer, head) && pos[n] < s->pos_kept_end) {
+        n++;
+    }
+    *index = (const uint32_t *)pos; /* positions are never negative */
+    return n;
+}
