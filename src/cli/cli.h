@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cli.h - what the commands share: the command table, the terminal, set-up of models, JSON.
+ *
+ * Only this folder owns standard error and exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
+ * A function that returns an exit code has already said what went wrong.
+ */
+#ifndef FT_CLI_CLI_H
+#define FT_CLI_CLI_H
+
+#include <jansson.h>
+
+#include "conf/conf.h"
+
+enum { FT_EXIT_OK = 0, FT_EXIT_FAILED = 1, FT_EXIT_USAGE = 2, FT_EXIT_INTERRUPT = 130 };
+
+/* ---- commands (table in main.c) ---- */
+
+struct ft_command {
+    const char *name, *args, *summary;
+    const char *about;   /* a paragraph for help and the man page */
+    const char *example; /* lines of shell */
+    uint32_t bit;        /* enum ft_command_bit */
+    uint32_t arg_max;    /* arguments that are not options */
+    int (*run)(const struct ft_conf *conf);
+};
+extern const struct ft_command ft_commands[]; /* ends with name NULL */
+
+int ft_cmd_generate(const struct ft_conf *conf);
+int ft_cmd_info(const struct ft_conf *conf);
+int ft_cmd_methods(const struct ft_conf *conf);
+int ft_cmd_tokens(const struct ft_conf *conf);
+int ft_cmd_perplexity(const struct ft_conf *conf);
+int ft_cmd_bench(const struct ft_conf *conf);
+int ft_cmd_score(const struct ft_conf *conf);
+int ft_cmd_help(const struct ft_conf *conf);
+
+const struct ft_command *ft_command_find(const char *name); /* NULL: none */
+/* ft_help_overview, ft_help_command - to standard output. */
+void ft_help_overview(void);
+void ft_help_command(const struct ft_command *command);
+
+/* ---- the terminal (ui.c) ---- */
+
+/* ft_ui_start - open standard descriptors, SIGPIPE off, SIGINT handled; before anything else. */
+void ft_ui_start(void);
+
+/* Standard output is buffered until ft_out_flush; the first failure sticks. */
+void ft_out(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void ft_out_bytes(const char *bytes, size_t n);
+bool ft_out_flush(void); /* false once the reader is gone or the disk is full */
+/* ft_out_end - flush; a reader that went away is no failure (0), anything else is said (1). */
+int ft_out_end(int code);
+/* ft_out_safe - text of a file or a model: control characters become '?'. */
+void ft_out_safe(const char *text);
+
+/* ft_complain - "foretoken: ..." on standard error; returns code. */
+int ft_complain(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* ft_complain_error - the error's line behind an optional "what: "; FT_CANCELLED is silent (130). */
+int ft_complain_error(const char *what, const struct ft_error *error);
+void ft_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* ft_exit_of - FT_ARG is a usage error, FT_CANCELLED an interrupt, the rest failed. */
+int ft_exit_of(ft_status status);
+
+/* ft_ui_guard - the session a Ctrl-C cancels; NULL: Ctrl-C ends the program at once. */
+void ft_ui_guard(ft_session *session);
+bool ft_ui_is_interrupted(void);
+
+/* Progress on standard error: a bar, lines or JSON lines.  It only observes. */
+struct ft_progress {
+    enum ft_progress_choice mode;
+    bool is_bar, is_drawn, has_phase;
+    enum ft_phase phase;
+    uint32_t n_layer[2]; /* of the model that works in each phase; 0: unknown */
+    int64_t start_us, shown_us;
+};
+void ft_progress_init(struct ft_progress *progress, const struct ft_conf *conf);
+void ft_progress_start(struct ft_progress *progress); /* a prompt begins */
+void ft_progress_step(enum ft_phase phase, uint64_t done, uint64_t total, void *progress);
+/* ft_progress_stage - what happens meanwhile, on a terminal only ("loading model.gguf"). */
+void ft_progress_stage(struct ft_progress *progress, const char *text);
+void ft_progress_clear(struct ft_progress *progress); /* before other output */
+
+/* ft_size_text - "96.0 MiB"; out [24]. */
+const char *ft_size_text(uint64_t n_byte, char *out);
+
+/* ---- from settings to models and sessions (setup.c) ---- */
+
+struct ft_setup {
+    const struct ft_conf *conf;
+    ft_model *target, *draft; /* owned */
+    struct ft_session_params params;
+    struct ft_progress progress;
+    bool needs_draft;
+    uint32_t self_layers;
+    int64_t load_us;
+    char *grammar; /* owned */
+    struct ft_logit_bias bias[FT_TEXTS_CAP];
+};
+
+/* ft_setup_init - everything that can be checked without opening a file.  ft_setup_done in any case. */
+int ft_setup_init(struct ft_setup *setup, const struct ft_conf *conf);
+void ft_setup_done(struct ft_setup *setup);
+/* ft_setup_peek - open headers and vocabularies only; checks the pair and what depends on the vocabulary.
+ *   misfit   NULL: a pair that does not fit is complained about; else only noted here (code FT_MISMATCH) */
+int ft_setup_peek(struct ft_setup *setup, struct ft_error *misfit);
+/* ft_setup_fit - refuse a run whose estimate is above the memory there is (after ft_setup_peek). */
+int ft_setup_fit(const struct ft_setup *setup, uint32_t n_prompt);
+/* ft_setup_load - open the weights instead. */
+int ft_setup_load(struct ft_setup *setup);
+
+/* ft_read_file - a whole file or standard input ("-"); NUL-terminated, caller frees with free().
+ *   what   names it in messages */
+int ft_read_file(const char *path, uint64_t n_max, char **out, size_t *n);
+/* ft_read_text - the text of -f and -p, or standard input: UTF-8, no NUL, not empty; caller frees. */
+int ft_read_text(const struct ft_conf *conf, char **out, size_t *n);
+
+/* ---- JSON (json.c) ---- */
+
+/* ft_json_print - to standard output with a newline; frees value. */
+void ft_json_print(json_t *value);
+json_t *ft_json_text(const char *text); /* bytes that are not UTF-8 become '?' */
+json_t *ft_json_ms(int64_t us);
+json_t *ft_json_model(const ft_model *model);
+/* ft_json_method - the settings of one stage as used: {"name":...,"keep":1024,...}. */
+json_t *ft_json_method(const struct ft_report *report, const char *stage);
+json_t *ft_json_fallbacks(const struct ft_report *report);
+json_t *ft_json_kernels(const struct ft_report *report);
+
+/* The caller's arrays of `score`, flattened. */
+struct ft_arrays {
+    struct ft_score_input in;
+    struct ft_score_layer *layer; /* owned, with what they point to */
+    float *score;                 /* owned */
+};
+/* ft_arrays_parse - check and flatten; messages start with the key ("layers[0].q[1][3]").
+ * Errors   FT_FORMAT, FT_LIMIT, FT_NOMEM */
+ft_status ft_arrays_parse(const char *text, size_t n, enum ft_stage stage, struct ft_arrays *out,
+                          struct ft_error *error);
+void ft_arrays_done(struct ft_arrays *arrays);
+json_t *ft_json_scores(enum ft_stage stage, const struct ft_arrays *arrays, const struct ft_score_output *out);
+
+#endif

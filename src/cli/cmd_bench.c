@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_bench.c - every combination of methods on every length, side by side with libllama if asked. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "eval/eval.h"
+
+enum { CASES_CAP = 64, LABEL_CAP = 256 };
+
+struct plan {
+    struct ft_bench_case cases[CASES_CAP];
+    char label[CASES_CAP][LABEL_CAP];
+    uint32_t n_case;
+    ft_token *id; /* [longest] owned */
+    uint32_t longest;
+};
+
+static bool is_dense(const char *spec) {
+    return !spec || strcmp(spec, "dense") == 0;
+}
+
+static int plan_cases(const struct ft_conf *conf, struct plan *plan) {
+    uint32_t n_prompt = FT_MAX(conf->prompt.n, 1u), n_kv = FT_MAX(conf->kv.n, 1u);
+    if (n_prompt * n_kv > CASES_CAP) {
+        return ft_complain(FT_EXIT_USAGE, "bench: %u combinations of methods, expected at most %d", n_prompt * n_kv,
+                           CASES_CAP);
+    }
+    for (uint32_t i = 0; i < n_prompt * n_kv; i++) {
+        const char *prompt = conf->prompt.n > 0 ? conf->prompt.text[i / n_kv] : NULL;
+        const char *kv = conf->kv.n > 0 ? conf->kv.text[i % n_kv] : NULL;
+        char *label = plan->label[i];
+        if (is_dense(prompt)) {
+            snprintf(label, LABEL_CAP, "%s", is_dense(kv) ? "dense" : kv);
+        } else {
+            snprintf(label, LABEL_CAP, is_dense(kv) ? "%s%.0s" : "%s+%s", prompt, is_dense(kv) ? "" : kv);
+        }
+        plan->cases[i] = (struct ft_bench_case){ .prompt = prompt, .kv = kv, .label = label };
+    }
+    plan->n_case = n_prompt * n_kv;
+    for (uint32_t i = 0; i < conf->ctx.n; i++) {
+        plan->longest = FT_MAX(plan->longest, conf->ctx.value[i]);
+    }
+    return FT_EXIT_OK;
+}
+
+/* plan_prompt - the beginning of -f, or random pieces. */
+static int plan_prompt(const struct ft_setup *setup, struct plan *plan) {
+    const struct ft_conf *conf = setup->conf;
+    struct ft_error error = { 0 };
+    struct ft_tokens tokens = { 0 };
+    char *text = NULL;
+    size_t n = 0;
+    plan->id = ft_alloc(plan->longest, sizeof *plan->id);
+    if (!plan->id) {
+        return ft_complain(FT_EXIT_FAILED, "not enough memory for %u tokens", plan->longest);
+    }
+    if (!conf->file) {
+        uint64_t seed = setup->params.sampling.seed;
+        return ft_bench_prompt(setup->target, seed, plan->longest, plan->id, &error) == FT_OK
+                   ? FT_EXIT_OK
+                   : ft_complain_error(NULL, &error);
+    }
+    int code = ft_read_text(conf, &text, &n);
+    if (code == FT_EXIT_OK && ft_tokenize(setup->target, text, n, FT_TOKENIZE_BOS, &tokens, &error) != FT_OK) {
+        code = ft_complain_error(conf->file, &error);
+    }
+    if (code == FT_EXIT_OK && tokens.n < plan->longest) {
+        code = ft_complain(FT_EXIT_FAILED, "%s has %u tokens, --ctx asks for %u", conf->file, tokens.n, plan->longest);
+    }
+    if (code == FT_EXIT_OK) {
+        memcpy(plan->id, tokens.id, plan->longest * sizeof *plan->id);
+    }
+    ft_tokens_free(&tokens);
+    free(text);
+    return code;
+}
+
+/* ---- results ---- */
+
+static json_t *spread_value(const struct ft_bench_row *row, bool is_low) {
+    json_t *value = json_object();
+    json_object_set_new(value, "prefill_tok_s", json_real(is_low ? row->prefill_tok_s.low : row->prefill_tok_s.high));
+    json_object_set_new(value, "ttft_ms", json_real(is_low ? row->ttft_ms.low : row->ttft_ms.high));
+    json_object_set_new(value, "decode_tok_s", json_real(is_low ? row->decode_tok_s.low : row->decode_tok_s.high));
+    return value;
+}
+
+static json_t *row_value(const struct ft_setup *setup, const struct ft_bench_row *row, double foreign_cpu) {
+    json_t *value = json_object(), *fallbacks = json_array();
+    for (uint32_t i = 0; i < row->n_fallback; i++) {
+        json_array_append_new(fallbacks, ft_json_text(row->fallback[i]));
+    }
+    json_object_set_new(value, "engine", ft_json_text(row->engine));
+    json_object_set_new(value, "method", ft_json_text(row->method));
+    json_object_set_new(value, "n_prompt", json_integer(row->n_prompt));
+    json_object_set_new(value, "prefill_tok_s", json_real(row->prefill_tok_s.median));
+    json_object_set_new(value, "ttft_ms", json_real(row->ttft_ms.median));
+    json_object_set_new(value, "decode_tok_s", json_real(row->decode_tok_s.median));
+    json_object_set_new(value, "kv_bytes", json_integer((json_int_t)row->kv_bytes));
+    json_object_set_new(value, "kv_bytes_peak", json_integer((json_int_t)row->kv_bytes_peak));
+    json_object_set_new(value, "low", spread_value(row, true));
+    json_object_set_new(value, "high", spread_value(row, false));
+    json_object_set_new(value, "repeats", json_integer(row->n_repeat));
+    json_object_set_new(value, "kept_tokens", json_integer(row->n_kept));
+    json_object_set_new(value, "generated_tokens", json_integer(setup->params.n_predict));
+    json_object_set_new(value, "fallbacks", fallbacks);
+    json_object_set_new(value, "foreign_cpu", foreign_cpu < 0 ? json_null() : json_real(foreign_cpu));
+    json_object_set_new(value, "kernels", ft_json_text(row->kernels));
+    json_object_set_new(value, "model", ft_json_text(setup->conf->model));
+    json_object_set_new(value, "version", ft_json_text(ft_version()));
+    return value;
+}
+
+static void print_json(const struct ft_setup *setup, const struct ft_bench_row *row, uint32_t n, double foreign_cpu) {
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < n; i++) {
+        json_array_append_new(list, row_value(setup, &row[i], foreign_cpu));
+    }
+    ft_json_print(list);
+}
+
+static void print_csv(const struct ft_bench_row *row, uint32_t n) {
+    ft_out("engine,method,n_prompt,prefill_tok_s,ttft_ms,decode_tok_s,kv_bytes,kv_bytes_peak\n");
+    for (uint32_t i = 0; i < n; i++) {
+        ft_out("%s,\"%s\",%u,%.3f,%.3f,%.3f,%llu,%llu\n", row[i].engine, row[i].method, row[i].n_prompt,
+               row[i].prefill_tok_s.median, row[i].ttft_ms.median, row[i].decode_tok_s.median,
+               (unsigned long long)row[i].kv_bytes, (unsigned long long)row[i].kv_bytes_peak);
+    }
+}
+
+static const char *spread_text(const struct ft_spread *spread, char out[48]) {
+    snprintf(out, 48, "%.1f [%.1f-%.1f]", spread->median, spread->low, spread->high);
+    return out;
+}
+
+static void print_text(const struct ft_bench_row *row, uint32_t n, double foreign_cpu) {
+    char prefill[48], ttft[48], decode[48], kv[24], peak[24];
+    int width = 6;
+    for (uint32_t i = 0; i < n; i++) {
+        width = FT_MAX(width, (int)strlen(row[i].method));
+    }
+    ft_out("%-9s  %-*s  %6s  %-24s  %-24s  %-24s  %-10s  %s\n", "engine", width, "method", "prompt", "prefill tok/s",
+           "first token ms", "decode tok/s", "KV", "KV peak");
+    for (uint32_t i = 0; i < n; i++) {
+        ft_out("%-9s  %-*s  %6u  %-24s  %-24s  %-24s  %-10s  %s\n", row[i].engine, width, row[i].method, row[i].n_prompt,
+               spread_text(&row[i].prefill_tok_s, prefill), spread_text(&row[i].ttft_ms, ttft),
+               spread_text(&row[i].decode_tok_s, decode), ft_size_text(row[i].kv_bytes, kv),
+               ft_size_text(row[i].kv_bytes_peak, peak));
+    }
+    ft_out("medians of %u rounds [lowest-highest]; prefill counts everything before the first logits\n", row[0].n_repeat);
+    if (foreign_cpu >= 0) {
+        ft_out("other processes used %.2f of %u cores meanwhile\n", foreign_cpu, ft_cpu_count());
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t f = 0; f < row[i].n_fallback; f++) {
+            ft_out("%s at %u: ", row[i].method, row[i].n_prompt);
+            ft_out_safe(row[i].fallback[f]);
+            ft_out("\n");
+        }
+    }
+}
+
+static void step(uint32_t done, uint32_t total, const char *engine, const char *method, uint32_t n_prompt, void *user) {
+    struct ft_progress *progress = user;
+    char text[96];
+    snprintf(text, sizeof text, "%u/%u  %s %s, %u tokens", done + 1, total, engine, method, n_prompt);
+    ft_progress_clear(progress);
+    ft_progress_stage(progress, text);
+    if (progress->mode == FT_PROGRESS_PLAIN) {
+        ft_note("%s", text);
+    } else if (progress->mode == FT_PROGRESS_JSON) {
+        fprintf(stderr, "{\"event\":\"progress\",\"phase\":\"bench\",\"done\":%u,\"total\":%u}\n", done, total);
+    }
+}
+
+static int run(struct ft_setup *setup, struct plan *plan) {
+    const struct ft_conf *conf = setup->conf;
+    struct ft_error error = { 0 };
+    double foreign_cpu = -1;
+    struct ft_session_params session = setup->params;
+    session.progress = NULL;
+    struct ft_bench_params params = { .target = setup->target,
+                                      .draft = setup->draft,
+                                      .session = &session,
+                                      .peer_path = conf->against == FT_AGAINST_LIBLLAMA ? conf->model : NULL,
+                                      .cases = plan->cases,
+                                      .n_case = plan->n_case,
+                                      .n_prompt = conf->ctx.value,
+                                      .n_length = conf->ctx.n,
+                                      .id = plan->id,
+                                      .n_repeat = conf->n_repeat,
+                                      .guard = ft_ui_guard,
+                                      .step = step,
+                                      .user = &setup->progress };
+    uint32_t n = ft_bench_rows(&params);
+    struct ft_bench_row *row = ft_alloc(n, sizeof *row);
+    if (!row) {
+        return ft_complain(FT_EXIT_FAILED, "not enough memory for %u rows", n);
+    }
+    ft_status status = ft_bench_run(&params, row, &foreign_cpu, &error);
+    ft_progress_clear(&setup->progress);
+    int code = FT_EXIT_OK;
+    if (status != FT_OK) {
+        code = ft_complain_error(NULL, &error);
+    } else if (conf->is_json) {
+        print_json(setup, row, n, foreign_cpu);
+    } else if (conf->is_csv) {
+        print_csv(row, n);
+    } else {
+        print_text(row, n, foreign_cpu);
+    }
+    ft_free(row);
+    return code;
+}
+
+int ft_cmd_bench(const struct ft_conf *conf) {
+    static struct plan plan;
+    struct ft_setup setup = { 0 };
+    int code = ft_setup_init(&setup, conf);
+    if (code == FT_EXIT_OK) {
+        code = plan_cases(conf, &plan);
+    }
+    if (code == FT_EXIT_OK && conf->n_predict < 2) {
+        code = ft_complain(FT_EXIT_USAGE, "--predict is 1, bench needs at least 2: the first token costs no evaluation");
+    }
+    if (code == FT_EXIT_OK) {
+        code = ft_setup_peek(&setup, NULL);
+    }
+    if (code == FT_EXIT_OK) {
+        code = plan_prompt(&setup, &plan);
+    }
+    if (code == FT_EXIT_OK) {
+        code = ft_setup_fit(&setup, plan.longest);
+    }
+    if (code == FT_EXIT_OK) {
+        code = ft_setup_load(&setup);
+    }
+    if (code == FT_EXIT_OK) {
+        code = run(&setup, &plan);
+    }
+    ft_free(plan.id);
+    ft_setup_done(&setup);
+    return code;
+}

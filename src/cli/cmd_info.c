@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_info.c - a model's sizes, the memory a run would take, and whether a pair fits; reads headers only. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+enum { SIZES_CAP = 8 };
+
+struct estimates {
+    uint32_t n;
+    uint32_t n_ctx[SIZES_CAP];
+    struct ft_estimate at[SIZES_CAP];
+    struct ft_error error[SIZES_CAP]; /* code FT_OK: at is filled */
+};
+
+/* choose_sizes - the context asked for, or round sizes up to the trained one. */
+static void choose_sizes(const struct ft_conf *conf, const struct ft_model_info *info, struct estimates *out) {
+    if (conf->n_ctx > 0) {
+        out->n_ctx[out->n++] = conf->n_ctx;
+        return;
+    }
+    for (uint32_t size = 1024; size < info->n_ctx_train && out->n < SIZES_CAP - 1; size *= 4) {
+        out->n_ctx[out->n++] = size;
+    }
+    out->n_ctx[out->n++] = info->n_ctx_train;
+}
+
+static void estimate(const struct ft_setup *setup, struct estimates *out) {
+    for (uint32_t i = 0; i < out->n; i++) {
+        struct ft_session_params params = setup->params;
+        params.n_ctx = 0;
+        params.n_predict = FT_MIN(params.n_predict, FT_MAX(out->n_ctx[i] / 2, 1u));
+        uint32_t n_prompt = FT_MAX(out->n_ctx[i] - params.n_predict, 1u);
+        const ft_model *draft = setup->needs_draft ? setup->draft : NULL;
+        out->error[i] = (struct ft_error){ 0 };
+        ft_status status = ft_estimate(setup->target, draft, &params, n_prompt, &out->at[i], &out->error[i]);
+        out->error[i].code = status;
+    }
+}
+
+static void print_model(const char *role, const ft_model *model) {
+    struct ft_model_info info;
+    char file[24], tensors[24], repacked[24];
+    ft_model_info(model, &info);
+    ft_out("%s  ", role);
+    ft_out_safe(info.path);
+    ft_out("\n  name           ");
+    ft_out_safe(info.name[0] ? info.name : "(none)");
+    ft_out("\n  architecture   ");
+    ft_out_safe(info.arch);
+    ft_out("\n  file type      ");
+    ft_out_safe(info.file_type);
+    ft_out("\n  parameters     %.1f M\n", (double)info.n_param / 1e6);
+    ft_out("  shape          %u layers, %u wide, %u/%u heads of %u, feed-forward %u\n", info.n_layer, info.n_embd,
+           info.n_head, info.n_head_kv, info.head_dim, info.n_ff);
+    ft_out("  vocabulary     %u ids, %u of them in use\n", info.n_vocab, info.n_vocab_real);
+    ft_out("  trained for    %u tokens\n", info.n_ctx_train);
+    ft_out("  chat template  %s\n", info.has_chat_template ? "yes" : "no");
+    ft_out("  size           %s file, %s weights, %s of them repacked\n", ft_size_text(info.file_bytes, file),
+           ft_size_text(info.tensor_bytes, tensors), ft_size_text(info.repacked_bytes, repacked));
+    ft_out("  fingerprint    %s\n", info.fingerprint);
+}
+
+static void print_estimate(uint32_t n_ctx, const struct ft_estimate *at) {
+    char weights[24], kv[24], peak[24], draft[24], rest[24], total[24];
+    ft_out("  %8u  %-10s  %-10s  %-10s  %-10s  %-10s  %-10s  %s\n", n_ctx,
+           ft_size_text(at->weights_bytes + at->draft_weights_bytes, weights), ft_size_text(at->kv_bytes, kv),
+           ft_size_text(at->kv_bytes_peak, peak), ft_size_text(at->draft_kv_bytes_peak, draft),
+           ft_size_text(at->activation_bytes + at->compute_bytes, rest), ft_size_text(at->total_bytes, total),
+           at->fits ? "yes" : at->why);
+}
+
+static void print_text(const struct ft_setup *setup, const struct estimates *estimates, const char *misfit) {
+    char available[24];
+    print_model("target", setup->target);
+    if (setup->draft) {
+        print_model("draft", setup->draft);
+        ft_out("pair  %s%s\n", misfit ? "does not fit: " : "fits: both share their token ids", misfit ? misfit : "");
+    }
+    ft_out("memory of a run  --prompt %s --kv %s\n", setup->params.prompt ? setup->params.prompt : "dense",
+           setup->params.kv ? setup->params.kv : "dense");
+    ft_out("  %8s  %-10s  %-10s  %-10s  %-10s  %-10s  %-10s  %s\n", "context", "weights", "KV", "KV peak", "draft KV",
+           "buffers", "total", "fits");
+    for (uint32_t i = 0; i < estimates->n; i++) {
+        if (estimates->error[i].code == FT_OK) {
+            print_estimate(estimates->n_ctx[i], &estimates->at[i]);
+        } else {
+            ft_out("  %8u  ", estimates->n_ctx[i]);
+            ft_out_safe(estimates->error[i].text);
+            ft_out("\n");
+        }
+    }
+    for (uint32_t i = 0; i < estimates->n; i++) {
+        if (estimates->error[i].code == FT_OK) {
+            ft_out("  available now  %s (the smaller of MemAvailable and the cgroup limit)\n",
+                   ft_size_text(estimates->at[i].available_bytes, available));
+            break;
+        }
+    }
+}
+
+static json_t *model_value(const ft_model *model) {
+    struct ft_model_info info;
+    json_t *value = ft_json_model(model);
+    ft_model_info(model, &info);
+    json_object_set_new(value, "n_embd", json_integer(info.n_embd));
+    json_object_set_new(value, "n_head", json_integer(info.n_head));
+    json_object_set_new(value, "n_head_kv", json_integer(info.n_head_kv));
+    json_object_set_new(value, "head_dim", json_integer(info.head_dim));
+    json_object_set_new(value, "n_ff", json_integer(info.n_ff));
+    json_object_set_new(value, "n_vocab", json_integer(info.n_vocab));
+    json_object_set_new(value, "n_vocab_real", json_integer(info.n_vocab_real));
+    json_object_set_new(value, "has_chat_template", json_boolean(info.has_chat_template));
+    json_object_set_new(value, "has_bos", json_boolean(info.has_bos));
+    return value;
+}
+
+static json_t *bytes(uint64_t n) {
+    return n > INT64_MAX ? json_null() : json_integer((json_int_t)n);
+}
+
+static json_t *estimate_value(uint32_t n_ctx, const struct ft_estimate *at, const struct ft_error *error) {
+    json_t *value = json_object();
+    json_object_set_new(value, "n_ctx", json_integer(n_ctx));
+    if (error->code != FT_OK) {
+        json_object_set_new(value, "fits", json_false());
+        json_object_set_new(value, "why", ft_json_text(error->text));
+        return value;
+    }
+    json_object_set_new(value, "weights_bytes", bytes(at->weights_bytes));
+    json_object_set_new(value, "draft_weights_bytes", bytes(at->draft_weights_bytes));
+    json_object_set_new(value, "kv_bytes", bytes(at->kv_bytes));
+    json_object_set_new(value, "kv_bytes_peak", bytes(at->kv_bytes_peak));
+    json_object_set_new(value, "draft_kv_bytes_peak", bytes(at->draft_kv_bytes_peak));
+    json_object_set_new(value, "activation_bytes", bytes(at->activation_bytes));
+    json_object_set_new(value, "compute_bytes", bytes(at->compute_bytes));
+    json_object_set_new(value, "total_bytes", bytes(at->total_bytes));
+    json_object_set_new(value, "available_bytes", bytes(at->available_bytes));
+    json_object_set_new(value, "fits", json_boolean(at->fits));
+    json_object_set_new(value, "why", ft_json_text(at->why));
+    return value;
+}
+
+static void print_json(const struct ft_setup *setup, const struct estimates *estimates, const char *misfit) {
+    json_t *root = json_object(), *memory = json_array(), *pair = json_null();
+    for (uint32_t i = 0; i < estimates->n; i++) {
+        json_array_append_new(memory,
+                              estimate_value(estimates->n_ctx[i], &estimates->at[i], &estimates->error[i]));
+    }
+    if (setup->draft) {
+        pair = json_object();
+        json_object_set_new(pair, "fits", json_boolean(misfit == NULL));
+        json_object_set_new(pair, "why", ft_json_text(misfit ? misfit : ""));
+    }
+    json_object_set_new(root, "target", model_value(setup->target));
+    json_object_set_new(root, "draft", setup->draft ? model_value(setup->draft) : json_null());
+    json_object_set_new(root, "pair", pair);
+    json_object_set_new(root, "memory", memory);
+    ft_json_print(root);
+}
+
+/* with_arguments - MODEL and DRAFT may be bare arguments instead of -m and -d. */
+static int with_arguments(const struct ft_conf *conf, struct ft_conf *out) {
+    uint32_t next = 0;
+    *out = *conf;
+    if (!out->model && next < conf->n_arg) {
+        out->model = conf->arg[next++];
+    }
+    if (!out->draft && next < conf->n_arg) {
+        out->draft = conf->arg[next++];
+    }
+    if (next < conf->n_arg) {
+        return ft_complain(FT_EXIT_USAGE, "info: unexpected argument \"%.100s\"", conf->arg[next]);
+    }
+    return out->model ? FT_EXIT_OK
+                      : ft_complain(FT_EXIT_USAGE, "info: which model? usage: foretoken info MODEL [DRAFT]");
+}
+
+int ft_cmd_info(const struct ft_conf *conf) {
+    static struct ft_conf own;
+    struct ft_setup setup = { 0 };
+    struct estimates estimates = { 0 };
+    struct ft_model_info info;
+    struct ft_error misfit = { 0 };
+    int code = with_arguments(conf, &own);
+    if (code == FT_EXIT_OK) {
+        code = ft_setup_init(&setup, &own);
+    }
+    if (code == FT_EXIT_OK) {
+        code = ft_setup_peek(&setup, &misfit);
+    }
+    if (code == FT_EXIT_OK) {
+        ft_model_info(setup.target, &info);
+        choose_sizes(&own, &info, &estimates);
+        if (misfit.code != FT_OK) {
+            setup.needs_draft = false;
+        }
+        estimate(&setup, &estimates);
+        const char *why = misfit.code != FT_OK ? misfit.text : NULL;
+        if (own.is_json) {
+            print_json(&setup, &estimates, why);
+        } else {
+            print_text(&setup, &estimates, why);
+        }
+    }
+    ft_setup_done(&setup);
+    return code;
+}

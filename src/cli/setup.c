@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* setup.c - from settings to texts, models and session parameters, cheapest checks first.
+ *
+ *   init   options against each other; no file is touched
+ *   peek   headers and vocabularies: pair, token ids, estimates
+ *   load   the weights
+ */
+#define _DEFAULT_SOURCE /* getentropy */
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+/* ---- reading text ---- */
+
+static int read_all(int fd, const char *name, uint64_t n_max, char **out, size_t *n) {
+    size_t cap = 1 << 16, used = 0;
+    char *bytes = malloc(cap + 1);
+    while (bytes) {
+        ssize_t got = read(fd, bytes + used, cap - used);
+        if (got == 0) {
+            bytes[used] = '\0';
+            *out = bytes;
+            *n = used;
+            return FT_EXIT_OK;
+        }
+        if (got < 0 && errno != EINTR) {
+            free(bytes);
+            return ft_complain(FT_EXIT_FAILED, "%s: %s", name, strerror(errno));
+        }
+        used += got > 0 ? (size_t)got : 0;
+        if (used > n_max) {
+            free(bytes);
+            return ft_complain(FT_EXIT_FAILED, "%s: more than %llu bytes", name, (unsigned long long)n_max);
+        }
+        if (used == cap) {
+            char *more = realloc(bytes, cap * 2 + 1);
+            if (!more) {
+                free(bytes);
+            }
+            bytes = more;
+            cap *= 2;
+        }
+    }
+    return ft_complain(FT_EXIT_FAILED, "%s: not enough memory to read it", name);
+}
+
+int ft_read_file(const char *path, uint64_t n_max, char **out, size_t *n) {
+    if (strcmp(path, "-") == 0) {
+        if (isatty(STDIN_FILENO)) {
+            ft_note("reading standard input; Ctrl-D ends it");
+        }
+        return read_all(STDIN_FILENO, "standard input", n_max, out, n);
+    }
+    int fd = open(path, O_RDONLY);
+    if (fd < 0) {
+        return ft_complain(FT_EXIT_FAILED, "%s: %s", path, strerror(errno));
+    }
+    int code = read_all(fd, path, n_max, out, n);
+    close(fd);
+    return code;
+}
+
+static int check_text(const char *name, const char *text, size_t n) {
+    size_t bad = ft_utf8_check(text, n);
+    if (n == 0) {
+        return ft_complain(FT_EXIT_FAILED, "%s is empty", name);
+    }
+    if (bad < n) {
+        return ft_complain(FT_EXIT_FAILED, "%s is not UTF-8: byte 0x%02x at offset %zu", name,
+                           (unsigned)(unsigned char)text[bad], bad);
+    }
+    const char *nul = memchr(text, '\0', n);
+    if (nul) {
+        return ft_complain(FT_EXIT_FAILED, "%s is not text: a NUL byte at offset %zu", name,
+                           (size_t)(nul - text));
+    }
+    return FT_EXIT_OK;
+}
+
+/* join - document, one blank line, question; takes the document over. */
+static int join(char **text, size_t *n, const char *question) {
+    size_t n_question = strlen(question), n_document = *n;
+    while (n_document > 0 && ((*text)[n_document - 1] == '\n' || (*text)[n_document - 1] == '\r')) {
+        n_document--;
+    }
+    char *both = realloc(*text, n_document + n_question + 3);
+    if (!both) {
+        return ft_complain(FT_EXIT_FAILED, "not enough memory for the text");
+    }
+    memcpy(both + n_document, "\n\n", 2);
+    memcpy(both + n_document + 2, question, n_question + 1);
+    *text = both;
+    *n = n_document + 2 + n_question;
+    return FT_EXIT_OK;
+}
+
+static int read_document(const struct ft_conf *conf, char **out, size_t *n) {
+    const char *path = conf->file ? conf->file : "-";
+    const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
+    int code = ft_read_file(path, INT32_MAX - 1, out, n);
+    return code == FT_EXIT_OK ? check_text(conf->file ? name : "the prompt (standard input)", *out, *n) : code;
+}
+
+int ft_read_text(const struct ft_conf *conf, char **out, size_t *n) {
+    char *question = NULL, *text = NULL;
+    size_t n_text = 0;
+    int code = FT_EXIT_OK;
+    if (conf->text) {
+        question = malloc(strlen(conf->text) + 1);
+        if (!question) {
+            return ft_complain(FT_EXIT_FAILED, "not enough memory for the text");
+        }
+        memcpy(question, conf->text, strlen(conf->text) + 1);
+        if (conf->is_escape) {
+            ft_text_escape(conf->text, question);
+        }
+        code = check_text("the prompt (-p)", question, strlen(question));
+    }
+    if (code == FT_EXIT_OK && (conf->file || !question)) {
+        code = read_document(conf, &text, &n_text);
+    }
+    if (code == FT_EXIT_OK && text && question) {
+        code = join(&text, &n_text, question);
+    } else if (code == FT_EXIT_OK && question) {
+        text = question;
+        n_text = strlen(question);
+        question = NULL;
+    }
+    free(question);
+    if (code != FT_EXIT_OK) {
+        free(text);
+        return code;
+    }
+    *out = text;
+    *n = n_text;
+    return FT_EXIT_OK;
+}
+
+/* ---- options against each other ---- */
+
+static int check_methods(struct ft_setup *setup, enum ft_stage stage, const struct ft_texts *specs) {
+    const char *option = stage == FT_STAGE_PROMPT ? "--prompt" : "--kv";
+    for (uint32_t i = 0; i < specs->n; i++) {
+        const struct ft_method_info *info = NULL;
+        if (ft_method_check(stage, specs->text[i], &info, NULL) != FT_OK || !info) {
+            continue; /* dense; a bad one did not get past the parser */
+        }
+        if (info->needs_draft && !setup->conf->draft) {
+            return ft_complain(FT_EXIT_USAGE, "%s %s needs a draft model: -d FILE%s", option, info->name,
+                               info->needs_draft_text ? "" : " or -d self:layers=K");
+        }
+        if (info->needs_draft_text && setup->self_layers > 0) {
+            return ft_complain(FT_EXIT_USAGE,
+                               "%s %s needs a draft that writes text, and the first %u layers of the target "
+                               "cannot: give a model with -d FILE",
+                               option, info->name, setup->self_layers);
+        }
+        setup->needs_draft = setup->needs_draft || info->needs_draft;
+    }
+    return FT_EXIT_OK;
+}
+
+static int check_options(const struct ft_conf *conf) {
+    if (!conf->model) {
+        return ft_complain(FT_EXIT_USAGE, "which model? -m FILE is needed");
+    }
+    if (conf->system && !conf->is_chat) {
+        return ft_complain(FT_EXIT_USAGE, "--system needs --chat: only a chat template has a place for it");
+    }
+    if (conf->grammar && conf->grammar_file) {
+        return ft_complain(FT_EXIT_USAGE, "--grammar and --grammar-file exclude each other");
+    }
+    if (conf->is_json && conf->is_csv) {
+        return ft_complain(FT_EXIT_USAGE, "--json and --csv exclude each other");
+    }
+    if (conf->is_exact && conf->kv_type != FT_KV_TYPE_AUTO && conf->kv_type != FT_KV_TYPE_F32) {
+        return ft_complain(FT_EXIT_USAGE, "--exact stores KV rows as f32; leave --kv-type out");
+    }
+    if (conf->rope_scale > 0 && conf->rope_scale < 1) {
+        return ft_complain(FT_EXIT_USAGE, "--rope-scale is %g, expected 0 (off) or at least 1",
+                           conf->rope_scale);
+    }
+    return FT_EXIT_OK;
+}
+
+static int set_sampling(struct ft_setup *setup) {
+    const struct ft_conf *conf = setup->conf;
+    struct ft_sampling *sampling = &setup->params.sampling;
+    sampling->temperature = (float)conf->temperature;
+    sampling->top_k = conf->top_k;
+    sampling->top_p = (float)conf->top_p;
+    sampling->min_p = (float)conf->min_p;
+    sampling->repeat_penalty = (float)conf->repeat_penalty;
+    sampling->repeat_last_n = conf->repeat_last_n;
+    sampling->seed = conf->seed.value;
+    if (conf->seed.is_drawn && getentropy(&sampling->seed, sizeof sampling->seed) != 0) {
+        return ft_complain(FT_EXIT_FAILED, "cannot draw a seed: %s", strerror(errno));
+    }
+    for (uint32_t i = 0; i < conf->bias.n; i++) {
+        if (!ft_text_bias(conf->bias.text[i], &setup->bias[i])) {
+            return ft_complain(FT_EXIT_USAGE,
+                               "--logit-bias is \"%.100s\", expected a token id, + or -, and a number: "
+                               "15043+1, 15043-inf",
+                               conf->bias.text[i]);
+        }
+    }
+    sampling->bias = setup->bias;
+    sampling->n_bias = conf->bias.n;
+    sampling->grammar = conf->grammar;
+    if (conf->grammar_file) {
+        size_t n;
+        int code = ft_read_file(conf->grammar_file, 1 << 20, &setup->grammar, &n);
+        if (code == FT_EXIT_OK) {
+            code = check_text(conf->grammar_file, setup->grammar, n);
+        }
+        sampling->grammar = setup->grammar;
+        return code;
+    }
+    return FT_EXIT_OK;
+}
+
+static void set_params(struct ft_setup *setup) {
+    static const char *const kv_type[] = { NULL, "f16", "f32", "bf16" };
+    const struct ft_conf *conf = setup->conf;
+    struct ft_session_params *params = &setup->params;
+    *params = ft_session_defaults();
+    params->prompt = conf->prompt.n > 0 ? conf->prompt.text[conf->prompt.n - 1] : NULL;
+    params->kv = conf->kv.n > 0 ? conf->kv.text[conf->kv.n - 1] : NULL;
+    if (conf->kv_type != FT_KV_TYPE_AUTO || conf->is_exact) {
+        params->kv_type = conf->is_exact ? "f32" : kv_type[conf->kv_type];
+    }
+    params->self_layers = setup->needs_draft ? setup->self_layers : 0;
+    params->n_predict = conf->n_predict;
+    params->n_ctx = conf->n_ctx;
+    params->n_thread = conf->n_thread;
+    params->is_exact = conf->is_exact;
+    params->is_strict = conf->is_strict;
+    params->rope_scale = (float)conf->rope_scale;
+    params->progress = ft_progress_step;
+    params->progress_user = &setup->progress;
+}
+
+int ft_setup_init(struct ft_setup *setup, const struct ft_conf *conf) {
+    *setup = (struct ft_setup){ .conf = conf };
+    int code = check_options(conf);
+    if (code != FT_EXIT_OK) {
+        return code;
+    }
+    if (conf->draft && strncmp(conf->draft, "self:", 5) == 0 &&
+        !ft_text_self(conf->draft, &setup->self_layers)) {
+        return ft_complain(FT_EXIT_USAGE, "-d is \"%.100s\", expected a file or self:layers=K with K >= 1",
+                           conf->draft);
+    }
+    code = check_methods(setup, FT_STAGE_PROMPT, &conf->prompt);
+    if (code == FT_EXIT_OK) {
+        code = check_methods(setup, FT_STAGE_KV, &conf->kv);
+    }
+    if (code != FT_EXIT_OK) {
+        return code;
+    }
+    ft_progress_init(&setup->progress, conf);
+    set_params(setup);
+    /* Only generate has sampling options; elsewhere their fields are zero and mean nothing. */
+    return conf->repeat_penalty > 0 ? set_sampling(setup) : FT_EXIT_OK;
+}
+
+/* ---- models ---- */
+
+static int open_models(struct ft_setup *setup, enum ft_load load, bool has_draft) {
+    struct ft_error error = { 0 };
+    char text[64];
+    int64_t start = ft_time_us();
+    snprintf(text, sizeof text, "loading %.48s", setup->conf->model);
+    ft_progress_stage(&setup->progress, text);
+    ft_status status = ft_model_open(setup->conf->model, load, &setup->target, &error);
+    if (status == FT_OK && has_draft) {
+        status = ft_model_open(setup->conf->draft, load, &setup->draft, &error);
+    }
+    setup->load_us += ft_time_us() - start;
+    ft_progress_clear(&setup->progress);
+    return status == FT_OK ? FT_EXIT_OK : ft_complain_error(NULL, &error);
+}
+
+int ft_setup_peek(struct ft_setup *setup, struct ft_error *misfit) {
+    const struct ft_conf *conf = setup->conf;
+    struct ft_error error = { 0 };
+    struct ft_model_info info;
+    int code = open_models(setup, FT_LOAD_VOCAB, conf->draft && setup->self_layers == 0);
+    if (code != FT_EXIT_OK) {
+        return code;
+    }
+    ft_model_info(setup->target, &info);
+    if (setup->draft && ft_pair_check(setup->target, setup->draft, &error) != FT_OK) {
+        if (!misfit) {
+            return ft_complain_error(NULL, &error);
+        }
+        *misfit = error;
+    }
+    if (setup->self_layers > info.n_layer) {
+        return ft_complain(FT_EXIT_USAGE, "-d self:layers=%u: %s has %u layers", setup->self_layers, conf->model,
+                           info.n_layer);
+    }
+    for (uint32_t i = 0; i < conf->bias.n; i++) {
+        if ((uint32_t)setup->bias[i].id >= info.n_vocab) {
+            return ft_complain(FT_EXIT_USAGE, "--logit-bias %s: the vocabulary has the ids 0..%u",
+                               conf->bias.text[i], info.n_vocab - 1);
+        }
+    }
+    return FT_EXIT_OK;
+}
+
+int ft_setup_fit(const struct ft_setup *setup, uint32_t n_prompt) {
+    struct ft_error error = { 0 };
+    struct ft_estimate estimate;
+    const ft_model *draft = setup->needs_draft ? setup->draft : NULL;
+    if (ft_estimate(setup->target, draft, &setup->params, n_prompt, &estimate, &error) != FT_OK) {
+        return ft_complain_error(NULL, &error);
+    }
+    if (!estimate.fits) {
+        return ft_complain(FT_EXIT_FAILED, "%s", estimate.why);
+    }
+    return FT_EXIT_OK;
+}
+
+int ft_setup_load(struct ft_setup *setup) {
+    struct ft_model_info info;
+    bool has_draft = setup->draft && setup->needs_draft;
+    if (setup->conf->draft && !setup->needs_draft && !setup->conf->is_json) {
+        ft_note("the draft is not used: no method that needs one was given (--prompt, --kv)");
+    }
+    ft_model_close(setup->target);
+    ft_model_close(setup->draft);
+    setup->target = setup->draft = NULL;
+    int code = open_models(setup, setup->conf->is_exact ? FT_LOAD_PLAIN : FT_LOAD_FULL, has_draft);
+    if (code == FT_EXIT_OK) {
+        ft_model_info(setup->target, &info);
+        setup->progress.n_layer[FT_PHASE_PREFILL] = info.n_layer;
+        setup->progress.n_layer[FT_PHASE_DRAFT] = setup->self_layers;
+        if (setup->draft) {
+            ft_model_info(setup->draft, &info);
+            setup->progress.n_layer[FT_PHASE_DRAFT] = info.n_layer;
+        }
+    }
+    return code;
+}
+
+void ft_setup_done(struct ft_setup *setup) {
+    ft_ui_guard(NULL);
+    ft_model_close(setup->target);
+    ft_model_close(setup->draft);
+    free(setup->grammar);
+    *setup = (struct ft_setup){ 0 };
+}

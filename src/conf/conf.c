@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* conf.c - reads the command line against options.def.
+ *
+ * `--name value` and `--name=value` are the same; `_` inside a long name counts as `-`.  The last
+ * of repeated options wins, lists collect.  Every failure is one line that says what would be right.
+ */
+#include "conf/conf.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define GENERATE FT_CMD_GENERATE
+#define INFO FT_CMD_INFO
+#define METHODS FT_CMD_METHODS
+#define TOKENS FT_CMD_TOKENS
+#define PERPLEXITY FT_CMD_PERPLEXITY
+#define BENCH FT_CMD_BENCH
+#define SCORE FT_CMD_SCORE
+#define HELP FT_CMD_HELP
+#define RUNS (GENERATE | BENCH | INFO)
+#define MODELS (GENERATE | INFO | TOKENS | PERPLEXITY | BENCH)
+#define TEXTS (GENERATE | TOKENS | PERPLEXITY | BENCH)
+#define REPORTS (GENERATE | INFO | METHODS | TOKENS | PERPLEXITY | BENCH)
+#define ALL 0xffffffffu
+
+static const struct ft_option table[] = {
+#define FT_GROUP(title) { .names = (title), .kind = FT_OPT_GROUP },
+#define FT_OPTION(field, kind_, names_, arg_, initial_, low_, high_, commands_, help_)      \
+    { (names_), (arg_), (initial_), (help_), FT_OPT_##kind_, (low_), (high_), (commands_),  \
+      offsetof(struct ft_conf, field) },
+#define FT_INITIAL(command, field, initial)
+#include "conf/options.def"
+#undef FT_GROUP
+#undef FT_OPTION
+#undef FT_INITIAL
+};
+
+static const struct {
+    uint32_t command;
+    size_t offset;
+    const char *initial;
+} override[] = {
+#define FT_GROUP(title)
+#define FT_OPTION(field, kind, names, arg, initial, low, high, commands, help)
+#define FT_INITIAL(command, field, initial) { (command), offsetof(struct ft_conf, field), (initial) },
+#include "conf/options.def"
+#undef FT_GROUP
+#undef FT_OPTION
+#undef FT_INITIAL
+};
+
+const struct ft_option *ft_conf_options(uint32_t *n) {
+    *n = (uint32_t)FT_COUNT(table);
+    return table;
+}
+
+const char *ft_conf_initial(const struct ft_option *option, uint32_t command) {
+    for (size_t i = 0; i < FT_COUNT(override); i++) {
+        if (override[i].command == command && override[i].offset == option->offset) {
+            return override[i].initial;
+        }
+    }
+    return option->initial;
+}
+
+/* next_word - the word at *cursor, up to `separator`; false at the end.  Empty words are skipped. */
+static bool next_word(const char **cursor, char separator, const char **word, size_t *n) {
+    while (**cursor == separator) {
+        (*cursor)++;
+    }
+    if (**cursor == '\0') {
+        return false;
+    }
+    const char *end = strchr(*cursor, separator);
+    *word = *cursor;
+    *n = end ? (size_t)(end - *cursor) : strlen(*cursor);
+    *cursor += *n;
+    return true;
+}
+
+void ft_option_name(const struct ft_option *option, char *out, size_t cap) {
+    const char *cursor = option->names, *word;
+    size_t n;
+    snprintf(out, cap, "%.*s", (int)strcspn(option->names, " "), option->names);
+    while (next_word(&cursor, ' ', &word, &n)) {
+        if (word[1] == '-') {
+            snprintf(out, cap, "%.*s", (int)n, word);
+            return;
+        }
+    }
+}
+
+bool ft_choice_word(const char *choices, uint32_t index, char *out, size_t cap) {
+    const char *word;
+    size_t n;
+    while (next_word(&choices, '|', &word, &n)) {
+        if (index-- == 0) {
+            snprintf(out, cap, "%.*s", (int)n, word);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- one value into its field ---- */
+
+static ft_status refuse(struct ft_conf *conf, const struct ft_option *option, const char *value,
+                        const char *expected) {
+    char name[48];
+    ft_option_name(option, name, sizeof name);
+    snprintf(conf->error, sizeof conf->error, "%s is \"%.200s\", expected %s", name, value, expected);
+    return FT_ARG;
+}
+
+static ft_status set_number(struct ft_conf *conf, const struct ft_option *option, const char *value) {
+    char expected[96];
+    char *field = (char *)conf + option->offset;
+    if (option->kind == FT_OPT_UINT) {
+        uint64_t number;
+        if (ft_text_uint(value, (uint64_t)option->high, &number) && number >= (uint64_t)option->low) {
+            *(uint32_t *)(void *)field = (uint32_t)number;
+            return FT_OK;
+        }
+        snprintf(expected, sizeof expected, "a whole number from %.0f to %.0f", option->low, option->high);
+        return refuse(conf, option, value, expected);
+    }
+    double number;
+    if (ft_text_real(value, &number) && number >= option->low && number <= option->high) {
+        *(double *)(void *)field = number;
+        return FT_OK;
+    }
+    snprintf(expected, sizeof expected, "a number from %g to %g", option->low, option->high);
+    return refuse(conf, option, value, expected);
+}
+
+static ft_status set_choice(struct ft_conf *conf, const struct ft_option *option, const char *value) {
+    char word[32], expected[96];
+    for (uint32_t i = 0; ft_choice_word(option->arg, i, word, sizeof word); i++) {
+        if (strcmp(word, value) == 0) {
+            *(uint32_t *)(void *)((char *)conf + option->offset) = i;
+            return FT_OK;
+        }
+    }
+    snprintf(expected, sizeof expected, "one of %s", option->arg);
+    return refuse(conf, option, value, expected);
+}
+
+static ft_status set_counts(struct ft_conf *conf, const struct ft_option *option, const char *value) {
+    struct ft_counts counts = { .n = 0 };
+    char word[24], expected[96];
+    snprintf(expected, sizeof expected, "up to %d whole numbers from %.0f to %.0f with commas between",
+             FT_COUNTS_CAP, option->low, option->high);
+    for (const char *at = value;; at++) {
+        uint64_t number;
+        size_t n = strcspn(at, ",");
+        if (n >= sizeof word || counts.n == FT_COUNTS_CAP) {
+            return refuse(conf, option, value, expected);
+        }
+        memcpy(word, at, n);
+        word[n] = '\0';
+        if (!ft_text_uint(word, (uint64_t)option->high, &number) || number < (uint64_t)option->low) {
+            return refuse(conf, option, value, expected);
+        }
+        counts.value[counts.n++] = (uint32_t)number;
+        at += n;
+        if (*at == '\0') {
+            break;
+        }
+    }
+    *(struct ft_counts *)(void *)((char *)conf + option->offset) = counts;
+    return FT_OK;
+}
+
+static ft_status set_seed(struct ft_conf *conf, const struct ft_option *option, const char *value) {
+    struct ft_seed seed = { 0 };
+    if (strcmp(value, "-1") == 0) {
+        seed.is_drawn = true;
+    } else if (!ft_text_uint(value, UINT64_MAX, &seed.value)) {
+        return refuse(conf, option, value, "a whole number, or -1 to draw one");
+    }
+    *(struct ft_seed *)(void *)((char *)conf + option->offset) = seed;
+    return FT_OK;
+}
+
+static ft_status add_text(struct ft_conf *conf, const struct ft_option *option, const char *value) {
+    struct ft_texts *texts = (struct ft_texts *)(void *)((char *)conf + option->offset);
+    if (texts->n == FT_TEXTS_CAP) {
+        char expected[64];
+        snprintf(expected, sizeof expected, "no more than %d of these", FT_TEXTS_CAP);
+        return refuse(conf, option, value, expected);
+    }
+    texts->text[texts->n++] = value;
+    return FT_OK;
+}
+
+static ft_status add_method(struct ft_conf *conf, const struct ft_option *option, const char *value) {
+    struct ft_error error = { 0 };
+    char name[48];
+    bool is_prompt = option->kind == FT_OPT_PROMPT_METHOD;
+    ft_status status = ft_method_check(is_prompt ? FT_STAGE_PROMPT : FT_STAGE_KV, value, NULL, &error);
+    if (status == FT_OK) {
+        return add_text(conf, option, value);
+    }
+    /* llama.cpp's --prompt is our -p; say so to whoever typed a sentence. */
+    const char *hint = is_prompt && strchr(value, ' ') ? " (the text of a question goes with -p)" : "";
+    ft_option_name(option, name, sizeof name);
+    snprintf(conf->error, sizeof conf->error, "%s: %s%s", name, error.text, hint);
+    return FT_ARG;
+}
+
+static ft_status set_value(struct ft_conf *conf, const struct ft_option *option, const char *value) {
+    char *field = (char *)conf + option->offset;
+    switch (option->kind) {
+    case FT_OPT_FLAG:
+        *(bool *)(void *)field = true;
+        return FT_OK;
+    case FT_OPT_FILE:
+    case FT_OPT_TEXT:
+        if (option->kind == FT_OPT_FILE && *value == '\0') {
+            return refuse(conf, option, value, "a file name");
+        }
+        *(const char **)(void *)field = value;
+        return FT_OK;
+    case FT_OPT_UINT:
+    case FT_OPT_REAL:
+        return set_number(conf, option, value);
+    case FT_OPT_SEED:
+        return set_seed(conf, option, value);
+    case FT_OPT_CHOICE:
+        return set_choice(conf, option, value);
+    case FT_OPT_COUNTS:
+        return set_counts(conf, option, value);
+    case FT_OPT_LIST:
+        return add_text(conf, option, value);
+    case FT_OPT_PROMPT_METHOD:
+    case FT_OPT_KV_METHOD:
+        return add_method(conf, option, value);
+    case FT_OPT_GROUP:
+        break;
+    }
+    return FT_ARG;
+}
+
+/* ---- the command line ---- */
+
+static bool is_name_of(const struct ft_option *option, const char *name, size_t n) {
+    const char *cursor = option->names, *word;
+    size_t n_word;
+    while (next_word(&cursor, ' ', &word, &n_word)) {
+        bool is_same = n_word == n;
+        for (size_t i = 0; is_same && i < n; i++) {
+            is_same = word[i] == name[i] || (i > 1 && word[1] == '-' && word[i] == '-' && name[i] == '_');
+        }
+        if (is_same) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static const struct ft_option *find(uint32_t command, const char *name, size_t n) {
+    for (size_t i = 0; i < FT_COUNT(table); i++) {
+        if (table[i].kind != FT_OPT_GROUP && (table[i].commands & command) &&
+            is_name_of(&table[i], name, n)) {
+            return &table[i];
+        }
+    }
+    return NULL;
+}
+
+static ft_status unknown(struct ft_conf *conf, uint32_t command, const char *name, size_t n) {
+    char best[48] = "", typed[48], own[48], list[1024] = "";
+    uint32_t best_distance = 3;
+    snprintf(typed, sizeof typed, "%.*s", (int)FT_MIN(n, sizeof typed - 1), name);
+    for (size_t i = 0; i < FT_COUNT(table); i++) {
+        if (table[i].kind == FT_OPT_GROUP || !(table[i].commands & command)) {
+            continue;
+        }
+        ft_option_name(&table[i], own, sizeof own);
+        uint32_t distance = ft_text_distance(own, typed);
+        if (distance < best_distance) {
+            best_distance = distance;
+            memcpy(best, own, sizeof best);
+        }
+        size_t used = strlen(list);
+        snprintf(list + used, sizeof list - used, " %s", own);
+    }
+    snprintf(conf->error, sizeof conf->error, "no option %s%s%s%s; there are:%s", typed,
+             best[0] ? ", did you mean " : "", best, best[0] ? "?" : "", list);
+    return FT_ARG;
+}
+
+/* take - the option at argv[*i]; *i moves past its value. */
+static ft_status take(struct ft_conf *conf, uint32_t command, int argc, char *const *argv, int *i) {
+    const char *word = argv[*i], *value = strchr(word, '=');
+    size_t n = value ? (size_t)(value - word) : strlen(word);
+    const struct ft_option *option = find(command, word, n);
+    char name[48];
+    if (!option) {
+        return unknown(conf, command, word, n);
+    }
+    snprintf(name, sizeof name, "%.*s", (int)FT_MIN(n, sizeof name - 1), word);
+    if (option->kind == FT_OPT_FLAG) {
+        if (value) {
+            snprintf(conf->error, sizeof conf->error, "%s takes no value", name);
+            return FT_ARG;
+        }
+        return set_value(conf, option, "");
+    }
+    if (value) {
+        return set_value(conf, option, value + 1);
+    }
+    if (*i + 1 >= argc) {
+        snprintf(conf->error, sizeof conf->error, "%s needs a value: %s", name, option->arg);
+        return FT_ARG;
+    }
+    value = argv[++*i];
+    if (find(command, value, strlen(value))) {
+        snprintf(conf->error, sizeof conf->error,
+                 "%s needs a value (%s) and is followed by the option %s; %s=%s would mean that text", name,
+                 option->arg, value, name, value);
+        return FT_ARG;
+    }
+    return set_value(conf, option, value);
+}
+
+ft_status ft_conf_parse(uint32_t command, int argc, char *const *argv, struct ft_conf *out) {
+    bool is_open = true;
+    memset(out, 0, sizeof *out);
+    for (size_t i = 0; i < FT_COUNT(table); i++) {
+        const char *initial = ft_conf_initial(&table[i], command);
+        if (initial) {
+            FT_TRY(set_value(out, &table[i], initial));
+        }
+    }
+    for (int i = 0; i < argc; i++) {
+        const char *word = argv[i];
+        if (is_open && strcmp(word, "--") == 0) {
+            is_open = false;
+        } else if (is_open && word[0] == '-' && word[1] != '\0') {
+            FT_TRY(take(out, command, argc, argv, &i));
+        } else if (out->n_arg == FT_ARG_CAP) {
+            snprintf(out->error, sizeof out->error, "unexpected argument \"%.100s\"", word);
+            return FT_ARG;
+        } else {
+            out->arg[out->n_arg++] = word;
+        }
+    }
+    return FT_OK;
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* conf.h - the settings of one invocation, and the option table they are read from.
+ *
+ * A row of options.def is all there is to know of an option.  Text values are borrowed from argv.
+ */
+#ifndef FT_CONF_CONF_H
+#define FT_CONF_CONF_H
+
+#include "base/base.h"
+
+enum ft_command_bit {
+    FT_CMD_GENERATE = 1,
+    FT_CMD_INFO = 2,
+    FT_CMD_METHODS = 4,
+    FT_CMD_TOKENS = 8,
+    FT_CMD_PERPLEXITY = 16,
+    FT_CMD_BENCH = 32,
+    FT_CMD_SCORE = 64,
+    FT_CMD_HELP = 128,
+};
+
+enum ft_option_kind {
+    FT_OPT_GROUP,         /* a heading; names is its title */
+    FT_OPT_FLAG,          /* bool */
+    FT_OPT_TEXT,          /* const char * */
+    FT_OPT_FILE,          /* const char *, completed as a file name */
+    FT_OPT_UINT,          /* uint32_t in low..high */
+    FT_OPT_SEED,          /* struct ft_seed */
+    FT_OPT_REAL,          /* double in low..high */
+    FT_OPT_CHOICE,        /* uint32_t, index into the words of arg */
+    FT_OPT_LIST,          /* struct ft_texts; may be repeated */
+    FT_OPT_COUNTS,        /* struct ft_counts */
+    FT_OPT_PROMPT_METHOD, /* struct ft_texts, each checked by ft_method_check */
+    FT_OPT_KV_METHOD,     /* likewise */
+};
+
+struct ft_option {
+    const char *names, *arg, *initial, *help;
+    enum ft_option_kind kind;
+    double low, high;
+    uint32_t commands; /* union of enum ft_command_bit */
+    size_t offset;     /* in struct ft_conf */
+};
+
+enum { FT_TEXTS_CAP = 32, FT_COUNTS_CAP = 16, FT_ARG_CAP = 4, FT_CONF_ERROR_CAP = 2048 };
+
+struct ft_texts {
+    const char *text[FT_TEXTS_CAP];
+    uint32_t n;
+};
+struct ft_counts {
+    uint32_t value[FT_COUNTS_CAP];
+    uint32_t n;
+};
+struct ft_seed {
+    uint64_t value;
+    bool is_drawn; /* -1: the program draws one and says which */
+};
+
+enum ft_progress_choice { FT_PROGRESS_AUTO, FT_PROGRESS_PLAIN, FT_PROGRESS_JSON, FT_PROGRESS_NONE };
+enum ft_kv_type_choice { FT_KV_TYPE_AUTO, FT_KV_TYPE_F16, FT_KV_TYPE_F32, FT_KV_TYPE_BF16 };
+enum ft_against_choice { FT_AGAINST_NONE, FT_AGAINST_LIBLLAMA };
+
+struct ft_conf {
+    const char *model, *draft;
+    const char *file, *text, *system;
+    bool is_chat, is_escape, is_plain_text, is_bare;
+    struct ft_texts prompt, kv;
+    bool is_strict, is_exact;
+    uint32_t n_predict, n_ctx, n_thread, kv_type;
+    double rope_scale;
+    double temperature, top_p, min_p, repeat_penalty;
+    uint32_t top_k, repeat_last_n;
+    struct ft_seed seed;
+    struct ft_texts bias, stop;
+    const char *grammar, *grammar_file;
+    struct ft_counts ctx;
+    uint32_t n_repeat, against, n_chunk;
+    const char *arrays;
+    bool is_json, is_csv, is_markdown, is_pieces, is_verbose, is_man, is_completion, is_help;
+    uint32_t progress;
+
+    const char *arg[FT_ARG_CAP]; /* [n_arg] what is not an option */
+    uint32_t n_arg;
+    char error[FT_CONF_ERROR_CAP]; /* one line when parsing failed */
+};
+
+/* ft_conf_options - the table; *n rows, headings included. */
+const struct ft_option *ft_conf_options(uint32_t *n);
+/* ft_conf_initial - the initial value of an option for a command, or NULL. */
+const char *ft_conf_initial(const struct ft_option *option, uint32_t command);
+/* ft_option_name - the name messages use ("--draft"); out [cap]. */
+void ft_option_name(const struct ft_option *option, char *out, size_t cap);
+/* ft_choice_word - word `index` of "a|b|c" into out [cap]; false past the end. */
+bool ft_choice_word(const char *choices, uint32_t index, char *out, size_t cap);
+
+/* ft_conf_parse - the arguments behind a command's name.
+ *
+ *   argv     [argc] borrowed as long as out is used
+ *   out      initial values, then what was typed; on FT_ARG only out->error means something
+ * Errors     FT_ARG with one line in out->error that lists what there is
+ */
+ft_status ft_conf_parse(uint32_t command, int argc, char *const *argv, struct ft_conf *out);
+
+/* ---- text.c: text to numbers, whole strings only ---- */
+
+bool ft_text_uint(const char *text, uint64_t high, uint64_t *out);
+bool ft_text_real(const char *text, double *out); /* finite or infinite, never NaN */
+/* ft_text_bias - "15043+1", "15043-inf", "15043=0.5". */
+bool ft_text_bias(const char *text, struct ft_logit_bias *out);
+/* ft_text_self - "self:layers=K" -> K >= 1; false when it is not that. */
+bool ft_text_self(const char *text, uint32_t *n_layer);
+/* ft_text_escape - \n \r \t \\ \" \' become characters; others stay.  out [strlen(text) + 1] may be text. */
+void ft_text_escape(const char *text, char *out);
+/* ft_text_distance - edits (insert, delete, replace, swap) between two short words; more than 32 bytes: 99. */
+uint32_t ft_text_distance(const char *a, const char *b);
+
+#endif
