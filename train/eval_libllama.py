@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accuracy of the pair on held-out prompts, greedy, measured through libllama itself (standard library only).
+
+  python3 eval_libllama.py --models DIR --book moby.txt --lengths 1024,2048,4096 --n 100 --out accuracy.json
+Compiles eval_libllama.c against the libllama that scripts/get-llama installs.  An answer is right when it holds every
+expected string (RULER's rule); "ends" counts answers that are also nothing but the expected strings and then end.
+Lengths are the longest prompt; those that leave no room for the answer in a model's context are left out.
+"""
+import argparse
+import glob
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import tempfile
+import time
+
+import gguf
+import prompts
+from tokenizer import Tokenizer
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOM = 32               # tokens of the longest expected answer, end included
+
+
+def wilson(right, n, z=1.96):
+    """95 % interval of a share"""
+    p, d = right / n, 1 + z * z / n
+    mid, half = (p + z * z / 2 / n) / d, z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n) / d
+    return [round(max(0., mid - half), 3), round(min(1., mid + half), 3)]
+
+
+class Model:
+    """one eval_libllama process"""
+
+    def __init__(self, program, path, threads):
+        self.context = gguf.read(path)[0]["llama.context_length"]
+        self.p = subprocess.Popen([program, path, str(self.context), str(threads)], stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE)
+
+    def ask(self, text, limit=ROOM):
+        b = text.encode()
+        self.p.stdin.write(b"%d %d\n" % (limit, len(b)) + b)
+        self.p.stdin.flush()
+        head = self.p.stdout.readline()
+        if not head:
+            raise SystemExit("eval_libllama ended")
+        n, made, size = map(int, head.split())
+        return n, made, self.p.stdout.read(size).decode("utf8", "replace")
+
+    def close(self):
+        self.p.stdin.close()
+        self.p.wait()
+
+
+def build(out):
+    prefix = subprocess.run([os.path.join(HERE, "../scripts/get-llama")], check=True, capture_output=True,
+                            text=True).stdout.split()[-1]
+    subprocess.run(["gcc", "-std=c11", "-O2", "-Wall", "-Wextra", "-isystem", prefix + "/include",
+                    os.path.join(HERE, "eval_libllama.c"), "-o", out, "-L" + prefix + "/lib", "-lllama", "-lggml-base",
+                    "-Wl,-rpath," + prefix + "/lib"], check=True)
+    return os.path.basename(prefix)
+
+
+def measure(model, ps):
+    right = ends = tokens = 0
+    for p in ps:
+        n, made, text = model.ask(p["prompt"])
+        if n != p["tokens"]:
+            raise SystemExit("libllama counts %d tokens, prompts.py %d" % (n, p["tokens"]))
+        hit = all(a in text for a in p["answers"])
+        right += hit
+        ends += hit and made < ROOM and sorted(re.findall(r"\w+", text)) == sorted(p["answers"])
+        tokens += n
+    return {"n": len(ps), "right": right, "accuracy": round(right / len(ps), 3), "interval": wilson(right, len(ps)),
+            "ends": round(ends / len(ps), 3), "mean_prompt_tokens": round(tokens / len(ps))}
+
+
+def sha256(path):
+    with open(path, "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
+def main():
+    ap = argparse.ArgumentParser(description="accuracy through libllama")
+    ap.add_argument("--models", default=os.path.join(HERE, "../models"))
+    ap.add_argument("--book", required=True)
+    ap.add_argument("--lengths", default="1024,2048,4096")
+    ap.add_argument("--tasks", default=",".join(prompts.TASKS))
+    ap.add_argument("--n", type=int, default=100)
+    ap.add_argument("--seed", type=int, default=12345)
+    ap.add_argument("--threads", type=int, default=os.cpu_count())
+    ap.add_argument("--words", default=os.path.join(HERE, "heldout.txt"))
+    ap.add_argument("--out", default="")
+    a = ap.parse_args()
+    files = sorted(glob.glob(os.path.join(a.models, "*.gguf")))
+    tok = Tokenizer(files[0])
+    book, words, rows = prompts.Book(a.book, tok), prompts.held_out(a.words), []
+    with tempfile.TemporaryDirectory() as tmp:
+        program = os.path.join(tmp, "eval_libllama")
+        library = build(program)
+        for path in files:
+            m = Model(program, path, a.threads)
+            for T in map(int, a.lengths.split(",")):
+                for task in a.tasks.split(",") if T + ROOM <= m.context else []:
+                    t0 = time.time()
+                    row = dict(file=os.path.basename(path), task=task, tokens=T)
+                    row.update(measure(m, prompts.make(book, tok, words, task, T, a.n, a.seed)))
+                    rows.append(row)
+                    print("%(file)s %(task)s T %(tokens)d accuracy %(accuracy).3f %(interval)s ends %(ends).3f" % row,
+                          "(%.0f s)" % (time.time() - t0), flush=True)
+            m.close()
+    if a.out:
+        info = {"library": library, "book": os.path.basename(a.book), "seed": a.seed, "rows": rows, "files": {
+            os.path.basename(f): {"sha256": sha256(f), "bytes": os.path.getsize(f),
+                                  "context": gguf.read(f)[0]["llama.context_length"]} for f in files}}
+        with open(a.out, "w") as f:
+            json.dump(info, f, indent=1)
+            f.write("\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Held-out prompts of the retrieval tasks from a plain-text book, as JSON lines (standard library only).
+
+  python3 prompts.py --book moby.txt --task single --tokens 2000 --n 50 --seed 1
+prints {"task", "prompt", "answers", "tokens"}: a prompt of at most --tokens tokens of the pair's tokenizer (begin of
+text included), and the strings that a right answer contains, all of them.  The same arguments give the same lines.
+Keys are made of words that no training prompt holds (heldout.txt, from WordNet).
+"""
+import argparse
+import json
+import os
+import random
+
+from tokenizer import Tokenizer
+from wording import HEAD, LETTERS, Q_FULL, Q_MANY, REC, VT_HEAD, VT_Q, sentences
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+LONGEST = 80            # tokens of a haystack sentence, as in training
+TASKS = {"single": ("needle", 1, 1), "multikey4": ("needle", 4, 1), "multikey8": ("needle", 8, 1),
+         "multivalue2": ("needle", 3, 2), "multivalue4": ("needle", 3, 4), "vt2": ("chain", 2, 2), "vt4": ("chain", 1, 4)}
+
+
+class Book:
+    """sentences of a text with their length in tokens, counted when first needed"""
+
+    def __init__(self, path, tok):
+        with open(path, encoding="utf8", errors="replace") as f:
+            self.s = sentences(f.read())
+        self.tok, self.n = tok, [0] * len(self.s)
+        if not self.s:
+            raise SystemExit(path + " holds no sentence")
+
+    def size(self, i):
+        if not self.n[i]:
+            self.n[i] = len(self.tok.encode(self.s[i]))
+        return self.n[i]
+
+    def hay(self, r, room):
+        """consecutive sentences from a random place, room tokens at most"""
+        out, i, miss = [], r.randrange(len(self.s)), 0
+        while room > 0 and miss < 8:
+            n = self.size(i)
+            if 4 <= n <= LONGEST and n <= room:
+                out.append(self.s[i])
+                room -= n
+            elif n > room:
+                miss += 1
+            i = (i + 1) % len(self.s)
+        return out
+
+
+def number(r, digits=7):
+    return str(r.randrange(10 ** (digits - 1), 10 ** digits))
+
+
+def different(n, make):
+    out = {}
+    while len(out) < n:
+        out[make()] = True
+    return list(out)
+
+
+def needle(r, words, tok, keys, values):
+    """head, records in order, question, answers: keys with one number each, the first with several"""
+    ks = different(keys, lambda: r.choice(words[0]) + "-" + r.choice(words[1]))
+    vs = different(values, lambda: number(r))
+    recs = [(ks[0], v) for v in vs] + [(k, number(r)) for k in ks[1:]]
+    r.shuffle(recs)
+    a, b, c = "%s %s%s" % (Q_FULL[0], ks[0], Q_FULL[1]), ks[0], Q_FULL[2]
+    if values > 1:
+        a, c = "%s %s%s" % (Q_MANY[0], ks[0], Q_MANY[1]), Q_MANY[2]
+    return HEAD, ["%s %s%s %s." % (REC[0], k, REC[1], v) for k, v in recs], "%s %s%s" % (a, b, c), vs
+
+
+def chain(r, words, tok, chains, hops):
+    """variable tracking: the value goes through hops assignments"""
+    def name():
+        while True:
+            s = "".join(r.choice(LETTERS) for _ in range(3))
+            if len(tok.encode(" " + s)) == 3:
+                return s
+    names, lists = different(chains * (hops + 1), name), []
+    values = different(chains, lambda: number(r, 5))
+    for v in values:
+        nm = [names.pop() for _ in range(hops + 1)]
+        lists.append((nm, [" VAR %s = %s." % (nm[0], v)] + [" VAR %s = VAR %s." % (nm[i + 1], nm[i]) for i in range(hops)]))
+    asked, v, recs, pend = lists[0][0], values[0], [], [x[1][:] for x in lists]
+    while any(pend):
+        recs.append(r.choice([p for p in pend if p]).pop(0))
+    tail = "%s %s%s %d%s %s%s" % (VT_Q[0], v, VT_Q[1], len(asked), VT_Q[2], v, VT_Q[3])
+    return VT_HEAD, recs, tail, asked
+
+
+def prompt(task, r, book, words, tok, tokens):
+    kind, n, m = TASKS[task]
+    head, recs, tail, answers = (needle if kind == "needle" else chain)(r, words, tok, n, m)
+    fixed = 1 + len(tok.encode(head)) + len(tok.encode("".join(recs))) + len(tok.encode(tail))
+    if fixed > tokens:
+        raise SystemExit("--tokens %d is too few: %s takes %d without any haystack" % (tokens, task, fixed))
+    hay = book.hay(r, tokens - fixed)
+    cuts = sorted(r.randint(0, len(hay)) for _ in recs)
+    for i in range(len(recs) - 1, -1, -1):
+        hay.insert(cuts[i], recs[i])
+    text = head + "".join(hay) + tail
+    size = 1 + len(tok.encode(text))
+    assert size <= tokens
+    return {"task": task, "prompt": text, "answers": answers, "tokens": size}
+
+
+def make(book, tok, words, task, tokens, n, seed):
+    r = random.Random("%s %d %d" % (task, tokens, seed))
+    return [prompt(task, r, book, words, tok, tokens) for _ in range(n)]
+
+
+def held_out(path):
+    with open(path, encoding="utf8") as f:
+        return [line.split() for line in f]
+
+
+def main():
+    ap = argparse.ArgumentParser(description="held-out retrieval prompts as JSON lines")
+    ap.add_argument("--book", required=True, help="plain text, UTF-8")
+    ap.add_argument("--task", choices=list(TASKS), required=True)
+    ap.add_argument("--tokens", type=int, required=True, help="longest prompt")
+    ap.add_argument("--n", type=int, default=50)
+    ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--tokenizer", default=os.path.join(HERE, "../models/foretoken-draft-f16.gguf"))
+    ap.add_argument("--words", default=os.path.join(HERE, "heldout.txt"))
+    a = ap.parse_args()
+    tok = Tokenizer(a.tokenizer)
+    for p in make(Book(a.book, tok), tok, held_out(a.words), a.task, a.tokens, a.n, a.seed):
+        print(json.dumps(p))
+
+
+if __name__ == "__main__":
+    main()
