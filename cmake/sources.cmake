@@ -4,20 +4,23 @@
 set(FT_LIBRARY_FOLDERS base kern model kv attn score engine)
 set(FT_SOURCES_base base.c os.c)
 set(FT_SOURCES_kern kern.c ref.c)
-set(FT_SOURCES_model ggufwalk.c ggufvocab.c ggufcheck.c load.c graph.c vocab.c sampler.c peer.c)
+set(FT_SOURCES_model ggufwalk.c ggufvocab.c ggufcheck.c load.c graph.c vocab.c grammar.c sampler.c peer.c)
 set(FT_SOURCES_kv store.c)
 set(FT_SOURCES_attn dense.c vslash.c evidence.c op.c stock.c)
 set(FT_SOURCES_score score.c keep.c speckv.c specpc.c dense.c)
-set(FT_SOURCES_engine session.c prefill.c compress.c pair.c estimate.c arrays.c report.c stream.c)
+set(FT_SOURCES_engine session.c prefill.c compress.c pair.c estimate.c arrays.c methods.c report.c stream.c)
 
 set(FT_PROGRAM_FOLDERS conf eval cli)
 set(FT_SOURCES_conf conf.c text.c)
 set(FT_SOURCES_eval ppl.c bench.c)
-set(FT_SOURCES_cli ui.c json.c cmd_generate.c cmd_info.c cmd_methods.c cmd_tokens.c
+set(FT_SOURCES_cli ui.c json.c setup.c cmd_generate.c cmd_info.c cmd_methods.c cmd_tokens.c
     cmd_perplexity.c cmd_bench.c cmd_score.c cmd_help.c)
 set(FT_MAIN_SOURCE main.c)
 
-set(FT_TOOL_SOURCES mkmodel.c)
+# Programs of the source tree that are not installed.
+set(FT_TOOLS mkmodel kernbench)
+set(FT_SOURCES_mkmodel mkmodel.c tiny.c ggufout.c planted.c)
+set(FT_SOURCES_kernbench kernbench.c)
 
 # Kernels: math functions need not set errno, and a multiply may be fused with an add (the tests'
 # tolerances allow for it).  Instruction sets are per file; kern.c chooses at run time.
@@ -40,4 +43,8 @@ foreach(folder IN LISTS FT_LIBRARY_FOLDERS FT_PROGRAM_FOLDERS)
     endif()
     ft_unlisted(src/${folder} *.c ${listed})
 endforeach()
-ft_unlisted(tools *.c ${FT_TOOL_SOURCES})
+set(listed)
+foreach(tool IN LISTS FT_TOOLS)
+    list(APPEND listed ${FT_SOURCES_${tool}})
+endforeach()
+ft_unlisted(tools *.c ${listed})

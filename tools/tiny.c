@@ -34,11 +34,11 @@ static void byte_text(unsigned byte, char text[3]) {
 
 /* Frequent pairs of English text, so that words become several tokens and not single letters. */
 static const char *const pairs[] = {
-    "\xc4\xa0 t", "h e", "\xc4\xa0 a", "i n", "r e", "o n", "\xc4\xa0t he", "e r", "\xc4\xa0 s", "a t", "\xc4\xa0 w",
-    "\xc4\xa0 o", "n d", "i s", "o u", "e n", "in g", "\xc4\xa0 b", "\xc4\xa0 c", "o r", "e s", "\xc4\xa0a nd",
-    "i t", "\xc4\xa0 h", "\xc4\xa0 m", "\xc4\xa0 f", "a n", "e d", "\xc4\xa0o f", "l e", "\xc4\xa0t o", "a r",
-    "\xc4\xa0 p", "\xc4\xa0 d", "\xc4\xa0 in", "a l", "a s", "l l", "v e", "o m", "i c", "s t", "\xc4\xa0 n",
-    "\xc4\xa0 is", "o t", "\xc4\xa0w h", "l y", "r o",
+    "\304\240 t", "h e", "\304\240 a", "i n", "r e", "o n", "\304\240t he", "e r", "\304\240 s", "a t", "\304\240 w",
+    "\304\240 o", "n d", "i s", "o u", "e n", "in g", "\304\240 b", "\304\240 c", "o r", "e s", "\304\240a nd",
+    "i t", "\304\240 h", "\304\240 m", "\304\240 f", "a n", "e d", "\304\240o f", "l e", "\304\240t o", "a r",
+    "\304\240 p", "\304\240 d", "\304\240 in", "a l", "a s", "l l", "v e", "o m", "i c", "s t", "\304\240 n",
+    "\304\240 is", "o t", "\304\240w h", "l y", "r o",
 };
 
 enum { SPECIALS = 4, BYTES = 256, TEXT_CAP = 24, VOCAB_CAP = 1 << 20 };

@@ -111,7 +111,8 @@ if __name__ == "__main__":
     p = a.packages
     texts = {"kjv": bible(p + "/kjv/json/verses-1769.json"), "sotu": joined(p + "/sotu/data/*.txt"),
              "moby": joined(p + "/moby/data/chapter_*.txt"),
-             "jargon": gzip.open(p + "/jargon-text/usr/share/doc/jargon-text/jargon.txt.gz", "rt", errors="replace").read()}
+             "jargon": gzip.open(p + "/jargon-text/usr/share/doc/jargon-text/jargon.txt.gz", "rt",
+                                 errors="replace").read()}
     texts.update(novels(p + "/r-cran-janeaustenr/usr/lib/R/site-library/janeaustenr/data"))
     for name, text in texts.items():
         with open(os.path.join(a.out, name + ".txt"), "w") as f:

@@ -7,7 +7,7 @@ import argparse
 import random
 
 import numpy as np
-from wording import HEAD, LETTERS, Q_FULL, Q_MANY, REC, VT_HEAD, VT_Q, sentences, split_words
+from wording import CHAIN_Q, HEAD, LETTERS, Q_FULL, Q_MANY, REC, VT_HEAD, VT_Q, sentences, split_words
 
 
 class Sample:
@@ -37,7 +37,7 @@ class Tasks:
         self.short = sorted({n[0][-1] for n in self.noun} | {a[0][-1] for a in self.adj})
         self.head, self.vhead, self.nl, self.sp, self.dot, self.com, self.colon = map(
             e, (HEAD, VT_HEAD, "\n", " ", ".", ",", ":"))
-        self.rec, self.qf, self.qm, self.vq = ([e(p) for p in x] for x in (REC, Q_FULL, Q_MANY, VT_Q))
+        self.rec, self.qf, self.qm, self.vq, self.cq = ([e(p) for p in x] for x in (REC, Q_FULL, Q_MANY, VT_Q, CHAIN_Q))
         self.var, self.vareq, self.eq, self.valof, self.is_ = map(e, (" VAR", " = VAR", " =", "\nThe value of", " is"))
 
     # ---- small parts
@@ -246,7 +246,8 @@ class Tasks:
         for j, v in enumerate(vs):
             tail.add(self.sp, .2)
             tail.alt[len(tail.x)] = sorted({u[0] for u in vs[j:]})
-            tail.add(v[:1], 3. if j else 1., group).add(v[1:], 1., group).add(self.com if j + 1 < len(vs) else self.dot, .7, group)
+            tail.add(v[:1], 3. if j else 1., group).add(v[1:], 1., group)
+            tail.add(self.com if j + 1 < len(vs) else self.dot, .7, group)
 
     def vt(self, T, hops=None, chains=None, head=None, short=0.):
         """variable tracking: VAR ABC = 12345 ... VAR DEF = VAR ABC; list all variables of a value"""
@@ -281,6 +282,36 @@ class Tasks:
             tail.add(self.dot, .7, i + 1)
         if len(head) + sum(map(len, recs)) + len(tail.x) + 2 > T and hops is None:
             return self.vt(T, chains=chains - 1, short=short) if chains > 1 else self.niah(T)
+        return self.scatter(T, head, recs, tail)
+
+    def trace(self, T, hops=None, chains=None, head=None, short=0.):
+        """pointer chasing: the records of vt in any order; follow one variable to its value, in the records' words"""
+        r = self.r
+        head = self.pick_head(T, head, self.vhead)
+        short = r.random() < short
+        room, recs, todo, cost = T - 2 - len(head), [], [], 0
+        names = self.names(60)
+        while len(todo) < int(chains or 12):
+            h = int(hops or r.randint(1, 4 if T > 150 else 2))
+            asked = not hops or not todo
+            cost += 11 * (h + 1) + (11 * (h + 1) + (0 if short else 40) if asked else 0)
+            if todo and not chains and cost > room * (.7 + .3 * r.random()):
+                break
+            nm, v = [names.pop() for _ in range(h + 1)], self.num(5)
+            steps = [self.var + nm[i] + self.vareq + nm[i - 1] + self.dot for i in range(h, 0, -1)]
+            steps.append(self.var + nm[0] + self.eq + self.sp + v + self.dot)
+            recs += steps
+            todo.append((nm[-1], steps))
+        r.shuffle(recs)
+        tail, todo = Sample(0), todo[:1 if hops else None]
+        for i, (name, steps) in enumerate(todo):
+            pre = self.nl + self.var if short else self.cq[0] + name + self.cq[1]
+            tail.add(pre + name + self.eq)
+            for j, st in enumerate(steps):
+                st = st if j else st[len(self.var) + len(name) + len(self.eq):]
+                tail.add(st[:-1], 1., i + 1).add(self.dot, .5, i + 1)
+        if len(head) + sum(map(len, recs)) + len(tail.x) + 2 > T and not hops:
+            return self.niah(T)
         return self.scatter(T, head, recs, tail)
 
     def copy(self, T, small=0):

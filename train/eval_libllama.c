@@ -3,8 +3,10 @@
  *
  *   eval_libllama MODEL CONTEXT THREADS < requests > answers
  *
- * request: "LIMIT BYTES\n" and BYTES bytes of prompt.  answer: "PROMPT_TOKENS TOKENS BYTES\n" and BYTES bytes of text.
- * Generation ends at LIMIT tokens or at an end-of-generation token (counted in TOKENS, not in the text).
+ * request: "LIMIT BYTES\n" and BYTES bytes of prompt.
+ * answer:  "PROMPT_TOKENS TOKENS BYTES\n" and BYTES bytes of text.
+ * Generation ends at LIMIT tokens or at an end-of-generation token, which TOKENS counts and the
+ * text does not hold.
  */
 #include <llama.h>
 #include <stdio.h>
@@ -43,7 +45,8 @@ static llama_token best(const float *logits, int n) {
 }
 
 /* Appends the answer to text (TEXT bytes); returns its length in tokens, or -1. */
-static int generate(struct llama_context *ctx, const struct llama_vocab *vocab, int limit, char *text, int *bytes) {
+static int generate(struct llama_context *ctx, const struct llama_vocab *vocab, int limit,
+                    char *text, int *bytes) {
     int n = 0;
     *bytes = 0;
     while (n < limit) {

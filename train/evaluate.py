@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accuracy of a checkpoint (or GGUF file) in torch, on held-out keys and a held-out text.
 
-  python3 evaluate.py --ckpt target.pt --tok tok.json --hay hay_test.npz --adj adj.txt --noun noun.txt --lengths 1024,2048
+  python3 evaluate.py --ckpt target.pt --tok tok.json --hay hay_test.npz --adj adj.txt --noun noun.txt --lengths 2048
 An answer is right when every token of it, given the right ones before, is the first choice.  Lengths are whole samples.
 eval_libllama.py measures the exported files.
 """

@@ -22,25 +22,21 @@ START = [
     stage("question", .6, {128: .5, 256: .5}, {"kv:same=0.6": .3, "niah:same=0.5": .7}),
 ]
 
-SKILLS = {"multi:easy=1": .3, "multi:easy=0": .1, "link:easy=1": .25, "link": .15, "niah:same=0.2": .15, "kv:same=0.3": .05}
-DENSE = {"multi": .05, "link": .05, "mv:short=0.7": .25, "vt:short=0.7": .30, "niah:same=0.2": .25, "kv:same=0.3": .05,
-         "prose": .05}
-ALL = {"mv:short=0.4": .24, "vt:short=0.4": .24, "niah:same=0.1": .40, "kv:same=0.3": .05, "prose": .07}
-ASKED = {"mv:short=0.2": .10, "mv:c=2:extra=2:head=1": .05, "mv:c=4:extra=2:head=1": .05, "vt:short=0.2": .10,
-         "vt:hops=2:chains=2:head=1": .06, "vt:hops=4:chains=1:head=1": .06, "niah:same=0.1": .25,
-         "niah:n=1:m=1:same=0:full=1:head=1": .13, "niah:n=8:m=1:same=0:full=1:head=1": .13, "kv:same=0.3": .03,
+SKILLS = {"trace:short=0.8": .30, "multi": .15, "mv:short=0.7": .20, "niah:same=0.2": .25, "kv:same=0.3": .10}
+ALL = {"trace:short=0.4": .25, "mv:short=0.4": .14, "niah:same=0.1": .48, "kv:same=0.3": .05, "prose": .08}
+ASKED = {"trace:short=0.2": .10, "trace:hops=2:chains=2:head=1": .07, "trace:hops=4:chains=2:head=1": .08,
+         "mv:short=0.2": .06, "mv:c=2:extra=2:head=1": .03, "mv:c=4:extra=2:head=1": .03, "niah:same=0.1": .24,
+         "niah:n=1:m=1:same=0:full=1:head=1": .15, "niah:n=8:m=1:same=0:full=1:head=1": .17, "kv:same=0.3": .03,
          "prose": .04}
 
 
 def stages(lr, s):
     """the common course after START; s scales the token counts"""
     return [
-        stage("skills", 3 * s, {64: .4, 96: .4, 128: .1, 384: .1}, SKILLS, lr, until=.92),
-        stage("dense", 6 * s, {128: .4, 192: .3, 256: .3}, DENSE, lr),
-        stage("512", 2.5 * s, {128: .15, 256: .35, 512: .5}, ALL, lr),
-        stage("1024", 2.5 * s, {256: .2, 512: .3, 1024: .5}, ALL, lr),
-        stage("2048", 2.5 * s, {256: .1, 512: .15, 1024: .25, 2048: .5}, ASKED, lr),
-        stage("long", 4 * s, {512: .1, 1024: .2, 2048: .3, CONTEXT: .4}, ASKED, lr, decay=True),
+        stage("skills", 1.4 * s, {96: .3, 128: .3, 192: .3, 512: .1}, SKILLS, lr * 1.3),
+        stage("1024", 1.3 * s, {128: .15, 256: .25, 512: .3, 1024: .3}, ALL, lr),
+        stage("2048", 1.3 * s, {256: .15, 512: .15, 1024: .25, 2048: .45}, ASKED, lr),
+        stage("long", 3 * s, {512: .1, 1024: .15, 2048: .3, CONTEXT: .45}, ASKED, lr, decay=True),
     ]
 
 
@@ -51,7 +47,7 @@ SHAPES = {
             "target": dict(d=512, layers=6, heads=8, kv_heads=2, head_dim=64, ff=1024)},
 }
 PLANS = {
-    "cpu": {"draft": START + stages(1.5e-3, 2), "target": stages(1.2e-3, 1)},
+    "cpu": {"draft": START + stages(1.5e-3, 2.2), "target": stages(1.2e-3, .9)},
     "gpu": {"draft": START + stages(1.5e-3, 20), "target": stages(8e-4, 20)},
 }
 BATCH = {"cpu": 6144, "gpu": 65536}     # tokens a step; at least two samples

@@ -13,12 +13,13 @@ import os
 import random
 
 from tokenizer import Tokenizer
-from wording import HEAD, LETTERS, Q_FULL, Q_MANY, REC, VT_HEAD, VT_Q, sentences
+from wording import CHAIN_Q, HEAD, LETTERS, Q_FULL, Q_MANY, REC, VT_HEAD, VT_Q, sentences
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LONGEST = 80            # tokens of a haystack sentence, as in training
 TASKS = {"single": ("needle", 1, 1), "multikey4": ("needle", 4, 1), "multikey8": ("needle", 8, 1),
-         "multivalue2": ("needle", 3, 2), "multivalue4": ("needle", 3, 4), "vt2": ("chain", 2, 2), "vt4": ("chain", 1, 4)}
+         "multivalue2": ("needle", 3, 2), "multivalue4": ("needle", 3, 4), "chain2": ("chain", 2, 2),
+         "chain4": ("chain", 2, 4), "vt2": ("tracking", 2, 2), "vt4": ("tracking", 1, 4)}
 
 
 class Book:
@@ -73,28 +74,47 @@ def needle(r, words, tok, keys, values):
     return HEAD, ["%s %s%s %s." % (REC[0], k, REC[1], v) for k, v in recs], "%s %s%s" % (a, b, c), vs
 
 
-def chain(r, words, tok, chains, hops):
-    """variable tracking: the value goes through hops assignments"""
+def chains(r, tok, n, hops):
+    """n chains of hops assignments: names, first to last; value; records in order"""
     def name():
         while True:
             s = "".join(r.choice(LETTERS) for _ in range(3))
             if len(tok.encode(" " + s)) == 3:
                 return s
-    names, lists = different(chains * (hops + 1), name), []
-    values = different(chains, lambda: number(r, 5))
-    for v in values:
+    names, out = different(n * (hops + 1), name), []
+    for v in different(n, lambda: number(r, 5)):
         nm = [names.pop() for _ in range(hops + 1)]
-        lists.append((nm, [" VAR %s = %s." % (nm[0], v)] + [" VAR %s = VAR %s." % (nm[i + 1], nm[i]) for i in range(hops)]))
-    asked, v, recs, pend = lists[0][0], values[0], [], [x[1][:] for x in lists]
+        recs = [" VAR %s = %s." % (nm[0], v)] + [" VAR %s = VAR %s." % (nm[i + 1], nm[i]) for i in range(hops)]
+        out.append((nm, v, recs))
+    return out
+
+
+def chain(r, words, tok, n, hops):
+    """pointer chasing: from the last variable of the first chain to its value, in the records' words"""
+    cs = chains(r, tok, n, hops)
+    recs = [x for c in cs for x in c[2]]
+    r.shuffle(recs)
+    nm, v, _ = cs[0]
+    tail = "%s %s%s %s%s" % (CHAIN_Q[0], nm[-1], CHAIN_Q[1], nm[-1], CHAIN_Q[2])
+    return VT_HEAD, recs, tail, nm[-2::-1] + [v]
+
+
+def tracking(r, words, tok, n, hops):
+    """RULER's variable tracking: every variable of a value"""
+    cs = chains(r, tok, n, hops)
+    recs, pend = [], [c[2][:] for c in cs]
     while any(pend):
         recs.append(r.choice([p for p in pend if p]).pop(0))
-    tail = "%s %s%s %d%s %s%s" % (VT_Q[0], v, VT_Q[1], len(asked), VT_Q[2], v, VT_Q[3])
-    return VT_HEAD, recs, tail, asked
+    nm, v, _ = cs[0]
+    return VT_HEAD, recs, "%s %s%s %d%s %s%s" % (VT_Q[0], v, VT_Q[1], len(nm), VT_Q[2], v, VT_Q[3]), nm
+
+
+KINDS = {"needle": needle, "chain": chain, "tracking": tracking}
 
 
 def prompt(task, r, book, words, tok, tokens):
     kind, n, m = TASKS[task]
-    head, recs, tail, answers = (needle if kind == "needle" else chain)(r, words, tok, n, m)
+    head, recs, tail, answers = KINDS[kind](r, words, tok, n, m)
     fixed = 1 + len(tok.encode(head)) + len(tok.encode("".join(recs))) + len(tok.encode(tail))
     if fixed > tokens:
         raise SystemExit("--tokens %d is too few: %s takes %d without any haystack" % (tokens, task, fixed))

@@ -17,6 +17,8 @@ Q_MANY = ("\nWhat are all the special magic numbers for", " mentioned in the pro
 VT_Q = ("\nQuestion: Find all variables that are assigned the value", " in the text above."
         " Answer: According to the chain(s) of variable assignment in the text above,",
         " variables are assigned the value", ", they are:")
+CHAIN_Q = ("\nQuestion: What is the value of the variable", " in the text above?"
+           " Answer: According to the chain(s) of variable assignment in the text above, VAR", " =")
 TEMPLATES = [HEAD, VT_HEAD, "".join(REC), "".join(Q_FULL), "".join(Q_MANY), "".join(VT_Q), " VAR =",
              "The value of is"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

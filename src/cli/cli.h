@@ -55,7 +55,7 @@ void ft_out_safe(const char *text);
 
 /* ft_complain - "foretoken: ..." on standard error; returns code. */
 int ft_complain(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* ft_complain_error - the error's line behind an optional "what: "; FT_CANCELLED is silent (130). */
+/* ft_complain_error - the error's line behind an optional "what: "; FT_CANCELLED is silent. */
 int ft_complain_error(const char *what, const struct ft_error *error);
 void ft_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* ft_exit_of - FT_ARG is a usage error, FT_CANCELLED an interrupt, the rest failed. */
@@ -97,21 +97,21 @@ struct ft_setup {
     struct ft_logit_bias bias[FT_TEXTS_CAP];
 };
 
-/* ft_setup_init - everything that can be checked without opening a file.  ft_setup_done in any case. */
+/* ft_setup_init - what can be checked without opening a model.  ft_setup_done in any case. */
 int ft_setup_init(struct ft_setup *setup, const struct ft_conf *conf);
 void ft_setup_done(struct ft_setup *setup);
-/* ft_setup_peek - open headers and vocabularies only; checks the pair and what depends on the vocabulary.
- *   misfit   NULL: a pair that does not fit is complained about; else only noted here (code FT_MISMATCH) */
+/* ft_setup_peek - open headers and vocabularies only; checks the pair and token ids.
+ *   misfit   NULL: a pair that does not fit is an error; else it is only noted here */
 int ft_setup_peek(struct ft_setup *setup, struct ft_error *misfit);
-/* ft_setup_fit - refuse a run whose estimate is above the memory there is (after ft_setup_peek). */
+/* ft_setup_fit - after ft_setup_peek: refuse a run whose estimate is above the memory there is. */
 int ft_setup_fit(const struct ft_setup *setup, uint32_t n_prompt);
 /* ft_setup_load - open the weights instead. */
 int ft_setup_load(struct ft_setup *setup);
 
-/* ft_read_file - a whole file or standard input ("-"); NUL-terminated, caller frees with free().
- *   what   names it in messages */
+/* ft_read_file - a whole file or standard input ("-"); NUL-terminated, caller frees with free. */
 int ft_read_file(const char *path, uint64_t n_max, char **out, size_t *n);
-/* ft_read_text - the text of -f and -p, or standard input: UTF-8, no NUL, not empty; caller frees. */
+/* ft_read_text - the text of -f and -p, or standard input: UTF-8, no NUL, not empty.
+ *   out      caller frees with free */
 int ft_read_text(const struct ft_conf *conf, char **out, size_t *n);
 
 /* ---- JSON (json.c) ---- */
@@ -137,6 +137,7 @@ struct ft_arrays {
 ft_status ft_arrays_parse(const char *text, size_t n, enum ft_stage stage, struct ft_arrays *out,
                           struct ft_error *error);
 void ft_arrays_done(struct ft_arrays *arrays);
-json_t *ft_json_scores(enum ft_stage stage, const struct ft_arrays *arrays, const struct ft_score_output *out);
+json_t *ft_json_scores(enum ft_stage stage, const struct ft_arrays *arrays,
+                       const struct ft_score_output *out);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cmd_bench.c - every combination of methods on every length, side by side with libllama if asked. */
+/* cmd_bench.c - every combination of methods on every length, beside libllama if asked. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +24,8 @@ static bool is_dense(const char *spec) {
 static int plan_cases(const struct ft_conf *conf, struct plan *plan) {
     uint32_t n_prompt = FT_MAX(conf->prompt.n, 1u), n_kv = FT_MAX(conf->kv.n, 1u);
     if (n_prompt * n_kv > CASES_CAP) {
-        return ft_complain(FT_EXIT_USAGE, "bench: %u combinations of methods, expected at most %d", n_prompt * n_kv,
-                           CASES_CAP);
+        return ft_complain(FT_EXIT_USAGE, "bench: %u combinations of methods, expected at most %d",
+                           n_prompt * n_kv, CASES_CAP);
     }
     for (uint32_t i = 0; i < n_prompt * n_kv; i++) {
         const char *prompt = conf->prompt.n > 0 ? conf->prompt.text[i / n_kv] : NULL;
@@ -34,7 +34,8 @@ static int plan_cases(const struct ft_conf *conf, struct plan *plan) {
         if (is_dense(prompt)) {
             snprintf(label, LABEL_CAP, "%s", is_dense(kv) ? "dense" : kv);
         } else {
-            snprintf(label, LABEL_CAP, is_dense(kv) ? "%s%.0s" : "%s+%s", prompt, is_dense(kv) ? "" : kv);
+            snprintf(label, LABEL_CAP, is_dense(kv) ? "%s%.0s" : "%s+%s", prompt,
+                     is_dense(kv) ? "" : kv);
         }
         plan->cases[i] = (struct ft_bench_case){ .prompt = prompt, .kv = kv, .label = label };
     }
@@ -63,11 +64,13 @@ static int plan_prompt(const struct ft_setup *setup, struct plan *plan) {
                    : ft_complain_error(NULL, &error);
     }
     int code = ft_read_text(conf, &text, &n);
-    if (code == FT_EXIT_OK && ft_tokenize(setup->target, text, n, FT_TOKENIZE_BOS, &tokens, &error) != FT_OK) {
+    if (code == FT_EXIT_OK &&
+        ft_tokenize(setup->target, text, n, FT_TOKENIZE_BOS, &tokens, &error) != FT_OK) {
         code = ft_complain_error(conf->file, &error);
     }
     if (code == FT_EXIT_OK && tokens.n < plan->longest) {
-        code = ft_complain(FT_EXIT_FAILED, "%s has %u tokens, --ctx asks for %u", conf->file, tokens.n, plan->longest);
+        code = ft_complain(FT_EXIT_FAILED, "%s has %u tokens, --ctx asks for %u", conf->file,
+                           tokens.n, plan->longest);
     }
     if (code == FT_EXIT_OK) {
         memcpy(plan->id, tokens.id, plan->longest * sizeof *plan->id);
@@ -81,13 +84,16 @@ static int plan_prompt(const struct ft_setup *setup, struct plan *plan) {
 
 static json_t *spread_value(const struct ft_bench_row *row, bool is_low) {
     json_t *value = json_object();
-    json_object_set_new(value, "prefill_tok_s", json_real(is_low ? row->prefill_tok_s.low : row->prefill_tok_s.high));
+    json_object_set_new(value, "prefill_tok_s",
+                        json_real(is_low ? row->prefill_tok_s.low : row->prefill_tok_s.high));
     json_object_set_new(value, "ttft_ms", json_real(is_low ? row->ttft_ms.low : row->ttft_ms.high));
-    json_object_set_new(value, "decode_tok_s", json_real(is_low ? row->decode_tok_s.low : row->decode_tok_s.high));
+    json_object_set_new(value, "decode_tok_s",
+                        json_real(is_low ? row->decode_tok_s.low : row->decode_tok_s.high));
     return value;
 }
 
-static json_t *row_value(const struct ft_setup *setup, const struct ft_bench_row *row, double foreign_cpu) {
+static json_t *row_value(const struct ft_setup *setup, const struct ft_bench_row *row,
+                         double foreign_cpu) {
     json_t *value = json_object(), *fallbacks = json_array();
     for (uint32_t i = 0; i < row->n_fallback; i++) {
         json_array_append_new(fallbacks, ft_json_text(row->fallback[i]));
@@ -106,14 +112,16 @@ static json_t *row_value(const struct ft_setup *setup, const struct ft_bench_row
     json_object_set_new(value, "kept_tokens", json_integer(row->n_kept));
     json_object_set_new(value, "generated_tokens", json_integer(setup->params.n_predict));
     json_object_set_new(value, "fallbacks", fallbacks);
-    json_object_set_new(value, "foreign_cpu", foreign_cpu < 0 ? json_null() : json_real(foreign_cpu));
+    json_object_set_new(value, "foreign_cpu",
+                        foreign_cpu < 0 ? json_null() : json_real(foreign_cpu));
     json_object_set_new(value, "kernels", ft_json_text(row->kernels));
     json_object_set_new(value, "model", ft_json_text(setup->conf->model));
     json_object_set_new(value, "version", ft_json_text(ft_version()));
     return value;
 }
 
-static void print_json(const struct ft_setup *setup, const struct ft_bench_row *row, uint32_t n, double foreign_cpu) {
+static void print_json(const struct ft_setup *setup, const struct ft_bench_row *row, uint32_t n,
+                       double foreign_cpu) {
     json_t *list = json_array();
     for (uint32_t i = 0; i < n; i++) {
         json_array_append_new(list, row_value(setup, &row[i], foreign_cpu));
@@ -124,9 +132,10 @@ static void print_json(const struct ft_setup *setup, const struct ft_bench_row *
 static void print_csv(const struct ft_bench_row *row, uint32_t n) {
     ft_out("engine,method,n_prompt,prefill_tok_s,ttft_ms,decode_tok_s,kv_bytes,kv_bytes_peak\n");
     for (uint32_t i = 0; i < n; i++) {
-        ft_out("%s,\"%s\",%u,%.3f,%.3f,%.3f,%llu,%llu\n", row[i].engine, row[i].method, row[i].n_prompt,
-               row[i].prefill_tok_s.median, row[i].ttft_ms.median, row[i].decode_tok_s.median,
-               (unsigned long long)row[i].kv_bytes, (unsigned long long)row[i].kv_bytes_peak);
+        ft_out("%s,\"%s\",%u,%.3f,%.3f,%.3f,%llu,%llu\n", row[i].engine, row[i].method,
+               row[i].n_prompt, row[i].prefill_tok_s.median, row[i].ttft_ms.median,
+               row[i].decode_tok_s.median, (unsigned long long)row[i].kv_bytes,
+               (unsigned long long)row[i].kv_bytes_peak);
     }
 }
 
@@ -141,15 +150,17 @@ static void print_text(const struct ft_bench_row *row, uint32_t n, double foreig
     for (uint32_t i = 0; i < n; i++) {
         width = FT_MAX(width, (int)strlen(row[i].method));
     }
-    ft_out("%-9s  %-*s  %6s  %-24s  %-24s  %-24s  %-10s  %s\n", "engine", width, "method", "prompt", "prefill tok/s",
-           "first token ms", "decode tok/s", "KV", "KV peak");
+    ft_out("%-9s  %-*s  %6s  %-24s  %-24s  %-24s  %-10s  %s\n", "engine", width, "method", "prompt",
+           "prefill tok/s", "first token ms", "decode tok/s", "KV", "KV peak");
     for (uint32_t i = 0; i < n; i++) {
-        ft_out("%-9s  %-*s  %6u  %-24s  %-24s  %-24s  %-10s  %s\n", row[i].engine, width, row[i].method, row[i].n_prompt,
-               spread_text(&row[i].prefill_tok_s, prefill), spread_text(&row[i].ttft_ms, ttft),
-               spread_text(&row[i].decode_tok_s, decode), ft_size_text(row[i].kv_bytes, kv),
-               ft_size_text(row[i].kv_bytes_peak, peak));
+        ft_out("%-9s  %-*s  %6u  %-24s  %-24s  %-24s  %-10s  %s\n", row[i].engine, width,
+               row[i].method, row[i].n_prompt, spread_text(&row[i].prefill_tok_s, prefill),
+               spread_text(&row[i].ttft_ms, ttft), spread_text(&row[i].decode_tok_s, decode),
+               ft_size_text(row[i].kv_bytes, kv), ft_size_text(row[i].kv_bytes_peak, peak));
     }
-    ft_out("medians of %u rounds [lowest-highest]; prefill counts everything before the first logits\n", row[0].n_repeat);
+    ft_out("medians of %u rounds [lowest-highest]; prefill counts everything before the first "
+           "logits\n",
+           row[0].n_repeat);
     if (foreign_cpu >= 0) {
         ft_out("other processes used %.2f of %u cores meanwhile\n", foreign_cpu, ft_cpu_count());
     }
@@ -162,16 +173,19 @@ static void print_text(const struct ft_bench_row *row, uint32_t n, double foreig
     }
 }
 
-static void step(uint32_t done, uint32_t total, const char *engine, const char *method, uint32_t n_prompt, void *user) {
+static void step(uint32_t done, uint32_t total, const char *engine, const char *method,
+                 uint32_t n_prompt, void *user) {
     struct ft_progress *progress = user;
     char text[96];
-    snprintf(text, sizeof text, "%u/%u  %s %s, %u tokens", done + 1, total, engine, method, n_prompt);
+    snprintf(text, sizeof text, "%u/%u  %s %s, %u tokens", done + 1, total, engine, method,
+             n_prompt);
     ft_progress_clear(progress);
     ft_progress_stage(progress, text);
     if (progress->mode == FT_PROGRESS_PLAIN) {
         ft_note("%s", text);
     } else if (progress->mode == FT_PROGRESS_JSON) {
-        fprintf(stderr, "{\"event\":\"progress\",\"phase\":\"bench\",\"done\":%u,\"total\":%u}\n", done, total);
+        fprintf(stderr, "{\"event\":\"progress\",\"phase\":\"bench\",\"done\":%u,\"total\":%u}\n",
+                done, total);
     }
 }
 
@@ -184,7 +198,8 @@ static int run(struct ft_setup *setup, struct plan *plan) {
     struct ft_bench_params params = { .target = setup->target,
                                       .draft = setup->draft,
                                       .session = &session,
-                                      .peer_path = conf->against == FT_AGAINST_LIBLLAMA ? conf->model : NULL,
+                                      .peer_path =
+                                          conf->against == FT_AGAINST_LIBLLAMA ? conf->model : NULL,
                                       .cases = plan->cases,
                                       .n_case = plan->n_case,
                                       .n_prompt = conf->ctx.value,
@@ -216,14 +231,16 @@ static int run(struct ft_setup *setup, struct plan *plan) {
 }
 
 int ft_cmd_bench(const struct ft_conf *conf) {
-    static struct plan plan;
+    struct plan plan = { .n_case = 0 };
     struct ft_setup setup = { 0 };
     int code = ft_setup_init(&setup, conf);
     if (code == FT_EXIT_OK) {
         code = plan_cases(conf, &plan);
     }
     if (code == FT_EXIT_OK && conf->n_predict < 2) {
-        code = ft_complain(FT_EXIT_USAGE, "--predict is 1, bench needs at least 2: the first token costs no evaluation");
+        code = ft_complain(
+            FT_EXIT_USAGE,
+            "--predict is 1, bench needs at least 2: the first token costs no evaluation");
     }
     if (code == FT_EXIT_OK) {
         code = ft_setup_peek(&setup, NULL);

@@ -32,8 +32,8 @@ static bool is_bos_there(const ft_model *model, const char *text, size_t n) {
     size_t head = FT_MIN(n, (size_t)64);
     head -= ft_utf8_tail(text, head);
     bool is_there = ft_tokenize(model, "", 0, FT_TOKENIZE_BOS, &bos, NULL) == FT_OK &&
-                    ft_tokenize(model, text, head, FT_TOKENIZE_SPECIAL, &own, NULL) == FT_OK && bos.n > 0 &&
-                    own.n > 0 && bos.id[0] == own.id[0];
+                    ft_tokenize(model, text, head, FT_TOKENIZE_SPECIAL, &own, NULL) == FT_OK &&
+                    bos.n > 0 && own.n > 0 && bos.id[0] == own.id[0];
     ft_tokens_free(&bos);
     ft_tokens_free(&own);
     return is_there;
@@ -41,8 +41,8 @@ static bool is_bos_there(const ft_model *model, const char *text, size_t n) {
 
 /* count_head - tokens that hold the first n_head_byte bytes: the common beginning of both
  * tokenizations, and one more where a token crosses the border. */
-static ft_status count_head(struct answer *answer, const char *text, size_t n_head_byte, unsigned flags,
-                            struct ft_error *error) {
+static ft_status count_head(struct answer *answer, const char *text, size_t n_head_byte,
+                            unsigned flags, struct ft_error *error) {
     struct ft_tokens head = { 0 };
     uint32_t n = 0;
     FT_TRY(ft_tokenize(answer->setup.target, text, n_head_byte, flags, &head, error));
@@ -192,7 +192,8 @@ static void print_method(const struct ft_report *report, const char *stage, cons
     for (uint32_t i = 0; i < report->n_setting && used < sizeof line; i++) {
         const struct ft_setting *setting = &report->setting[i];
         if (strcmp(setting->stage, stage) == 0) {
-            used += (size_t)snprintf(line + used, sizeof line - used, " %s=%s", setting->name, setting->value);
+            used += (size_t)snprintf(line + used, sizeof line - used, " %s=%s", setting->name,
+                                     setting->value);
         }
     }
     ft_note("%s", line);
@@ -201,18 +202,22 @@ static void print_method(const struct ft_report *report, const char *stage, cons
 static void print_summary(const struct answer *answer, const struct ft_report *report) {
     char full[24], now[24], peak[24], draft[24], activations[24];
     const struct ft_sampling *sampling = &answer->setup.params.sampling;
-    ft_note("tokens    %u in the prompt, %u read by the target, up to %u rows a KV head kept", report->n_prompt,
-            report->n_kept, report->n_kv_kept);
+    ft_note("tokens    %u in the prompt, %u read by the target, up to %u rows a KV head kept",
+            report->n_prompt, report->n_kept, report->n_kv_kept);
     print_method(report, "prompt", report->prompt_method);
     print_method(report, "kv", report->kv_method);
     ft_note("KV        %s full, %s kept, %s peak; draft peak %s, activations peak %s",
             ft_size_text(report->kv_bytes_full, full), ft_size_text(report->kv_bytes, now),
-            ft_size_text(report->kv_bytes_peak, peak), ft_size_text(report->draft_kv_bytes_peak, draft),
+            ft_size_text(report->kv_bytes_peak, peak),
+            ft_size_text(report->draft_kv_bytes_peak, draft),
             ft_size_text(report->activation_bytes_peak, activations));
-    ft_note("time      load %.0f ms, draft %.0f ms, scoring %.0f ms, prefill %.0f ms, first token %.0f ms",
-            (double)answer->setup.load_us / 1e3, (double)report->draft_us / 1e3, (double)report->score_us / 1e3,
-            (double)report->prefill_us / 1e3, (double)report->ttft_us / 1e3);
-    ft_note("answer    %u tokens, %.1f tok/s, ended by %s", report->n_generated, decode_rate(report), answer->end);
+    ft_note("time      load %.0f ms, draft %.0f ms, scoring %.0f ms, prefill %.0f ms, first token "
+            "%.0f ms",
+            (double)answer->setup.load_us / 1e3, (double)report->draft_us / 1e3,
+            (double)report->score_us / 1e3, (double)report->prefill_us / 1e3,
+            (double)report->ttft_us / 1e3);
+    ft_note("answer    %u tokens, %.1f tok/s, ended by %s", report->n_generated,
+            decode_rate(report), answer->end);
     if (sampling->temperature > 0) {
         ft_note("seed      %llu", (unsigned long long)sampling->seed);
     }
@@ -262,7 +267,8 @@ static void set_bytes(json_t *root, const char *key, uint64_t n) {
 
 static void print_json(const struct answer *answer, const struct ft_report *report) {
     json_t *root = json_object();
-    json_object_set_new(root, "text", json_stringn(answer->written ? answer->written : "", answer->n_written));
+    json_object_set_new(root, "text",
+                        json_stringn(answer->written ? answer->written : "", answer->n_written));
     json_object_set_new(root, "prompt_tokens", json_integer(report->n_prompt));
     json_object_set_new(root, "kept_tokens", json_integer(report->n_kept));
     json_object_set_new(root, "generated_tokens", json_integer(report->n_generated));
@@ -361,13 +367,15 @@ static int finish(struct answer *answer, ft_status status, const struct ft_error
 static int run(struct answer *answer) {
     struct ft_error error = { 0 };
     struct ft_setup *setup = &answer->setup;
-    ft_status status = ft_session_new(setup->target, setup->draft, &setup->params, &answer->session, &error);
+    ft_status status =
+        ft_session_new(setup->target, setup->draft, &setup->params, &answer->session, &error);
     if (status != FT_OK) {
         return ft_complain_error(NULL, &error);
     }
     ft_ui_guard(answer->session);
     ft_progress_start(&setup->progress);
-    status = ft_session_prompt(answer->session, answer->tokens.id, answer->tokens.n, answer->n_head, &error);
+    status = ft_session_prompt(answer->session, answer->tokens.id, answer->tokens.n, answer->n_head,
+                               &error);
     ft_progress_clear(&setup->progress);
     if (status == FT_OK) {
         status = write_answer(answer, &error);

@@ -11,20 +11,21 @@ enum { WIDTH = 90, INDENT = 6 };
 
 /* wrap - words of text in lines of WIDTH, the first one starting at column `at`. */
 static void wrap(const char *text, int at, int indent) {
+    bool is_first = true;
     while (*text != '\0') {
-        int n = (int)strcspn(text, " \n");
-        if (at + n > WIDTH && at > indent) {
+        int n = (int)strcspn(text, " ");
+        if (is_first) {
+            is_first = false;
+        } else if (at + 1 + n > WIDTH) {
             ft_out("\n%*s", indent, "");
             at = indent;
+        } else {
+            ft_out(" ");
+            at++;
         }
         ft_out("%.*s", n, text);
         at += n;
-        text += n;
-        if (*text != '\0') {
-            ft_out("%s", at < WIDTH ? " " : "");
-            at++;
-            text++;
-        }
+        text += n + (text[n] == ' ');
     }
     ft_out("\n");
 }
@@ -47,11 +48,12 @@ static void names_text(const struct ft_option *option, char *out, size_t cap) {
 /* range_text - " (1..1000000, default 256)" or "". */
 static void range_text(const struct ft_option *option, uint32_t command, char *out, size_t cap) {
     const char *initial = ft_conf_initial(option, command);
-    bool has_range = (option->kind == FT_OPT_UINT || option->kind == FT_OPT_REAL) && option->high < 1e9;
+    bool has_range =
+        (option->kind == FT_OPT_UINT || option->kind == FT_OPT_REAL) && option->high < 1e9;
     out[0] = '\0';
     if (has_range) {
-        snprintf(out, cap, initial ? " (%.10g..%.10g, default %s)" : " (%.10g..%.10g)", option->low, option->high,
-                 initial);
+        snprintf(out, cap, initial ? " (%.10g..%.10g, default %s)" : " (%.10g..%.10g)", option->low,
+                 option->high, initial);
     } else if (initial) {
         snprintf(out, cap, " (default %s)", initial);
     }
@@ -85,7 +87,8 @@ static void help_options(uint32_t command) {
 }
 
 void ft_help_command(const struct ft_command *command) {
-    ft_out("usage: foretoken %s %s%s[OPTION...]\n\n", command->name, command->args, command->args[0] ? " " : "");
+    ft_out("usage: foretoken %s %s%s[OPTION...]\n\n", command->name, command->args,
+           command->args[0] ? " " : "");
     wrap(command->about, 0, 0);
     ft_out("\n    %s\n", command->example);
     help_options(command->bit);
@@ -93,8 +96,8 @@ void ft_help_command(const struct ft_command *command) {
 
 void ft_help_overview(void) {
     ft_out("usage: foretoken COMMAND [OPTION...]\n\n");
-    wrap("A small draft model reads a long prompt first and tells the big model what to keep. Models are "
-         "GGUF files of the llama, qwen2 and qwen3 architectures.",
+    wrap("A small draft model reads a long prompt first and tells the big model what to keep. "
+         "Models are GGUF files of the llama, qwen2 and qwen3 architectures.",
          0, 0);
     ft_out("\nCommands\n");
     for (const struct ft_command *command = ft_commands; command->name; command++) {
@@ -206,23 +209,29 @@ static void man_methods(void) {
 }
 
 static void print_man(void) {
-    ft_out(".\\\" Made by: foretoken help --man\n.TH FORETOKEN 1 \"\" \"foretoken %s\" \"User Commands\"\n",
+    ft_out(".\\\" Made by: foretoken help --man\n.TH FORETOKEN 1 \"\" \"foretoken %s\" \"User "
+           "Commands\"\n.ad l\n.nh\n",
            ft_version());
-    ft_out(".SH NAME\nforetoken \\- run long prompts on small memory with a draft that reads first\n");
+    ft_out(
+        ".SH NAME\nforetoken \\- run long prompts on small memory with a draft that reads first\n");
     ft_out(".SH SYNOPSIS\n");
     for (const struct ft_command *command = ft_commands; command->name; command++) {
         ft_out(".B foretoken %s\n", command->name);
-        ft_out(command->args[0] ? ".I %s\n[OPTION...]\n.br\n" : "[OPTION...]%s\n.br\n", command->args);
+        ft_out(command->args[0] ? ".I %s\n[OPTION...]\n.br\n" : "[OPTION...]%s\n.br\n",
+               command->args);
     }
-    ft_out(".SH DESCRIPTION\nA small draft model reads a long prompt first and tells the big model what to keep: "
-           "which prompt\ntokens it reads at all, and which rows of its KV store stay. Models are GGUF files of "
-           "the llama,\nqwen2 and qwen3 architectures; draft and target share one vocabulary.\n");
+    ft_out(".SH DESCRIPTION\nA small draft model reads a long prompt first and tells the big model "
+           "what to keep: which prompt\ntokens it reads at all, and which rows of its KV store "
+           "stay. Models are GGUF files of the llama,\nqwen2 and qwen3 architectures; draft and "
+           "target share one vocabulary.\n");
     man_commands();
     man_options();
     man_methods();
-    ft_out(".SH EXIT STATUS\n.TP\n.B 0\ndone\n.TP\n.B 1\nfailed; one line on standard error says why\n.TP\n.B 2\n"
+    ft_out(".SH EXIT STATUS\n.TP\n.B 0\ndone\n.TP\n.B 1\nfailed; one line on standard error says "
+           "why\n.TP\n.B 2\n"
            "wrong usage; the line lists what there is\n.TP\n.B 130\ninterrupted by Ctrl\\-C\n");
-    ft_out(".SH ENVIRONMENT\n.TP\n.B FT_KERN\nforces one set of kernels (ref, avx2, avx512): a diagnostic\n");
+    ft_out(".SH ENVIRONMENT\n.TP\n.B FT_KERN\nforces one set of kernels (ref, avx2, avx512): a "
+           "diagnostic\n");
 }
 
 /* ---- completion for bash ---- */
@@ -237,48 +246,68 @@ static void completion_names(uint32_t command) {
     }
 }
 
-/* completion_case - the lines of `case $previous` for options of one kind. */
+/* completion_words - the values of a choice or the methods of a stage, behind each other. */
+static void completion_words(const struct ft_option *option) {
+    char word[48];
+    if (option->kind == FT_OPT_CHOICE) {
+        for (uint32_t i = 0; ft_choice_word(option->arg, i, word, sizeof word); i++) {
+            ft_out(i > 0 ? " %s" : "%s", word);
+        }
+        return;
+    }
+    enum ft_stage stage = option->kind == FT_OPT_KV_METHOD ? FT_STAGE_KV : FT_STAGE_PROMPT;
+    bool is_first = true;
+    for (uint32_t m = 0; m < ft_method_count(); m++) {
+        const struct ft_method_info *info = ft_method_info(m);
+        if (ft_method_check(stage, info->name, NULL, NULL) == FT_OK) {
+            ft_out(is_first ? "%s" : " %s", info->name);
+            is_first = false;
+        }
+    }
+}
+
+/* completion_value - the branch for the word behind one option. */
+static void completion_value(const struct ft_option *option) {
+    ft_out("    ");
+    for (const char *at = option->names; *at != '\0'; at++) {
+        ft_out("%c", *at == ' ' ? '|' : *at);
+    }
+    switch (option->kind) {
+    case FT_OPT_FILE:
+        ft_out(") COMPREPLY=($(compgen -f -- \"$current\")); return ;;\n");
+        break;
+    case FT_OPT_CHOICE:
+    case FT_OPT_PROMPT_METHOD:
+    case FT_OPT_KV_METHOD:
+        ft_out(") COMPREPLY=($(compgen -W \"");
+        completion_words(option);
+        ft_out("\" -- \"$current\")); return ;;\n");
+        break;
+    default:
+        ft_out(") COMPREPLY=(); return ;;\n");
+        break;
+    }
+}
+
 static void completion_values(void) {
     uint32_t n;
     const struct ft_option *option = ft_conf_options(&n);
     for (uint32_t i = 0; i < n; i++) {
-        char names[96];
-        size_t used = 0;
-        for (const char *at = option[i].names; *at != '\0' && used + 1 < sizeof names; at++) {
-            names[used++] = *at == ' ' ? '|' : *at;
-        }
-        names[used] = '\0';
-        if (option[i].kind == FT_OPT_FILE) {
-            ft_out("    %s) COMPREPLY=($(compgen -f -- \"$current\")); return ;;\n", names);
-        } else if (option[i].kind == FT_OPT_CHOICE) {
-            ft_out("    %s) COMPREPLY=($(compgen -W \"", names);
-            for (const char *at = option[i].arg; *at != '\0'; at++) {
-                ft_out("%c", *at == '|' ? ' ' : *at);
-            }
-            ft_out("\" -- \"$current\")); return ;;\n");
-        } else if (option[i].kind == FT_OPT_PROMPT_METHOD || option[i].kind == FT_OPT_KV_METHOD) {
-            enum ft_stage stage = option[i].kind == FT_OPT_KV_METHOD ? FT_STAGE_KV : FT_STAGE_PROMPT;
-            ft_out("    %s) COMPREPLY=($(compgen -W \"dense", names);
-            for (uint32_t m = 0; m < ft_method_count(); m++) {
-                const struct ft_method_info *info = ft_method_info(m);
-                if (info->stage == stage && strcmp(info->name, "dense") != 0) {
-                    ft_out(" %s", info->name);
-                }
-            }
-            ft_out("\" -- \"$current\")); return ;;\n");
-        } else if (option[i].kind != FT_OPT_GROUP && option[i].kind != FT_OPT_FLAG) {
-            ft_out("    %s) COMPREPLY=(); return ;;\n", names);
+        if (option[i].kind != FT_OPT_GROUP && option[i].kind != FT_OPT_FLAG) {
+            completion_value(&option[i]);
         }
     }
 }
 
 static void print_completion(void) {
-    ft_out("# SPDX-License-Identifier: Apache-2.0\n"
-           "# Completion of foretoken for bash.  Made by: foretoken help --completion-bash\n"
-           "_foretoken() {\n"
-           "    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} options\n"
-           "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
-           "        COMPREPLY=($(compgen -W \"");
+    ft_out(
+        "# SPDX-License-Identifier: Apache-2.0\n"
+        "# Completion of foretoken for bash.  Made by: foretoken help --completion-bash\n"
+        "_foretoken() {\n"
+        "    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} "
+        "options\n"
+        "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
+        "        COMPREPLY=($(compgen -W \"");
     for (const struct ft_command *command = ft_commands; command->name; command++) {
         ft_out("%s ", command->name);
     }
@@ -308,7 +337,8 @@ int ft_cmd_help(const struct ft_conf *conf) {
     } else {
         const struct ft_command *command = ft_command_find(conf->arg[0]);
         if (!command) {
-            return ft_complain(FT_EXIT_USAGE, "help: no command \"%.100s\"; foretoken help lists them",
+            return ft_complain(FT_EXIT_USAGE,
+                               "help: no command \"%.100s\"; foretoken help lists them",
                                conf->arg[0]);
         }
         ft_help_command(command);

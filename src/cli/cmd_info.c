@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cmd_info.c - a model's sizes, the memory a run would take, and whether a pair fits; reads headers only. */
+/* cmd_info.c - a model's sizes, the memory a run would take, whether a pair fits: headers only. */
 #include <stdio.h>
 #include <string.h>
 
@@ -15,7 +15,8 @@ struct estimates {
 };
 
 /* choose_sizes - the context asked for, or round sizes up to the trained one. */
-static void choose_sizes(const struct ft_conf *conf, const struct ft_model_info *info, struct estimates *out) {
+static void choose_sizes(const struct ft_conf *conf, const struct ft_model_info *info,
+                         struct estimates *out) {
     if (conf->n_ctx > 0) {
         out->n_ctx[out->n++] = conf->n_ctx;
         return;
@@ -34,7 +35,8 @@ static void estimate(const struct ft_setup *setup, struct estimates *out) {
         uint32_t n_prompt = FT_MAX(out->n_ctx[i] - params.n_predict, 1u);
         const ft_model *draft = setup->needs_draft ? setup->draft : NULL;
         out->error[i] = (struct ft_error){ 0 };
-        ft_status status = ft_estimate(setup->target, draft, &params, n_prompt, &out->at[i], &out->error[i]);
+        ft_status status =
+            ft_estimate(setup->target, draft, &params, n_prompt, &out->at[i], &out->error[i]);
         out->error[i].code = status;
     }
 }
@@ -52,36 +54,41 @@ static void print_model(const char *role, const ft_model *model) {
     ft_out("\n  file type      ");
     ft_out_safe(info.file_type);
     ft_out("\n  parameters     %.1f M\n", (double)info.n_param / 1e6);
-    ft_out("  shape          %u layers, %u wide, %u/%u heads of %u, feed-forward %u\n", info.n_layer, info.n_embd,
-           info.n_head, info.n_head_kv, info.head_dim, info.n_ff);
+    ft_out("  shape          %u layers, %u wide, %u/%u heads of %u, feed-forward %u\n",
+           info.n_layer, info.n_embd, info.n_head, info.n_head_kv, info.head_dim, info.n_ff);
     ft_out("  vocabulary     %u ids, %u of them in use\n", info.n_vocab, info.n_vocab_real);
     ft_out("  trained for    %u tokens\n", info.n_ctx_train);
     ft_out("  chat template  %s\n", info.has_chat_template ? "yes" : "no");
-    ft_out("  size           %s file, %s weights, %s of them repacked\n", ft_size_text(info.file_bytes, file),
-           ft_size_text(info.tensor_bytes, tensors), ft_size_text(info.repacked_bytes, repacked));
+    ft_out("  size           %s file, %s weights, %s of them repacked\n",
+           ft_size_text(info.file_bytes, file), ft_size_text(info.tensor_bytes, tensors),
+           ft_size_text(info.repacked_bytes, repacked));
     ft_out("  fingerprint    %s\n", info.fingerprint);
 }
 
 static void print_estimate(uint32_t n_ctx, const struct ft_estimate *at) {
     char weights[24], kv[24], peak[24], draft[24], rest[24], total[24];
     ft_out("  %8u  %-10s  %-10s  %-10s  %-10s  %-10s  %-10s  %s\n", n_ctx,
-           ft_size_text(at->weights_bytes + at->draft_weights_bytes, weights), ft_size_text(at->kv_bytes, kv),
-           ft_size_text(at->kv_bytes_peak, peak), ft_size_text(at->draft_kv_bytes_peak, draft),
-           ft_size_text(at->activation_bytes + at->compute_bytes, rest), ft_size_text(at->total_bytes, total),
-           at->fits ? "yes" : at->why);
+           ft_size_text(at->weights_bytes + at->draft_weights_bytes, weights),
+           ft_size_text(at->kv_bytes, kv), ft_size_text(at->kv_bytes_peak, peak),
+           ft_size_text(at->draft_kv_bytes_peak, draft),
+           ft_size_text(at->activation_bytes + at->compute_bytes, rest),
+           ft_size_text(at->total_bytes, total), at->fits ? "yes" : at->why);
 }
 
-static void print_text(const struct ft_setup *setup, const struct estimates *estimates, const char *misfit) {
+static void print_text(const struct ft_setup *setup, const struct estimates *estimates,
+                       const char *misfit) {
     char available[24];
     print_model("target", setup->target);
     if (setup->draft) {
         print_model("draft", setup->draft);
-        ft_out("pair  %s%s\n", misfit ? "does not fit: " : "fits: both share their token ids", misfit ? misfit : "");
+        ft_out("pair  %s%s\n", misfit ? "does not fit: " : "fits: both share their token ids",
+               misfit ? misfit : "");
     }
-    ft_out("memory of a run  --prompt %s --kv %s\n", setup->params.prompt ? setup->params.prompt : "dense",
+    ft_out("memory of a run  --prompt %s --kv %s\n",
+           setup->params.prompt ? setup->params.prompt : "dense",
            setup->params.kv ? setup->params.kv : "dense");
-    ft_out("  %8s  %-10s  %-10s  %-10s  %-10s  %-10s  %-10s  %s\n", "context", "weights", "KV", "KV peak", "draft KV",
-           "buffers", "total", "fits");
+    ft_out("  %8s  %-10s  %-10s  %-10s  %-10s  %-10s  %-10s  %s\n", "context", "weights", "KV",
+           "KV peak", "draft KV", "buffers", "total", "fits");
     for (uint32_t i = 0; i < estimates->n; i++) {
         if (estimates->error[i].code == FT_OK) {
             print_estimate(estimates->n_ctx[i], &estimates->at[i]);
@@ -120,7 +127,8 @@ static json_t *bytes(uint64_t n) {
     return n > INT64_MAX ? json_null() : json_integer((json_int_t)n);
 }
 
-static json_t *estimate_value(uint32_t n_ctx, const struct ft_estimate *at, const struct ft_error *error) {
+static json_t *estimate_value(uint32_t n_ctx, const struct ft_estimate *at,
+                              const struct ft_error *error) {
     json_t *value = json_object();
     json_object_set_new(value, "n_ctx", json_integer(n_ctx));
     if (error->code != FT_OK) {
@@ -142,11 +150,12 @@ static json_t *estimate_value(uint32_t n_ctx, const struct ft_estimate *at, cons
     return value;
 }
 
-static void print_json(const struct ft_setup *setup, const struct estimates *estimates, const char *misfit) {
+static void print_json(const struct ft_setup *setup, const struct estimates *estimates,
+                       const char *misfit) {
     json_t *root = json_object(), *memory = json_array(), *pair = json_null();
     for (uint32_t i = 0; i < estimates->n; i++) {
-        json_array_append_new(memory,
-                              estimate_value(estimates->n_ctx[i], &estimates->at[i], &estimates->error[i]));
+        json_array_append_new(
+            memory, estimate_value(estimates->n_ctx[i], &estimates->at[i], &estimates->error[i]));
     }
     if (setup->draft) {
         pair = json_object();
@@ -174,11 +183,12 @@ static int with_arguments(const struct ft_conf *conf, struct ft_conf *out) {
         return ft_complain(FT_EXIT_USAGE, "info: unexpected argument \"%.100s\"", conf->arg[next]);
     }
     return out->model ? FT_EXIT_OK
-                      : ft_complain(FT_EXIT_USAGE, "info: which model? usage: foretoken info MODEL [DRAFT]");
+                      : ft_complain(FT_EXIT_USAGE,
+                                    "info: which model? usage: foretoken info MODEL [DRAFT]");
 }
 
 int ft_cmd_info(const struct ft_conf *conf) {
-    static struct ft_conf own;
+    struct ft_conf own;
     struct ft_setup setup = { 0 };
     struct estimates estimates = { 0 };
     struct ft_model_info info;

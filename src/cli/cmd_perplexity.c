@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_perplexity.c - perplexity of a text, in llama.cpp's words. */
+#define _POSIX_C_SOURCE 200809L
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "eval/eval.h"
@@ -81,8 +83,13 @@ int ft_cmd_perplexity(const struct ft_conf *conf) {
     char *text = NULL;
     size_t n = 0;
     int code = ft_setup_init(&setup, conf);
+    if (isatty(STDOUT_FILENO)) {
+        setup.progress.is_bar = false; /* the running estimate is there already */
+    }
     if (code == FT_EXIT_OK && conf->n_ctx < 4) {
-        code = ft_complain(FT_EXIT_USAGE, "--ctx-size is %u, expected at least 4: a chunk has two halves", conf->n_ctx);
+        code = ft_complain(FT_EXIT_USAGE,
+                           "--ctx-size is %u, expected at least 4: a chunk has two halves",
+                           conf->n_ctx);
     }
     if (code == FT_EXIT_OK) {
         code = ft_read_text(conf, &text, &n);
@@ -90,15 +97,18 @@ int ft_cmd_perplexity(const struct ft_conf *conf) {
     if (code == FT_EXIT_OK) {
         code = ft_setup_peek(&setup, NULL);
     }
-    if (code == FT_EXIT_OK && ft_tokenize(setup.target, text, n, FT_TOKENIZE_BOS, &tokens, &error) != FT_OK) {
+    if (code == FT_EXIT_OK &&
+        ft_tokenize(setup.target, text, n, FT_TOKENIZE_BOS, &tokens, &error) != FT_OK) {
         code = ft_complain_error(NULL, &error);
     }
     if (code == FT_EXIT_OK && tokens.n / 2 < conf->n_ctx) {
-        code = ft_complain(FT_EXIT_FAILED, "the text has %u tokens; two chunks of %u are needed (-c)", tokens.n,
-                           conf->n_ctx);
+        code =
+            ft_complain(FT_EXIT_FAILED, "the text has %u tokens; two chunks of %u are needed (-c)",
+                        tokens.n, conf->n_ctx);
     }
     if (code == FT_EXIT_OK) {
-        code = ft_setup_fit(&setup, conf->n_ctx);
+        setup.params.n_predict = conf->n_ctx - conf->n_ctx / 2;
+        code = ft_setup_fit(&setup, conf->n_ctx / 2);
     }
     if (code == FT_EXIT_OK) {
         code = ft_setup_load(&setup);

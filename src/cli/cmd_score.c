@@ -38,14 +38,17 @@ int ft_cmd_score(const struct ft_conf *conf) {
         return ft_complain(FT_EXIT_USAGE, "which arrays? --arrays FILE is needed");
     }
     if (has_prompt == (conf->kv.n > 0)) {
-        return ft_complain(FT_EXIT_USAGE, "which method? one of --kv METHOD and --prompt METHOD is needed");
+        return ft_complain(FT_EXIT_USAGE,
+                           "which method? one of --kv METHOD and --prompt METHOD is needed");
     }
     const struct ft_texts *specs = has_prompt ? &conf->prompt : &conf->kv;
     const char *spec = specs->text[specs->n - 1];
     enum ft_stage stage = has_prompt ? FT_STAGE_PROMPT : FT_STAGE_KV;
     const struct ft_method_info *info = NULL;
-    if (ft_method_check(stage, spec, &info, NULL) != FT_OK || !info || strcmp(info->name, "dense") == 0) {
-        return ft_complain(FT_EXIT_USAGE, "%s %s scores nothing; foretoken methods lists those that do",
+    if (ft_method_check(stage, spec, &info, NULL) != FT_OK || !info ||
+        strcmp(info->name, "dense") == 0) {
+        return ft_complain(FT_EXIT_USAGE,
+                           "%s %s scores nothing; foretoken methods lists those that do",
                            has_prompt ? "--prompt" : "--kv", spec);
     }
     return run(conf, stage, spec);

@@ -79,7 +79,8 @@ int ft_cmd_tokens(const struct ft_conf *conf) {
         code = ft_complain_error(NULL, &error);
     }
     if (code == FT_EXIT_OK) {
-        unsigned flags = (conf->is_bare ? 0u : FT_TOKENIZE_BOS) | (conf->is_plain_text ? 0u : FT_TOKENIZE_SPECIAL);
+        unsigned flags = (conf->is_bare ? 0u : FT_TOKENIZE_BOS) |
+                         (conf->is_plain_text ? 0u : FT_TOKENIZE_SPECIAL);
         if (ft_tokenize(model, text, n, flags, &tokens, &error) != FT_OK) {
             code = ft_complain_error(NULL, &error);
         } else if (conf->is_json) {

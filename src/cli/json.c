@@ -128,15 +128,16 @@ static void key_before(const char *text, size_t at, char *out, size_t cap) {
             start--;
         }
         if (start > 0 && end - start < cap - 8) {
-            snprintf(out, cap, "in \"%.*s\": ", (int)(end - start), text + start);
+            snprintf(out, cap, "in \"%.*s\":", (int)(end - start), text + start);
         }
         return;
     }
 }
 
-static ft_status fail(struct ft_error *error, ft_status code, const char *key, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
-static ft_status fail(struct ft_error *error, ft_status code, const char *key, const char *format, ...) {
+static ft_status fail(struct ft_error *error, ft_status code, const char *key, const char *format,
+                      ...) __attribute__((format(printf, 4, 5)));
+static ft_status fail(struct ft_error *error, ft_status code, const char *key, const char *format,
+                      ...) {
     char text[160];
     va_list args;
     va_start(args, format);
@@ -177,14 +178,15 @@ static ft_status count(const json_t *root, const char *key, json_int_t low, uint
     }
     json_int_t number = json_integer_value(value);
     if (number < low || number > 1 << 24) {
-        return fail(error, FT_FORMAT, key, "is %lld, expected %lld..%d", (long long)number, (long long)low,
-                    1 << 24);
+        return fail(error, FT_FORMAT, key, "is %lld, expected %lld..%d", (long long)number,
+                    (long long)low, 1 << 24);
     }
     *out = (uint32_t)number;
     return FT_OK;
 }
 
-static ft_status floats(const json_t *values, const char *key, size_t n, float *out, struct ft_error *error) {
+static ft_status floats(const json_t *values, const char *key, size_t n, float *out,
+                        struct ft_error *error) {
     FT_TRY(list(values, key, n, error));
     for (size_t i = 0; i < n; i++) {
         const json_t *value = json_array_get(values, i);
@@ -195,7 +197,8 @@ static ft_status floats(const json_t *values, const char *key, size_t n, float *
         }
         out[i] = (float)json_number_value(value);
         if (!isfinite(out[i])) {
-            return fail(error, FT_FORMAT, own, "is %g, beyond a 32-bit float", json_number_value(value));
+            return fail(error, FT_FORMAT, own, "is %g, beyond a 32-bit float",
+                        json_number_value(value));
         }
     }
     return FT_OK;
@@ -207,7 +210,8 @@ static ft_status matrix(const json_t *value, const char *key, uint32_t shape[3],
     char own[96];
     FT_TRY(list(value, key, shape[0], error));
     shape[0] = (uint32_t)json_array_size(value);
-    for (size_t i = 0; i < shape[0]; i++) { /* shapes first: nothing is allocated for a list that lies */
+    for (size_t i = 0; i < shape[0];
+         i++) { /* shapes first: nothing is allocated for a list that lies */
         const json_t *rows = json_array_get(value, i);
         snprintf(own, sizeof own, "%.60s[%zu]", key, i);
         FT_TRY(list(rows, own, shape[1], error));
@@ -233,7 +237,8 @@ static ft_status matrix(const json_t *value, const char *key, uint32_t shape[3],
     return FT_OK;
 }
 
-static ft_status layers(const json_t *root, struct ft_arrays *out, uint32_t n_row, struct ft_error *error) {
+static ft_status layers(const json_t *root, struct ft_arrays *out, uint32_t n_row,
+                        struct ft_error *error) {
     const json_t *value = json_object_get(root, "layers");
     uint32_t q_shape[3] = { 0, n_row, 0 }, k_shape[3] = { 0, n_row, 0 };
     char key[48];
@@ -257,7 +262,8 @@ static ft_status layers(const json_t *root, struct ft_arrays *out, uint32_t n_ro
         snprintf(key, sizeof key, "layers[%zu].k", l);
         FT_TRY(matrix(json_object_get(layer, "k"), key, k_shape, &out->layer[l].k, error));
         if (q_shape[0] % k_shape[0] != 0) {
-            return fail(error, FT_FORMAT, key, "has %u heads, which do not divide the %u heads of q", k_shape[0],
+            return fail(error, FT_FORMAT, key,
+                        "has %u heads, which do not divide the %u heads of q", k_shape[0],
                         q_shape[0]);
         }
     }
@@ -303,7 +309,8 @@ ft_status ft_arrays_parse(const char *text, size_t n, enum ft_stage stage, struc
         char key[64], place[128];
         key_before(text, FT_MIN((size_t)FT_MAX(where.position, 0), n), key, sizeof key);
         snprintf(place, sizeof place, "line %d column %d: %s", where.line, where.column, key);
-        return fail(error, FT_FORMAT, place, "%.140s", where.text);
+        return fail(error, FT_FORMAT, place, "%.140s",
+                    where.text[0] == ' ' ? where.text + 1 : where.text);
     }
     if (!json_is_object(root)) {
         status = fail(error, FT_FORMAT, "the text", "is no JSON object");
@@ -341,7 +348,8 @@ static json_t *real_list(const float *value, uint32_t n) {
     json_t *result = json_array();
     for (uint32_t i = 0; i < n; i++) {
         /* A NaN or an infinity has no JSON text; null says that there is no number. */
-        json_array_append_new(result, isfinite(value[i]) ? json_real((double)value[i]) : json_null());
+        json_array_append_new(result,
+                              isfinite(value[i]) ? json_real((double)value[i]) : json_null());
     }
     return result;
 }
@@ -354,7 +362,8 @@ static json_t *index_list(const uint32_t *value, uint32_t n) {
     return result;
 }
 
-json_t *ft_json_scores(enum ft_stage stage, const struct ft_arrays *arrays, const struct ft_score_output *out) {
+json_t *ft_json_scores(enum ft_stage stage, const struct ft_arrays *arrays,
+                       const struct ft_score_output *out) {
     json_t *root = json_object();
     if (stage == FT_STAGE_PROMPT) {
         const struct ft_score_head *head = &out->head[0];

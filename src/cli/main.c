@@ -8,44 +8,52 @@
 const struct ft_command ft_commands[] = {
     { "generate", "", "answer a long prompt",
       "Reads a document and a question, lets the draft read first where a method asks for it, and "
-      "writes the answer to standard output as it comes. A summary of tokens, memory and time, with "
-      "every fallback, goes to standard error; with --json one JSON object replaces both. Text such "
-      "as <|im_start|> becomes its special token.",
+      "writes the answer to standard output as it comes. A summary of tokens, memory and time, "
+      "with every fallback, goes to standard error; with --json one JSON object replaces both. "
+      "Text such as <|im_start|> becomes its special token.",
       "foretoken generate -m target.gguf -d draft.gguf --kv speckv:keep=1024 -f book.txt \\\n"
       "    -p \"Who betrayed the captain?\" --chat",
       FT_CMD_GENERATE, 0, ft_cmd_generate },
     { "info", "MODEL [DRAFT]", "show a model, the memory of a run, and whether a pair fits",
-      "Reads headers and vocabularies only. The memory that a run would take is compared with what "
-      "the machine and its cgroup have left, before anything is loaded. The prompt is taken to fill "
-      "the context but for -n tokens.",
-      "foretoken info target.gguf draft.gguf -c 32768 --kv speckv:keep=1024", FT_CMD_INFO, 2, ft_cmd_info },
-    { "methods", "", "list the methods with their parameters", "Prints the table the program itself works from.",
-      "foretoken methods", FT_CMD_METHODS, 0, ft_cmd_methods },
+      "Reads headers and vocabularies only. The memory that a run would take is compared with "
+      "what the machine and its cgroup have left, before anything is loaded. The prompt is taken "
+      "to fill the context but for -n tokens.",
+      "foretoken info target.gguf draft.gguf -c 32768 --kv speckv:keep=1024", FT_CMD_INFO, 2,
+      ft_cmd_info },
+    { "methods", "", "list the methods with their parameters",
+      "Prints the table the program itself works from.", "foretoken methods", FT_CMD_METHODS, 0,
+      ft_cmd_methods },
     { "tokens", "", "show the token ids of a text",
-      "Prints the ids, or one token a line with --pieces. What the model adds in front is included "
-      "unless --no-bos is given.",
-      "foretoken tokens -m model.gguf -p \"Call me Ishmael.\" --pieces", FT_CMD_TOKENS, 0, ft_cmd_tokens },
+      "Prints the ids, or one token a line with --pieces. What the model adds in front is "
+      "included unless --no-bos is given.",
+      "foretoken tokens -m model.gguf -p \"Call me Ishmael.\" --pieces", FT_CMD_TOKENS, 0,
+      ft_cmd_tokens },
     { "perplexity", "", "measure perplexity on a text",
-      "llama.cpp's scheme: chunks of -c tokens, each beginning with BOS where the model uses one; the "
-      "second half of a chunk is scored. With --kv the first half of each chunk is read as a prompt "
-      "and compressed before the second half is scored.",
-      "foretoken perplexity -m model.gguf -f text.txt -c 512", FT_CMD_PERPLEXITY, 0, ft_cmd_perplexity },
+      "llama.cpp's scheme: chunks of -c tokens, each beginning with BOS where the model uses one; "
+      "the second half of a chunk is scored. With --kv the first half of each chunk is read as a "
+      "prompt and compressed before the second half is scored.",
+      "foretoken perplexity -m model.gguf -f text.txt -c 512", FT_CMD_PERPLEXITY, 0,
+      ft_cmd_perplexity },
     { "bench", "", "measure speed and memory side by side",
-      "Runs every combination of the given --prompt and --kv methods (dense is one of them) on every "
-      "length, round by round, and prints medians with the lowest and highest value. Prompts are "
-      "random tokens from --seed, or the beginning of -f. prefill_tok_s counts the prompt's tokens "
-      "over everything before the first logits: draft, scoring and target.",
-      "foretoken bench -m target.gguf -d draft.gguf --ctx 1024,4096 --kv dense --kv speckv --against libllama",
+      "Runs every combination of the given --prompt and --kv methods (dense is one of them) on "
+      "every length, round by round, and prints medians with the lowest and highest value. "
+      "Prompts are random tokens from --seed, or the beginning of -f. prefill_tok_s counts the "
+      "prompt's tokens over everything before the first logits: draft, scoring and target.",
+      "foretoken bench -m target.gguf -d draft.gguf --ctx 1024,4096 --kv dense --kv speckv "
+      "--against libllama",
       FT_CMD_BENCH, 0, ft_cmd_bench },
     { "score", "", "run a method's scoring on your own arrays",
-      "Runs the very code that generate uses, in 32-bit floats, on queries and keys from a JSON file, "
-      "and prints scores and selections as JSON. Ties: higher score first, then the lower index. "
-      "For --kv: {\"n_prompt\":n,\"n_lookahead\":L,\"layers\":[{\"q\":[H][n+L][d],\"k\":[G][n+L][d]}]}, "
+      "Runs the very code that generate uses, in 32-bit floats, on queries and keys from a JSON "
+      "file, and prints scores and selections as JSON. Ties: higher score first, then the lower "
+      "index. For --kv: "
+      "{\"n_prompt\":n,\"n_lookahead\":L,\"layers\":[{\"q\":[H][n+L][d],\"k\":[G][n+L][d]}]}, "
       "rotated already. For --prompt: {\"n_prompt\":n,\"layers\":[...]} with rows beyond n being "
       "decode steps, or {\"score\":[n]} for selection alone.",
-      "foretoken score --arrays arrays.json --kv speckv:keep=5,window=2,kernel=3", FT_CMD_SCORE, 0, ft_cmd_score },
-    { "help", "[COMMAND]", "show help", "foretoken help COMMAND is the same as foretoken COMMAND --help.",
-      "foretoken help generate", FT_CMD_HELP, 1, ft_cmd_help },
+      "foretoken score --arrays arrays.json --kv speckv:keep=5,window=2,kernel=3", FT_CMD_SCORE, 0,
+      ft_cmd_score },
+    { "help", "[COMMAND]", "show help",
+      "foretoken help COMMAND is the same as foretoken COMMAND --help.", "foretoken help generate",
+      FT_CMD_HELP, 1, ft_cmd_help },
     { .name = NULL },
 };
 
@@ -86,7 +94,7 @@ static void log_line(enum ft_log_level level, const char *text, void *user) {
 }
 
 static int run_command(const struct ft_command *command, int argc, char *const *argv) {
-    static struct ft_conf conf;
+    struct ft_conf conf;
     if (ft_conf_parse(command->bit, argc, argv, &conf) != FT_OK) {
         return ft_complain(FT_EXIT_USAGE, "%s: %s", command->name, conf.error);
     }
@@ -95,9 +103,11 @@ static int run_command(const struct ft_command *command, int argc, char *const *
         return FT_EXIT_OK;
     }
     if (conf.n_arg > command->arg_max) {
-        return ft_complain(FT_EXIT_USAGE, "%s: unexpected argument \"%.100s\"; usage: foretoken %s %s%s[OPTION...]",
-                           command->name, conf.arg[command->arg_max], command->name, command->args,
-                           command->args[0] ? " " : "");
+        return ft_complain(
+            FT_EXIT_USAGE,
+            "%s: unexpected argument \"%.100s\"; usage: foretoken %s %s%s[OPTION...]",
+            command->name, conf.arg[command->arg_max], command->name, command->args,
+            command->args[0] ? " " : "");
     }
     if (conf.is_verbose) {
         ft_log_set(log_line, NULL);

@@ -37,7 +37,8 @@ static int read_all(int fd, const char *name, uint64_t n_max, char **out, size_t
         used += got > 0 ? (size_t)got : 0;
         if (used > n_max) {
             free(bytes);
-            return ft_complain(FT_EXIT_FAILED, "%s: more than %llu bytes", name, (unsigned long long)n_max);
+            return ft_complain(FT_EXIT_FAILED, "%s: more than %llu bytes", name,
+                               (unsigned long long)n_max);
         }
         if (used == cap) {
             char *more = realloc(bytes, cap * 2 + 1);
@@ -105,7 +106,9 @@ static int read_document(const struct ft_conf *conf, char **out, size_t *n) {
     const char *path = conf->file ? conf->file : "-";
     const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
     int code = ft_read_file(path, INT32_MAX - 1, out, n);
-    return code == FT_EXIT_OK ? check_text(conf->file ? name : "the prompt (standard input)", *out, *n) : code;
+    return code == FT_EXIT_OK
+               ? check_text(conf->file ? name : "the prompt (standard input)", *out, *n)
+               : code;
 }
 
 int ft_read_text(const struct ft_conf *conf, char **out, size_t *n) {
@@ -145,7 +148,8 @@ int ft_read_text(const struct ft_conf *conf, char **out, size_t *n) {
 
 /* ---- options against each other ---- */
 
-static int check_methods(struct ft_setup *setup, enum ft_stage stage, const struct ft_texts *specs) {
+static int check_methods(struct ft_setup *setup, enum ft_stage stage,
+                         const struct ft_texts *specs) {
     const char *option = stage == FT_STAGE_PROMPT ? "--prompt" : "--kv";
     for (uint32_t i = 0; i < specs->n; i++) {
         const struct ft_method_info *info = NULL;
@@ -153,14 +157,15 @@ static int check_methods(struct ft_setup *setup, enum ft_stage stage, const stru
             continue; /* dense; a bad one did not get past the parser */
         }
         if (info->needs_draft && !setup->conf->draft) {
-            return ft_complain(FT_EXIT_USAGE, "%s %s needs a draft model: -d FILE%s", option, info->name,
-                               info->needs_draft_text ? "" : " or -d self:layers=K");
+            return ft_complain(FT_EXIT_USAGE, "%s %s needs a draft model: -d FILE%s", option,
+                               info->name, info->needs_draft_text ? "" : " or -d self:layers=K");
         }
         if (info->needs_draft_text && setup->self_layers > 0) {
-            return ft_complain(FT_EXIT_USAGE,
-                               "%s %s needs a draft that writes text, and the first %u layers of the target "
-                               "cannot: give a model with -d FILE",
-                               option, info->name, setup->self_layers);
+            return ft_complain(
+                FT_EXIT_USAGE,
+                "%s %s needs a draft that writes text, and the first %u layers of the target "
+                "cannot: give a model with -d FILE",
+                option, info->name, setup->self_layers);
         }
         setup->needs_draft = setup->needs_draft || info->needs_draft;
     }
@@ -172,7 +177,8 @@ static int check_options(const struct ft_conf *conf) {
         return ft_complain(FT_EXIT_USAGE, "which model? -m FILE is needed");
     }
     if (conf->system && !conf->is_chat) {
-        return ft_complain(FT_EXIT_USAGE, "--system needs --chat: only a chat template has a place for it");
+        return ft_complain(FT_EXIT_USAGE,
+                           "--system needs --chat: only a chat template has a place for it");
     }
     if (conf->grammar && conf->grammar_file) {
         return ft_complain(FT_EXIT_USAGE, "--grammar and --grammar-file exclude each other");
@@ -205,10 +211,11 @@ static int set_sampling(struct ft_setup *setup) {
     }
     for (uint32_t i = 0; i < conf->bias.n; i++) {
         if (!ft_text_bias(conf->bias.text[i], &setup->bias[i])) {
-            return ft_complain(FT_EXIT_USAGE,
-                               "--logit-bias is \"%.100s\", expected a token id, + or -, and a number: "
-                               "15043+1, 15043-inf",
-                               conf->bias.text[i]);
+            return ft_complain(
+                FT_EXIT_USAGE,
+                "--logit-bias is \"%.100s\", expected a token id, + or -, and a number: 15043+1, "
+                "15043-inf",
+                conf->bias.text[i]);
         }
     }
     sampling->bias = setup->bias;
@@ -255,7 +262,8 @@ int ft_setup_init(struct ft_setup *setup, const struct ft_conf *conf) {
     }
     if (conf->draft && strncmp(conf->draft, "self:", 5) == 0 &&
         !ft_text_self(conf->draft, &setup->self_layers)) {
-        return ft_complain(FT_EXIT_USAGE, "-d is \"%.100s\", expected a file or self:layers=K with K >= 1",
+        return ft_complain(FT_EXIT_USAGE,
+                           "-d is \"%.100s\", expected a file or self:layers=K with K >= 1",
                            conf->draft);
     }
     code = check_methods(setup, FT_STAGE_PROMPT, &conf->prompt);
@@ -304,8 +312,8 @@ int ft_setup_peek(struct ft_setup *setup, struct ft_error *misfit) {
         *misfit = error;
     }
     if (setup->self_layers > info.n_layer) {
-        return ft_complain(FT_EXIT_USAGE, "-d self:layers=%u: %s has %u layers", setup->self_layers, conf->model,
-                           info.n_layer);
+        return ft_complain(FT_EXIT_USAGE, "-d self:layers=%u: %s has %u layers", setup->self_layers,
+                           conf->model, info.n_layer);
     }
     for (uint32_t i = 0; i < conf->bias.n; i++) {
         if ((uint32_t)setup->bias[i].id >= info.n_vocab) {

@@ -151,7 +151,8 @@ void ft_out_safe(const char *text) {
 int ft_out_end(int code) {
     if (!ft_out_flush()) {
         if (out.error != EPIPE) {
-            return ft_complain(FT_EXIT_FAILED, "cannot write to standard output: %s", strerror(out.error));
+            return ft_complain(FT_EXIT_FAILED, "cannot write to standard output: %s",
+                               strerror(out.error));
         }
     }
     return code;
@@ -257,15 +258,17 @@ struct state {
 static void draw_bar(const struct state *state) {
     struct winsize size = { 0 };
     char bar[64], line[256];
-    int columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+    int columns =
+        ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
     int n_bar = columns - 56;
     n_bar = n_bar > 40 ? 40 : n_bar < 0 ? 0 : n_bar;
     int n_full = (int)(state->share * n_bar);
     memset(bar, '#', (size_t)n_full);
     memset(bar + n_full, '.', (size_t)(n_bar - n_full));
     bar[n_bar] = '\0';
-    snprintf(line, sizeof line, "%-8s%s %3.0f %%  %.0f/%.0f tok  %.0f tok/s  ETA %.0f s", state->name, bar,
-             100.0 * state->share, state->n_token, state->n_total, state->rate, state->eta);
+    snprintf(line, sizeof line, "%-8s%s %3.0f %%  %.0f/%.0f tok  %.0f tok/s  ETA %.0f s",
+             state->name, bar, 100.0 * state->share, state->n_token, state->n_total, state->rate,
+             state->eta);
     line[FT_MIN((size_t)columns - 1, sizeof line - 1)] = '\0';
     fprintf(stderr, "\r%s\033[K", line);
     fflush(stderr);
@@ -277,10 +280,9 @@ static void show(struct ft_progress *progress, const struct state *state) {
         progress->is_drawn = true;
         atomic_store(&guard.is_bar_drawn, true);
     } else if (progress->mode == FT_PROGRESS_JSON) {
-        fprintf(stderr,
-                "{\"event\":\"progress\",\"phase\":\"%s\",\"done\":%.0f,\"total\":%.0f,\"tok_s\":%.1f,"
-                "\"eta_s\":%.1f}\n",
-                state->name, state->n_token, state->n_total, state->rate, state->eta);
+        fprintf(stderr, "{\"event\":\"progress\",\"phase\":\"%s\",\"done\":%.0f,\"total\":%.0f,",
+                state->name, state->n_token, state->n_total);
+        fprintf(stderr, "\"tok_s\":%.1f,\"eta_s\":%.1f}\n", state->rate, state->eta);
     } else {
         fprintf(stderr, "%s %.0f %%, %.0f of %.0f tokens, %.0f tok/s, %.0f s left\n", state->name,
                 100.0 * state->share, state->n_token, state->n_total, state->rate, state->eta);
@@ -288,11 +290,13 @@ static void show(struct ft_progress *progress, const struct state *state) {
 }
 
 void ft_progress_step(enum ft_phase phase, uint64_t done, uint64_t total, void *user) {
-    static const char *const name[] = { [FT_PHASE_DRAFT] = "draft", [FT_PHASE_PREFILL] = "prefill" };
+    static const char *const name[] = {
+        [FT_PHASE_DRAFT] = "draft", [FT_PHASE_PREFILL] = "prefill"
+    };
     struct ft_progress *progress = user;
     int64_t now = ft_time_us();
-    if (progress->mode == FT_PROGRESS_NONE || (progress->mode == FT_PROGRESS_AUTO && !progress->is_bar) ||
-        total == 0) {
+    if (progress->mode == FT_PROGRESS_NONE ||
+        (progress->mode == FT_PROGRESS_AUTO && !progress->is_bar) || total == 0) {
         return;
     }
     if (!progress->has_phase || progress->phase != phase) {
@@ -301,8 +305,13 @@ void ft_progress_step(enum ft_phase phase, uint64_t done, uint64_t total, void *
         progress->phase = phase;
         progress->has_phase = true;
     }
-    int64_t pause_us = progress->is_bar ? 100000 : progress->mode == FT_PROGRESS_JSON ? 500000 : 2000000;
+    int64_t pause_us = progress->is_bar                     ? 100000
+                       : progress->mode == FT_PROGRESS_JSON ? 500000
+                                                            : 2000000;
     if (done < total && progress->shown_us != 0 && now - progress->shown_us < pause_us) {
+        return;
+    }
+    if (done == 0 && !progress->is_bar) {
         return;
     }
     progress->shown_us = now;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* conf.c - reads the command line against options.def.
  *
- * `--name value` and `--name=value` are the same; `_` inside a long name counts as `-`.  The last
- * of repeated options wins, lists collect.  Every failure is one line that says what would be right.
+ * `--name value` and `--name=value` are the same; `_` inside a long name counts as `-`.  Of
+ * repeated options the last wins, lists collect.  Every failure is one line that says what would
+ * be right.
  */
 #include "conf/conf.h"
 
@@ -25,9 +26,10 @@
 
 static const struct ft_option table[] = {
 #define FT_GROUP(title) { .names = (title), .kind = FT_OPT_GROUP },
-#define FT_OPTION(field, kind_, names_, arg_, initial_, low_, high_, commands_, help_)      \
-    { (names_), (arg_), (initial_), (help_), FT_OPT_##kind_, (low_), (high_), (commands_),  \
-      offsetof(struct ft_conf, field) },
+#define FT_OPTION(field, kind_, names_, arg_, initial_, low_, high_, commands_, help_)             \
+    { (names_), (arg_),         (initial_),                                                        \
+      (help_),  FT_OPT_##kind_, (low_),                                                            \
+      (high_),  (commands_),    offsetof(struct ft_conf, field) },
 #define FT_INITIAL(command, field, initial)
 #include "conf/options.def"
 #undef FT_GROUP
@@ -42,7 +44,8 @@ static const struct {
 } override[] = {
 #define FT_GROUP(title)
 #define FT_OPTION(field, kind, names, arg, initial, low, high, commands, help)
-#define FT_INITIAL(command, field, initial) { (command), offsetof(struct ft_conf, field), (initial) },
+#define FT_INITIAL(command, field, initial)                                                        \
+    { (command), offsetof(struct ft_conf, field), (initial) },
 #include "conf/options.def"
 #undef FT_GROUP
 #undef FT_OPTION
@@ -63,7 +66,7 @@ const char *ft_conf_initial(const struct ft_option *option, uint32_t command) {
     return option->initial;
 }
 
-/* next_word - the word at *cursor, up to `separator`; false at the end.  Empty words are skipped. */
+/* next_word - the word at *cursor, up to `separator`, empty ones skipped; false at the end. */
 static bool next_word(const char **cursor, char separator, const char **word, size_t *n) {
     while (**cursor == separator) {
         (*cursor)++;
@@ -108,20 +111,24 @@ static ft_status refuse(struct ft_conf *conf, const struct ft_option *option, co
                         const char *expected) {
     char name[48];
     ft_option_name(option, name, sizeof name);
-    snprintf(conf->error, sizeof conf->error, "%s is \"%.200s\", expected %s", name, value, expected);
+    snprintf(conf->error, sizeof conf->error, "%s is \"%.200s\", expected %s", name, value,
+             expected);
     return FT_ARG;
 }
 
-static ft_status set_number(struct ft_conf *conf, const struct ft_option *option, const char *value) {
+static ft_status set_number(struct ft_conf *conf, const struct ft_option *option,
+                            const char *value) {
     char expected[96];
     char *field = (char *)conf + option->offset;
     if (option->kind == FT_OPT_UINT) {
         uint64_t number;
-        if (ft_text_uint(value, (uint64_t)option->high, &number) && number >= (uint64_t)option->low) {
+        if (ft_text_uint(value, (uint64_t)option->high, &number) &&
+            number >= (uint64_t)option->low) {
             *(uint32_t *)(void *)field = (uint32_t)number;
             return FT_OK;
         }
-        snprintf(expected, sizeof expected, "a whole number from %.0f to %.0f", option->low, option->high);
+        snprintf(expected, sizeof expected, "a whole number from %.0f to %.0f", option->low,
+                 option->high);
         return refuse(conf, option, value, expected);
     }
     double number;
@@ -133,7 +140,8 @@ static ft_status set_number(struct ft_conf *conf, const struct ft_option *option
     return refuse(conf, option, value, expected);
 }
 
-static ft_status set_choice(struct ft_conf *conf, const struct ft_option *option, const char *value) {
+static ft_status set_choice(struct ft_conf *conf, const struct ft_option *option,
+                            const char *value) {
     char word[32], expected[96];
     for (uint32_t i = 0; ft_choice_word(option->arg, i, word, sizeof word); i++) {
         if (strcmp(word, value) == 0) {
@@ -145,11 +153,13 @@ static ft_status set_choice(struct ft_conf *conf, const struct ft_option *option
     return refuse(conf, option, value, expected);
 }
 
-static ft_status set_counts(struct ft_conf *conf, const struct ft_option *option, const char *value) {
+static ft_status set_counts(struct ft_conf *conf, const struct ft_option *option,
+                            const char *value) {
     struct ft_counts counts = { .n = 0 };
     char word[24], expected[96];
-    snprintf(expected, sizeof expected, "up to %d whole numbers from %.0f to %.0f with commas between",
-             FT_COUNTS_CAP, option->low, option->high);
+    snprintf(expected, sizeof expected,
+             "up to %d whole numbers from %.0f to %.0f with commas between", FT_COUNTS_CAP,
+             option->low, option->high);
     for (const char *at = value;; at++) {
         uint64_t number;
         size_t n = strcspn(at, ",");
@@ -158,7 +168,8 @@ static ft_status set_counts(struct ft_conf *conf, const struct ft_option *option
         }
         memcpy(word, at, n);
         word[n] = '\0';
-        if (!ft_text_uint(word, (uint64_t)option->high, &number) || number < (uint64_t)option->low) {
+        if (!ft_text_uint(word, (uint64_t)option->high, &number) ||
+            number < (uint64_t)option->low) {
             return refuse(conf, option, value, expected);
         }
         counts.value[counts.n++] = (uint32_t)number;
@@ -193,22 +204,26 @@ static ft_status add_text(struct ft_conf *conf, const struct ft_option *option, 
     return FT_OK;
 }
 
-static ft_status add_method(struct ft_conf *conf, const struct ft_option *option, const char *value) {
+static ft_status add_method(struct ft_conf *conf, const struct ft_option *option,
+                            const char *value) {
     struct ft_error error = { 0 };
     char name[48];
     bool is_prompt = option->kind == FT_OPT_PROMPT_METHOD;
-    ft_status status = ft_method_check(is_prompt ? FT_STAGE_PROMPT : FT_STAGE_KV, value, NULL, &error);
+    ft_status status =
+        ft_method_check(is_prompt ? FT_STAGE_PROMPT : FT_STAGE_KV, value, NULL, &error);
     if (status == FT_OK) {
         return add_text(conf, option, value);
     }
     /* llama.cpp's --prompt is our -p; say so to whoever typed a sentence. */
-    const char *hint = is_prompt && strchr(value, ' ') ? " (the text of a question goes with -p)" : "";
+    const char *hint =
+        is_prompt && strchr(value, ' ') ? " (the text of a question goes with -p)" : "";
     ft_option_name(option, name, sizeof name);
     snprintf(conf->error, sizeof conf->error, "%s: %s%s", name, error.text, hint);
     return FT_ARG;
 }
 
-static ft_status set_value(struct ft_conf *conf, const struct ft_option *option, const char *value) {
+static ft_status set_value(struct ft_conf *conf, const struct ft_option *option,
+                           const char *value) {
     char *field = (char *)conf + option->offset;
     switch (option->kind) {
     case FT_OPT_FLAG:
@@ -249,7 +264,8 @@ static bool is_name_of(const struct ft_option *option, const char *name, size_t 
     while (next_word(&cursor, ' ', &word, &n_word)) {
         bool is_same = n_word == n;
         for (size_t i = 0; is_same && i < n; i++) {
-            is_same = word[i] == name[i] || (i > 1 && word[1] == '-' && word[i] == '-' && name[i] == '_');
+            is_same =
+                word[i] == name[i] || (i > 1 && word[1] == '-' && word[i] == '-' && name[i] == '_');
         }
         if (is_same) {
             return true;
@@ -316,9 +332,10 @@ static ft_status take(struct ft_conf *conf, uint32_t command, int argc, char *co
     }
     value = argv[++*i];
     if (find(command, value, strlen(value))) {
-        snprintf(conf->error, sizeof conf->error,
-                 "%s needs a value (%s) and is followed by the option %s; %s=%s would mean that text", name,
-                 option->arg, value, name, value);
+        snprintf(
+            conf->error, sizeof conf->error,
+            "%s needs a value (%s) and is followed by the option %s; %s=%s would mean that text",
+            name, option->arg, value, name, value);
         return FT_ARG;
     }
     return set_value(conf, option, value);

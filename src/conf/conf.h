@@ -110,9 +110,11 @@ bool ft_text_real(const char *text, double *out); /* finite or infinite, never N
 bool ft_text_bias(const char *text, struct ft_logit_bias *out);
 /* ft_text_self - "self:layers=K" -> K >= 1; false when it is not that. */
 bool ft_text_self(const char *text, uint32_t *n_layer);
-/* ft_text_escape - \n \r \t \\ \" \' become characters; others stay.  out [strlen(text) + 1] may be text. */
+/* ft_text_escape - \n \r \t \\ \" \' become characters; others stay.
+ *   out      [strlen(text) + 1], may be text */
 void ft_text_escape(const char *text, char *out);
-/* ft_text_distance - edits (insert, delete, replace, swap) between two short words; more than 32 bytes: 99. */
+/* ft_text_distance - edits (insert, delete, replace, swap) between two words of up to 32 bytes;
+ * 99 for longer ones. */
 uint32_t ft_text_distance(const char *a, const char *b);
 
 #endif

@@ -181,8 +181,8 @@ static void keys_load(struct arrays *a, uint32_t l) {
     }
 }
 
-/* Mass that the rows [first, first + n) of layer l give to the first n_col rows: a->mass. */
-static void vote(struct arrays *a, uint32_t l, uint32_t first, uint32_t n, bool is_weighted) {
+/* Mass that rows [first, first + n) of layer l, weighted by the ramp, give to each column: a->mass. */
+static void vote(struct arrays *a, uint32_t l, uint32_t first, uint32_t n) {
     static const enum ft_reduce reduce_of[] = { [FT_FOLD_MAX] = FT_REDUCE_MAX,
                                                 [FT_FOLD_MEAN] = FT_REDUCE_MEAN,
                                                 [FT_FOLD_SUM] = FT_REDUCE_SUM };
@@ -199,7 +199,7 @@ static void vote(struct arrays *a, uint32_t l, uint32_t first, uint32_t n, bool 
     struct ft_evidence_job job = {
         .q = a->q,
         .vis = a->vis,
-        .weight = is_weighted ? a->weight : NULL,
+        .weight = a->look.ramp == FT_RAMP_OFF ? NULL : a->weight,
         .head = a->head,
         .lse = a->lse,
         .mass = a->mass,
@@ -260,7 +260,7 @@ static ft_status kv_run(struct arrays *a, struct ft_score_output *out, struct ft
     for (uint32_t l = 0; l < in->n_layer; l++) {
         if (a->n_col > 0) {
             keys_load(a, l);
-            vote(a, l, in->n_prompt - tail, a->n_voter, false);
+            vote(a, l, in->n_prompt - tail, a->n_voter);
         }
         for (uint32_t h = 0; h < in->n_head_kv; h++) {
             size_t at = (size_t)h * a->n_col;
@@ -278,10 +278,10 @@ static void prompt_score(struct arrays *a, float *score) {
     uint32_t n = in->n_prompt;
     for (uint32_t l = a->look.layer_first; l < in->n_layer; l++) {
         keys_load(a, l);
-        vote(a, l, n - a->window, a->window, true);
+        vote(a, l, n - a->window, a->window);
         ft_fold_heads(a->look.fold, a->mass, in->n_head_kv, n, score);
-        for (uint32_t step = 0; step < in->n_more; step++) { /* decode rows carry no ramp */
-            vote(a, l, n + step, 1, false);
+        for (uint32_t step = 0; step < in->n_more; step++) { /* a window of one: weight 1 */
+            vote(a, l, n + step, 1);
             ft_fold_heads(a->look.fold, a->mass, in->n_head_kv, n, score);
         }
     }

@@ -6,7 +6,6 @@
  *   prefill   dense, or with look-ahead rows: the target reads prompt ++ text, every layer's evidence decides which
  *             of its rows stay, and the last prompt token is fed again so that the first logits come from it
  */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,18 +36,10 @@ struct drafting { /* one run of the draft */
     uint32_t n_id;           /* ids below this may be drafted */
 };
 
-/* Fold one layer's evidence [n_head_kv][n] over its heads, then by maximum into the prompt's score. */
+/* One layer's evidence [n_head_kv][n_prompt] joins the prompt's score. */
 static void fold_layer(const struct drafting *d, const float *mass) {
-    uint32_t n = d->s->plan.n_prompt, n_head_kv = d->lane.hp->n_head_kv;
-    bool is_max = d->s->plan.prompt_look.fold == FT_FOLD_MAX;
-    for (uint32_t j = 0; j < n; j++) {
-        float value = mass[j];
-        for (uint32_t h = 1; h < n_head_kv; h++) {
-            float other = mass[(size_t)h * n + j];
-            value = is_max ? fmaxf(value, other) : value + other;
-        }
-        d->out->score[j] = fmaxf(d->out->score[j], value);
-    }
+    const struct ft_plan *plan = &d->s->plan;
+    ft_fold_heads(plan->prompt_look.fold, mass, d->lane.hp->n_head_kv, plan->n_prompt, d->out->score);
 }
 
 static ft_status decide_draft(void *user, uint32_t layer, const float *mass, struct ft_decision *out,

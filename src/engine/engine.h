@@ -125,6 +125,7 @@ struct ft_session {
     uint32_t n_kept;
     struct ft_plan plan;
     struct ft_report report;
+    bool is_shortcut_off;          /* tests only: a stage that has nothing to drop runs all the same */
 };
 
 /* ft_session_policy - parameters, methods and pair of a zeroed session with target and draft set: all that can be

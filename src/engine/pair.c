@@ -48,12 +48,13 @@ static ft_status plan_prompt(ft_session *s, uint32_t n_head, struct ft_error *er
     }
     struct ft_facts facts = facts_of(s, plan->n_prompt, ft_pair_draft_layers(s));
     plan->prompt_keep = ft_choice_keep(choice, &facts);
-    if (plan->n_prompt <= plan->prompt_keep) {
+    if (plan->n_prompt <= plan->prompt_keep && !s->is_shortcut_off) {
         return ft_report_fallback(s, err, "%s: dense, the prompt of %u tokens is within keep=%u", choice->method->name,
                                   plan->n_prompt, plan->prompt_keep);
     }
     FT_TRY(ft_choice_budget_check(choice, &facts, err));
     choice->method->look(choice->params, &facts, &plan->prompt_look);
+    plan->prompt_keep = FT_MIN(plan->prompt_keep, plan->n_prompt);
     uint32_t n_must = plan->prompt_look.is_protecting ? n_head : 0;
     if ((uint64_t)n_must + plan->prompt_look.window > plan->prompt_keep) {
         return ft_fail(err, FT_LIMIT, 0, "%s: %u protected tokens and a window of %u exceed keep=%u", choice->method->name,
@@ -73,12 +74,13 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     }
     struct ft_facts facts = facts_of(s, plan->n_input, s->lane.hp->n_layer);
     plan->kv_keep = ft_choice_keep(choice, &facts);
-    if (plan->n_input <= plan->kv_keep) {
+    if (plan->n_input <= plan->kv_keep && !s->is_shortcut_off) {
         return ft_report_fallback(s, err, "%s: dense, %u tokens are within keep=%u", choice->method->name, plan->n_input,
                                   plan->kv_keep);
     }
     FT_TRY(ft_choice_budget_check(choice, &facts, err));
     choice->method->look(choice->params, &facts, &plan->kv_look);
+    plan->kv_keep = FT_MIN(plan->kv_keep, plan->n_input - plan->kv_look.refeed);
     uint32_t asked = 0;
     if (ft_choice_uint(choice, "prefill_vertical", &asked) && asked < plan->kv_look.prefill_vertical) {
         FT_TRY(ft_report_fallback(s, err, "%s: prefill_vertical raised from %u to %u, keep=%u does not fit the pattern",

@@ -165,7 +165,7 @@ static ft_status run_chunk(struct reading *r, struct step *step, uint32_t layer,
                            uint32_t n, struct ft_error *err) {
     struct ft_prefill *p = r->prefill;
     bool is_last = layer + 1 == r->lane->n_layer;
-    bool wants_logits = is_last && p->logits && first + n == p->n;
+    bool wants_logits = is_last && part != PART_EMBED && p->logits && first + n == p->n;
     float *hidden = r->hidden + (size_t)first * r->lane->hp->n_embd;
     uint32_t last_row = n - 1;
     if (is_last && part == PART_ALL && !wants_logits) {

@@ -24,6 +24,11 @@ ft_status ft_report_fallback(ft_session *s, struct ft_error *err, const char *fo
     if (s->params.is_strict) {
         return ft_fail(err, FT_UNSUP, 0, "strict: %s", text);
     }
+    for (uint32_t i = 0; i < s->report.n_fallback; i++) {
+        if (!strcmp(s->report.fallback[i], text)) {
+            return FT_OK; /* once is enough */
+        }
+    }
     if (s->report.n_fallback < FT_FALLBACK_CAP) {
         memcpy(s->report.fallback[s->report.n_fallback++], text, sizeof text);
     }

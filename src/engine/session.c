@@ -238,8 +238,8 @@ ft_status ft_session_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
 
 /* ---- going on ---- */
 
-static ft_status evaluate(ft_session *s, const ft_token *id, uint32_t n, float *logits, uint32_t n_logit,
-                          struct ft_error *err) {
+static ft_status evaluate_all(ft_session *s, const ft_token *id, uint32_t n, float *logits, uint32_t n_logit,
+                              struct ft_error *err) {
     ft_pos pos[FT_CHUNK];
     for (uint32_t first = 0; first < n; first += FT_CHUNK) {
         uint32_t n_now = FT_MIN((uint32_t)FT_CHUNK, n - first);
@@ -257,18 +257,31 @@ static ft_status evaluate(ft_session *s, const ft_token *id, uint32_t n, float *
     return FT_OK;
 }
 
-static ft_status check_room(ft_session *s, uint32_t n, struct ft_error *err) {
-    if (!s->has_logits) {
-        return ft_fail(err, FT_ARG, 0, "the session has no prompt yet");
+/* What a failure leaves behind (rows made but not written) is no timeline to go on with. */
+static ft_status evaluate(ft_session *s, const ft_token *id, uint32_t n, float *logits, uint32_t n_logit,
+                          struct ft_error *err) {
+    ft_status status = evaluate_all(s, id, n, logits, n_logit, err);
+    if (status != FT_OK) {
+        forget(s);
     }
+    return status;
+}
+
+/* May n tokens be evaluated, and n_drawn more be asked for? */
+static ft_status check_room(ft_session *s, uint32_t n, uint32_t n_drawn, struct ft_error *err) {
     if (atomic_load(&s->is_cancelled)) {
         return ft_fail(err, FT_CANCELLED, 0, "cancelled");
     }
-    if (n <= s->n_left) {
+    if (!s->has_logits) {
+        return ft_fail(err, FT_ARG, 0, "the session has no prompt to go on with");
+    }
+    /* the last token of a full context is drawn, as nothing has to be seen at its position */
+    bool is_used_up = s->plan.n_answer == s->params.n_predict && n + n_drawn > s->n_left;
+    if (n <= s->n_left && !is_used_up) {
         return FT_OK;
     }
     bool is_context = s->plan.n_answer < s->params.n_predict;
-    if (is_context && s->report.n_fallback < FT_FALLBACK_CAP) {
+    if (is_context) {
         FT_TRY(ft_report_fallback(s, err, "stopped: the context of the target is full at position %d", s->pos_next));
     }
     return ft_fail(err, FT_LIMIT, 0, is_context ? "the context is full at position %d" : "the token limit is used up at "
@@ -276,14 +289,13 @@ static ft_status check_room(ft_session *s, uint32_t n, struct ft_error *err) {
 }
 
 ft_status ft_session_next(ft_session *s, ft_token *id, struct ft_error *err) {
+    FT_TRY(check_room(s, s->has_pending, 1, err));
     if (s->has_pending) {
-        FT_TRY(check_room(s, 1, err));
         int64_t start = ft_time_us();
         s->has_pending = false;
         FT_TRY(evaluate(s, &s->pending, 1, s->logits, 1, err));
         s->report.decode_us += ft_time_us() - start;
     }
-    FT_TRY(check_room(s, 0, err));
     FT_TRY(ft_sampler_draw(s->sampler, s->logits, s->report.n_generated, &s->pending, err));
     ft_sampler_accept(s->sampler, s->pending);
     s->has_pending = true;
@@ -294,12 +306,11 @@ ft_status ft_session_next(ft_session *s, ft_token *id, struct ft_error *err) {
 
 ft_status ft_session_feed(ft_session *s, const ft_token *id, uint32_t n, float *logits, struct ft_error *err) {
     FT_TRY(check_ids(s, id, n, err));
+    FT_TRY(check_room(s, n + s->has_pending, 0, err));
     if (s->has_pending) {
-        FT_TRY(check_room(s, n + 1, err));
         s->has_pending = false;
         FT_TRY(evaluate(s, &s->pending, 1, s->logits, 1, err));
     }
-    FT_TRY(check_room(s, n, err));
     size_t n_vocab = s->lane.hp->n_vocab;
     FT_TRY(evaluate(s, id, n, logits ? logits : s->logits, logits ? n : 1, err));
     if (logits) {

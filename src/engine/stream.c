@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* stream.c - turns the bytes of tokens into text that may be shown: whole characters, no stop strings.
+/* stream.c - turns the bytes of tokens into text to show: whole characters, no stop strings.
  *
  *   bytes -> raw (at most 3 bytes wait for the rest of their character)
  *         -> text, valid UTF-8: what cannot become a character is U+FFFD, one per maximal subpart
  *         -> shown, except a suffix that may still grow into a stop string
  *
- * The stop string that is complete first wins (of several that end together the longest), so what is
- * shown does not depend on how the text was cut into tokens.
+ * The stop string that is complete first wins (of several that end together the longest), so what
+ * is shown does not depend on how the text was cut into tokens.
  */
 #include "base/base.h"
 
 #include <string.h>
 
 enum {
-    STOP_COUNT_MAX = 64,      /* bounds the work per byte */
+    STOP_COUNT_MAX = 64, /* bounds the work per byte */
     STOP_BYTES_MAX = 1024,
-    PUSH_BYTES = 1024,        /* longest push that needs no new memory; longer ones grow the buffers */
+    PUSH_BYTES = 1024, /* longest push that needs no new memory; longer ones grow the buffers */
     PUSH_BYTES_MAX = 1 << 20,
-    CHAR_PART = 3,            /* longest incomplete character */
+    CHAR_PART = 3, /* longest incomplete character */
 };
 
 static const char replacement[] = "\xEF\xBF\xBD"; /* U+FFFD */
@@ -28,18 +28,17 @@ struct stop {
 };
 
 struct ft_stream {
-    struct stop *stop;   /* [n_stop] */
+    struct stop *stop; /* [n_stop] */
     uint32_t n_stop;
-    size_t n_stop_byte;  /* the longest */
-    char *raw;           /* [CHAR_PART + n_push] bytes not yet looked at */
-    char *text;          /* [n_stop_byte + 3 * (CHAR_PART + n_push) + 1] shown, then held back */
+    size_t n_stop_byte; /* the longest */
+    char *raw;          /* [CHAR_PART + n_push] bytes not yet looked at */
+    char *text;         /* [n_stop_byte + 3 * (CHAR_PART + n_push) + 1] shown, then held back */
     size_t n_raw, n_shown, n_text;
-    size_t n_push;       /* longest push the buffers hold */
+    size_t n_push; /* longest push the buffers hold */
     bool is_stopped;
 };
 
-static ft_status reserve(struct ft_stream *s, size_t n_push)
-{
+static ft_status reserve(struct ft_stream *s, size_t n_push) {
     if (n_push <= s->n_push) {
         return FT_OK;
     }
@@ -61,8 +60,7 @@ static ft_status reserve(struct ft_stream *s, size_t n_push)
     return FT_OK;
 }
 
-static ft_status add_stop(struct ft_stream *s, uint32_t i, const char *text, struct ft_error *err)
-{
+static ft_status add_stop(struct ft_stream *s, uint32_t i, const char *text, struct ft_error *err) {
     size_t n = text == NULL ? 0 : strlen(text);
     if (n == 0 || n > STOP_BYTES_MAX) {
         return ft_fail(err, FT_ARG, i, "stop string %u has %zu bytes, expected 1..%d", i + 1, n,
@@ -82,8 +80,7 @@ static ft_status add_stop(struct ft_stream *s, uint32_t i, const char *text, str
 }
 
 ft_status ft_stream_new(const char *const *stop, uint32_t n_stop, ft_stream **out,
-                        struct ft_error *err)
-{
+                        struct ft_error *err) {
     if (n_stop > STOP_COUNT_MAX) {
         return ft_fail(err, FT_ARG, 0, "%u stop strings, expected at most %d", n_stop,
                        STOP_COUNT_MAX);
@@ -113,8 +110,7 @@ out:
     return FT_OK;
 }
 
-void ft_stream_free(ft_stream *stream)
-{
+void ft_stream_free(ft_stream *stream) {
     if (stream == NULL) {
         return;
     }
@@ -128,8 +124,7 @@ void ft_stream_free(ft_stream *stream)
 }
 
 /* Length of the longest beginning of a character at p: 1..3 bytes that are replaced together. */
-static size_t broken_part(const char *p, size_t n)
-{
+static size_t broken_part(const char *p, size_t n) {
     for (size_t k = FT_MIN((size_t)CHAR_PART, n); k > 1; k--) {
         if (ft_utf8_tail(p, k) == k) {
             return k;
@@ -139,8 +134,7 @@ static size_t broken_part(const char *p, size_t n)
 }
 
 /* Move whole characters from raw to text.  is_end: nothing can complete the last one any more. */
-static void decode(struct ft_stream *s, bool is_end)
-{
+static void decode(struct ft_stream *s, bool is_end) {
     size_t at = 0;
     for (;;) {
         size_t n = s->n_raw - at;
@@ -160,9 +154,8 @@ static void decode(struct ft_stream *s, bool is_end)
     s->n_raw -= at;
 }
 
-/* Whether a stop string ends at byte `end` of the text; *first is where the longest such one begins. */
-static bool ends_stop(const struct ft_stream *s, size_t end, size_t *first)
-{
+/* Whether a stop string ends at byte `end` of the text; *first: where the longest such begins. */
+static bool ends_stop(const struct ft_stream *s, size_t end, size_t *first) {
     size_t longest = 0;
     for (uint32_t i = 0; i < s->n_stop; i++) {
         size_t n = s->stop[i].n;
@@ -175,8 +168,7 @@ static bool ends_stop(const struct ft_stream *s, size_t end, size_t *first)
 }
 
 /* Bytes at the end of the text that may be the beginning of a stop string. */
-static size_t undecided(const struct ft_stream *s)
-{
+static size_t undecided(const struct ft_stream *s) {
     size_t longest = 0;
     for (uint32_t i = 0; i < s->n_stop; i++) {
         size_t n = FT_MIN(s->stop[i].n - 1, s->n_text);
@@ -189,8 +181,7 @@ static size_t undecided(const struct ft_stream *s)
 }
 
 /* Decide how much of the text is shown.  Bytes before `old` were searched by an earlier push. */
-static void show(struct ft_stream *s, size_t old, bool is_end)
-{
+static void show(struct ft_stream *s, size_t old, bool is_end) {
     size_t first = 0;
     for (size_t end = old + 1; end <= s->n_text; end++) {
         if (ends_stop(s, end, &first)) {
@@ -205,8 +196,7 @@ static void show(struct ft_stream *s, size_t old, bool is_end)
 }
 
 ft_status ft_stream_push(ft_stream *stream, const char *bytes, size_t n_byte, const char **text,
-                         size_t *n, bool *stopped)
-{
+                         size_t *n, bool *stopped) {
     struct ft_stream *s = stream;
     n_byte = bytes == NULL ? 0 : n_byte;
     FT_TRY(reserve(s, n_byte));

@@ -25,8 +25,8 @@ struct sample {
 struct run {
     const struct ft_bench_params *params;
     ft_peer *peer;
-    ft_token *written;      /* [n_predict] */
-    struct sample *sample;  /* [n_row][n_repeat] */
+    ft_token *written;     /* [n_predict] */
+    struct sample *sample; /* [n_row][n_repeat] */
     struct ft_bench_row *row;
 };
 
@@ -43,8 +43,8 @@ static bool cpu_use_read(struct cpu_use *out) {
     if (!file) {
         return false;
     }
-    int n = fscanf(file, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle, &wait, &irq,
-                   &soft, &steal);
+    int n = fscanf(file, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system,
+                   &idle, &wait, &irq, &soft, &steal);
     fclose(file);
     long hertz = sysconf(_SC_CLK_TCK);
     if (n != 8 || hertz <= 0 || getrusage(RUSAGE_SELF, &usage) != 0) {
@@ -82,7 +82,8 @@ static void note_report(struct ft_bench_row *row, const struct ft_report *report
 }
 
 static ft_status measure_ours(struct run *run, const struct ft_bench_case *which, uint32_t n,
-                              struct ft_bench_row *row, struct sample *out, struct ft_error *error) {
+                              struct ft_bench_row *row, struct sample *out,
+                              struct ft_error *error) {
     const struct ft_bench_params *params = run->params;
     struct ft_session_params session_params = *params->session;
     struct ft_report report;
@@ -112,13 +113,13 @@ static ft_status measure_ours(struct run *run, const struct ft_bench_case *which
     return status;
 }
 
-static ft_status measure_peer(struct run *run, uint32_t n, struct ft_bench_row *row, struct sample *out,
-                              struct ft_error *error) {
+static ft_status measure_peer(struct run *run, uint32_t n, struct ft_bench_row *row,
+                              struct sample *out, struct ft_error *error) {
     uint32_t n_predict = run->params->session->n_predict;
     int64_t prefill_us = 0, decode_us = 0;
     uint64_t kv_bytes = 0;
-    FT_TRY(ft_peer_run(run->peer, run->params->id, n, n_predict, run->written, &prefill_us, &decode_us, &kv_bytes,
-                       error));
+    FT_TRY(ft_peer_run(run->peer, run->params->id, n, n_predict, run->written, &prefill_us,
+                       &decode_us, &kv_bytes, error));
     row->n_kept = n;
     row->kv_bytes = row->kv_bytes_peak = kv_bytes;
     out->ttft_ms = (double)prefill_us / 1e3;
@@ -146,8 +147,8 @@ static ft_status round_run(struct run *run, uint32_t round, struct ft_error *err
         struct ft_bench_row *row = &run->row[i];
         struct sample sample = { 0 };
         if (params->step) {
-            params->step(round * n_row + i, (params->n_repeat + 1) * n_row, row->engine, row->method, row->n_prompt,
-                         params->user);
+            params->step(round * n_row + i, (params->n_repeat + 1) * n_row, row->engine,
+                         row->method, row->n_prompt, params->user);
         }
         if (which < params->n_case) {
             FT_TRY(measure_ours(run, &params->cases[which], row->n_prompt, row, &sample, error));
@@ -215,8 +216,8 @@ static void name_rows(const struct ft_bench_params *params, struct ft_bench_row 
     }
 }
 
-ft_status ft_bench_run(const struct ft_bench_params *params, struct ft_bench_row *row, double *foreign_cpu,
-                       struct ft_error *error) {
+ft_status ft_bench_run(const struct ft_bench_params *params, struct ft_bench_row *row,
+                       double *foreign_cpu, struct ft_error *error) {
     uint32_t n_row = ft_bench_rows(params), longest = 0, n_predict = params->session->n_predict;
     struct run run = { .params = params, .row = row };
     double *work = ft_alloc(params->n_repeat, sizeof *work);
@@ -249,7 +250,8 @@ ft_status ft_bench_run(const struct ft_bench_params *params, struct ft_bench_row
 
 /* ---- prompts ---- */
 
-ft_status ft_bench_prompt(const ft_model *model, uint64_t seed, uint32_t n, ft_token *id, struct ft_error *error) {
+ft_status ft_bench_prompt(const ft_model *model, uint64_t seed, uint32_t n, ft_token *id,
+                          struct ft_error *error) {
     struct ft_model_info info;
     struct ft_tokens head = { 0 };
     char piece[8];
@@ -262,11 +264,13 @@ ft_status ft_bench_prompt(const ft_model *model, uint64_t seed, uint32_t n, ft_t
     ft_tokens_free(&head);
     for (uint64_t draw = 0; done < n; draw++) {
         if (draw > 1000 + 1000 * (uint64_t)n) {
-            return ft_fail(error, FT_FORMAT, 0, "the vocabulary has hardly any pieces of text to draw from");
+            return ft_fail(error, FT_FORMAT, 0,
+                           "the vocabulary has hardly any pieces of text to draw from");
         }
         ft_token candidate = (ft_token)(ft_rng_value(seed, 0, 0, draw) % info.n_vocab_real);
         /* Control tokens have no text: a prompt of ordinary pieces holds none of them. */
-        if (ft_token_piece(model, candidate, false, piece, sizeof piece) > 0 && !ft_token_is_end(model, candidate)) {
+        if (ft_token_piece(model, candidate, false, piece, sizeof piece) > 0 &&
+            !ft_token_is_end(model, candidate)) {
             id[done++] = candidate;
         }
     }

@@ -13,7 +13,7 @@ typedef void (*ft_guard_fn)(ft_session *session);
 struct ft_ppl_params {
     const ft_model *model, *draft;
     const struct ft_session_params *session; /* n_predict and n_ctx are set here */
-    const ft_token *id;                      /* [n_id] the text, with what the model adds in front */
+    const ft_token *id; /* [n_id] the text, with what the model adds in front */
     uint32_t n_id;
     uint32_t n_ctx;       /* tokens of a chunk, >= 4 */
     uint32_t n_chunk_max; /* 0: all */
@@ -35,7 +35,8 @@ struct ft_ppl {
  *
  * The first n_ctx/2 tokens of a chunk are its prompt and meet the KV method; the rest is fed.
  * Errors     FT_LIMIT when the text has less than two chunks, as llama.cpp; those of the session */
-ft_status ft_ppl_run(const struct ft_ppl_params *params, struct ft_ppl *out, struct ft_error *error);
+ft_status ft_ppl_run(const struct ft_ppl_params *params, struct ft_ppl *out,
+                     struct ft_error *error);
 
 /* ---- speed (bench.c) ---- */
 
@@ -67,22 +68,24 @@ struct ft_bench_params {
     const ft_token *id; /* [largest n_prompt] every prompt is a prefix of it */
     uint32_t n_repeat;
     ft_guard_fn guard;
-    void (*step)(uint32_t done, uint32_t total, const char *engine, const char *method, uint32_t n_prompt,
-                 void *user);
+    void (*step)(uint32_t done, uint32_t total, const char *engine, const char *method,
+                 uint32_t n_prompt, void *user);
     void *user;
 };
 
 /* ft_bench_rows - how many rows a run gives: lengths x (cases + peer). */
 uint32_t ft_bench_rows(const struct ft_bench_params *params);
 
-/* ft_bench_run - interleaved repeats: each round runs every row once, after one round that is not counted.
+/* ft_bench_run - each round runs every row once, after one round that is not counted.
  *
  *   row          [ft_bench_rows] lengths outermost, the peer behind the cases of its length
  *   foreign_cpu  cores that other processes used meanwhile, on average; < 0: unknown */
-ft_status ft_bench_run(const struct ft_bench_params *params, struct ft_bench_row *row, double *foreign_cpu,
-                       struct ft_error *error);
+ft_status ft_bench_run(const struct ft_bench_params *params, struct ft_bench_row *row,
+                       double *foreign_cpu, struct ft_error *error);
 
-/* ft_bench_prompt - n token ids of ordinary text pieces, drawn from a seed; BOS in front when has_bos. */
-ft_status ft_bench_prompt(const ft_model *model, uint64_t seed, uint32_t n, ft_token *id, struct ft_error *error);
+/* ft_bench_prompt - what the model adds in front, then ids of ordinary text pieces drawn from a seed.
+ *   id       [n] */
+ft_status ft_bench_prompt(const ft_model *model, uint64_t seed, uint32_t n, ft_token *id,
+                          struct ft_error *error);
 
 #endif

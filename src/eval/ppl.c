@@ -34,12 +34,13 @@ static double nll(const float *logit, uint32_t n_vocab, ft_token id) {
 struct work {
     const struct ft_ppl_params *params;
     ft_session *session;
-    ft_token *chunk;  /* [n_ctx] */
-    float *logits;    /* [n_block][n_vocab] */
+    ft_token *chunk; /* [n_ctx] */
+    float *logits;   /* [n_block][n_vocab] */
     uint32_t n_block, n_vocab;
 };
 
-static ft_status run_chunk(struct work *work, const ft_token *id, struct sums *sums, struct ft_error *error) {
+static ft_status run_chunk(struct work *work, const ft_token *id, struct sums *sums,
+                           struct ft_error *error) {
     const struct ft_ppl_params *params = work->params;
     uint32_t first = params->n_ctx / 2, last = params->n_ctx - 1;
     memcpy(work->chunk, id, params->n_ctx * sizeof *id);
@@ -51,7 +52,8 @@ static ft_status run_chunk(struct work *work, const ft_token *id, struct sums *s
         uint32_t n = FT_MIN(work->n_block, last - at);
         FT_TRY(ft_session_feed(work->session, work->chunk + at, n, work->logits, error));
         for (uint32_t i = 0; i < n; i++) {
-            double value = nll(work->logits + (size_t)i * work->n_vocab, work->n_vocab, work->chunk[at + i + 1]);
+            double value = nll(work->logits + (size_t)i * work->n_vocab, work->n_vocab,
+                               work->chunk[at + i + 1]);
             sums->nll += value;
             sums->nll2 += value * value;
             sums->n++;
@@ -65,7 +67,8 @@ static void conclude(const struct sums *sums, struct ft_ppl *out) {
     double variance = sums->nll2 / (double)sums->n - mean * mean;
     out->nll = mean;
     out->ppl = exp(mean);
-    out->error = sums->n > 1 && variance > 0 ? out->ppl * sqrt(variance / (double)(sums->n - 1)) : 0;
+    out->error =
+        sums->n > 1 && variance > 0 ? out->ppl * sqrt(variance / (double)(sums->n - 1)) : 0;
     out->n_scored = sums->n;
 }
 
@@ -88,31 +91,34 @@ static ft_status run_chunks(struct work *work, struct ft_ppl *out, struct ft_err
     return FT_OK;
 }
 
-ft_status ft_ppl_run(const struct ft_ppl_params *params, struct ft_ppl *out, struct ft_error *error) {
+ft_status ft_ppl_run(const struct ft_ppl_params *params, struct ft_ppl *out,
+                     struct ft_error *error) {
     struct work work = { .params = params };
     struct ft_session_params session = *params->session;
     struct ft_model_info info;
     if (params->n_ctx < 4) {
-        return ft_fail(error, FT_ARG, 0, "a chunk of %" PRIu32 " tokens has no halves, expected at least 4",
+        return ft_fail(error, FT_ARG, 0,
+                       "a chunk of %" PRIu32 " tokens has no halves, expected at least 4",
                        params->n_ctx);
     }
     if (params->n_id / 2 < params->n_ctx) {
         return ft_fail(error, FT_LIMIT, 0,
-                       "the text has %" PRIu32 " tokens, two chunks of %" PRIu32 " need %" PRIu64, params->n_id,
-                       params->n_ctx, (uint64_t)params->n_ctx * 2);
+                       "the text has %" PRIu32 " tokens, two chunks of %" PRIu32 " need %" PRIu64,
+                       params->n_id, params->n_ctx, (uint64_t)params->n_ctx * 2);
     }
     ft_model_info(params->model, &info);
     work.n_vocab = info.n_vocab;
     size_t row_bytes = (size_t)info.n_vocab * sizeof(float);
-    work.n_block = (uint32_t)FT_MAX(FT_MIN(LOGIT_BYTES / row_bytes, (size_t)params->n_ctx), (size_t)1);
+    work.n_block =
+        (uint32_t)FT_MAX(FT_MIN(LOGIT_BYTES / row_bytes, (size_t)params->n_ctx), (size_t)1);
     work.chunk = ft_alloc(params->n_ctx, sizeof *work.chunk);
     work.logits = ft_alloc((size_t)work.n_block * work.n_vocab, sizeof *work.logits);
     session.n_predict = params->n_ctx - params->n_ctx / 2;
     session.n_ctx = params->n_ctx;
     ft_status status = FT_OK;
     if (!work.chunk || !work.logits) {
-        status = ft_fail(error, FT_NOMEM, 0, "no memory for %" PRIu32 " rows of %" PRIu32 " logits", work.n_block,
-                         work.n_vocab);
+        status = ft_fail(error, FT_NOMEM, 0, "no memory for %" PRIu32 " rows of %" PRIu32 " logits",
+                         work.n_block, work.n_vocab);
     }
     if (status == FT_OK) {
         status = ft_session_new(params->model, params->draft, &session, &work.session, error);

@@ -21,18 +21,18 @@ enum {
 };
 
 struct tile_work;
+struct rows;
 struct panel {
     const float *data; /* [64/PANEL][d][PANEL] */
+    const char *next;  /* encoded rows of the next tile, to be prefetched; NULL: no use */
 };
 struct vtile {
     const char *data; /* rows in fmt, stride bytes apart */
-    size_t stride;
+    size_t stride, ahead; /* ahead: bytes to the same row of the next tile, to be prefetched */
     enum ft_fmt fmt;
 };
-static struct panel panel_make(const void *k, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
-                               const struct tile_work *w);
-static struct vtile vtile_make(const char *v, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
-                               const struct tile_work *w);
+static struct panel panel_make(const struct rows *k, uint32_t d, uint32_t m, const struct tile_work *w);
+static struct vtile vtile_make(const struct rows *v, uint32_t d, uint32_t m, const struct tile_work *w);
 static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d, float *s);
 static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
                          float *shrink, bool weights);
@@ -109,14 +109,21 @@ INLINE void transpose8(__m256 x[8])
     }
 }
 
-INLINE void pack(const char *k, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, float *out)
+/* The hardware's own prefetching stops at page ends and starts anew with every tile. */
+INLINE void fetch(const char *p, size_t ahead)
+{
+    _mm_prefetch((const char *)((uintptr_t)p + ahead), _MM_HINT_T1);
+}
+
+INLINE void pack(const struct rows *k, enum ft_fmt fmt, uint32_t d, float *out)
 {
     for (uint32_t r = 0; r < FT_TILE_ROW; r += 8) {
         float *to = out + (size_t)(r / PANEL) * d * PANEL + r % PANEL;
         for (uint32_t t = 0; t < d; t += 8) {
             __m256 x[8];
             UNROLL for (uint32_t i = 0; i < 8; i++) {
-                x[i] = r + i < rows ? load8(k + (r + i) * stride, t, fmt) : _mm256_setzero_ps();
+                const char *row = k->data + (r + i) * k->stride;
+                x[i] = r + i < k->n ? load8(row, t, fmt) : _mm256_setzero_ps();
             }
             transpose8(x);
             UNROLL for (uint32_t i = 0; i < 8; i++) {
@@ -126,41 +133,43 @@ INLINE void pack(const char *k, size_t stride, uint32_t rows, uint32_t d, enum f
     }
 }
 
-static struct panel panel_make(const void *k, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
-                               const struct tile_work *w)
+static struct panel panel_make(const struct rows *k, uint32_t d, uint32_t m, const struct tile_work *w)
 {
-    (void)m;
-    if (fmt == FT_F32) {
-        pack(k, stride, rows, d, FT_F32, w->panel32);
-    } else if (fmt == FT_F16) {
-        pack(k, stride, rows, d, FT_F16, w->panel32);
+    bool ahead = m <= FEW && k->ahead != 0 && k->stride == d * 2;
+    if (k->fmt == FT_F32) {
+        pack(k, FT_F32, d, w->panel32);
+    } else if (k->fmt == FT_F16) {
+        pack(k, FT_F16, d, w->panel32);
     } else {
-        pack(k, stride, rows, d, FT_BF16, w->panel32);
+        pack(k, FT_BF16, d, w->panel32);
     }
-    return (struct panel){ w->panel32 };
+    return (struct panel){ w->panel32, ahead ? k->data + k->ahead : NULL };
 }
 
-static struct vtile vtile_make(const char *v, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
-                               const struct tile_work *w)
+static struct vtile vtile_make(const struct rows *v, uint32_t d, uint32_t m, const struct tile_work *w)
 {
-    if (fmt == FT_F32 || m <= FEW) {
-        return (struct vtile){ v, stride, fmt };
+    if (v->fmt == FT_F32 || m <= FEW) {
+        return (struct vtile){ v->data, v->stride, v->ahead, v->fmt };
     }
-    for (uint32_t j = 0; j < rows; j++) {
-        decode(fmt, v + j * stride, w->vtile + j * d, d);
+    for (uint32_t j = 0; j < v->n; j++) {
+        decode(v->fmt, v->data + j * v->stride, w->vtile + j * d, d);
     }
-    return (struct vtile){ (const char *)w->vtile, d * sizeof(float), FT_F32 };
+    return (struct vtile){ (const char *)w->vtile, d * sizeof(float), 0, FT_F32 };
 }
 
 /* ---- q . k ---- */
 
-INLINE void logits_n(const float *panel, const float *q, size_t q_stride, int m, uint32_t d, float *s)
+INLINE void logits_n(const float *panel, const float *q, size_t q_stride, int m, uint32_t d, float *s,
+                     const char *next)
 {
     __m256 sum[MR][2];
     UNROLL for (int i = 0; i < m; i++) {
         sum[i][0] = sum[i][1] = _mm256_setzero_ps();
     }
     for (uint32_t t = 0; t < d; t++) {
+        if (next != NULL) { /* 16 keys of 16-bit numbers: 32 bytes for every t */
+            fetch(next, t * 32);
+        }
         __m256 k0 = _mm256_loadu_ps(panel + (size_t)t * PANEL), k1 = _mm256_loadu_ps(panel + (size_t)t * PANEL + 8);
         UNROLL for (int i = 0; i < m; i++) {
             __m256 x = _mm256_broadcast_ss(q + (size_t)i * q_stride + t);
@@ -186,9 +195,15 @@ INLINE void logits_n(const float *panel, const float *q, size_t q_stride, int m,
 
 static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d, float *s)
 {
-#define CALL_LOGITS(n) logits_n(k->data + (size_t)b * d * PANEL, q, q_stride, n, d, s + b * PANEL)
+#define CALL_PLAIN(n) logits_n(k->data + (size_t)b * d * PANEL, q, q_stride, n, d, s + b * PANEL, NULL)
+#define CALL_FETCH(n) \
+    logits_n(k->data + (size_t)b * d * PANEL, q, q_stride, n, d, s + b * PANEL, k->next + (size_t)b * d * 32)
     for (uint32_t b = 0; b < FT_TILE_ROW / PANEL; b++) {
-        BY_ROWS(CALL_LOGITS)
+        if (k->next == NULL) {
+            BY_ROWS(CALL_PLAIN)
+        } else {
+            BY_ROWS(CALL_FETCH)
+        }
     }
 }
 
@@ -319,6 +334,9 @@ INLINE void values_n(const struct vtile *v, enum ft_fmt fmt, const float *p, int
     const char *row = v->data + from * v->stride;
     for (uint32_t j = from; j < to; j++, row += v->stride) {
         __m256 x[2];
+        if (fmt != FT_F32 && t % 32 == 0) {
+            fetch(row + t * 2, v->ahead);
+        }
         UNROLL for (int c = 0; c < n_vec; c++) {
             x[c] = load8(row, t + 8 * (uint32_t)c, fmt);
         }

@@ -20,19 +20,19 @@ enum {
 };
 
 struct tile_work;
+struct rows;
 struct panel {
     const void *data; /* [d][64] keys of dimension t, in fmt */
+    const char *next; /* encoded rows of the next tile, to be prefetched: 128 bytes for every t */
     enum ft_fmt fmt;
 };
 struct vtile {
     const char *data; /* rows in fmt, stride bytes apart */
-    size_t stride;
+    size_t stride, ahead; /* ahead: bytes to the same row of the next tile, to be prefetched */
     enum ft_fmt fmt;
 };
-static struct panel panel_make(const void *k, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
-                               const struct tile_work *w);
-static struct vtile vtile_make(const char *v, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
-                               const struct tile_work *w);
+static struct panel panel_make(const struct rows *k, uint32_t d, uint32_t m, const struct tile_work *w);
+static struct vtile vtile_make(const struct rows *v, uint32_t d, uint32_t m, const struct tile_work *w);
 static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d, float *s);
 static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
                          float *shrink, bool weights);
@@ -140,6 +140,12 @@ INLINE void transpose16(__m512i x[16])
     }
 }
 
+/* The hardware's own prefetching stops at page ends and starts anew with every tile. */
+INLINE void fetch(const char *p, size_t ahead)
+{
+    _mm_prefetch((const char *)((uintptr_t)p + ahead), _MM_HINT_T1);
+}
+
 /* 32 keys x 32 dimensions of 16-bit numbers; keys from `rows` on and dimensions from nd on read as zero. */
 INLINE void pack_block16(const char *k, size_t stride, uint32_t rows, uint32_t nd, uint16_t *out, bool full)
 {
@@ -162,7 +168,7 @@ INLINE void pack_block16(const char *k, size_t stride, uint32_t rows, uint32_t n
     }
 }
 
-static void pack16(const char *k, size_t stride, uint32_t rows, uint32_t d, uint16_t *out)
+INLINE void pack16(const char *k, size_t stride, uint32_t rows, uint32_t d, uint16_t *out)
 {
     for (uint32_t r = 0; r < FT_TILE_ROW; r += 32) {
         uint32_t n = rows > r ? rows - r : 0;
@@ -197,38 +203,39 @@ static void pack32(const char *k, size_t stride, uint32_t rows, uint32_t d, floa
     }
 }
 
-static struct panel panel_make(const void *k, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
-                               const struct tile_work *w)
+static struct panel panel_make(const struct rows *k, uint32_t d, uint32_t m, const struct tile_work *w)
 {
-    if (fmt == FT_F32) {
-        pack32(k, stride, rows, d, w->panel32);
-        return (struct panel){ w->panel32, FT_F32 };
+    const char *data = k->data;
+    if (k->fmt == FT_F32) {
+        pack32(data, k->stride, k->n, d, w->panel32);
+        return (struct panel){ w->panel32, NULL, FT_F32 };
     }
-    pack16(k, stride, rows, d, w->panel16);
     if (m <= FEW) {
-        return (struct panel){ w->panel16, fmt };
+        pack16(data, k->stride, k->n, d, w->panel16);
+        return (struct panel){ w->panel16, data + (k->stride == d * 2 ? k->ahead : 0), k->fmt };
     }
+    pack16(data, k->stride, k->n, d, w->panel16);
     for (size_t i = 0; i < (size_t)d * FT_TILE_ROW; i += 16) {
-        _mm512_storeu_ps(w->panel32 + i, load16(w->panel16, i, fmt == FT_F16 ? FT_F16 : FT_BF16));
+        _mm512_storeu_ps(w->panel32 + i, load16(w->panel16, i, k->fmt == FT_F16 ? FT_F16 : FT_BF16));
     }
-    return (struct panel){ w->panel32, FT_F32 };
+    return (struct panel){ w->panel32, NULL, FT_F32 };
 }
 
-static struct vtile vtile_make(const char *v, size_t stride, uint32_t rows, uint32_t d, enum ft_fmt fmt, uint32_t m,
-                               const struct tile_work *w)
+static struct vtile vtile_make(const struct rows *v, uint32_t d, uint32_t m, const struct tile_work *w)
 {
-    if (fmt == FT_F32 || m <= FEW) {
-        return (struct vtile){ v, stride, fmt };
+    if (v->fmt == FT_F32 || m <= FEW) {
+        return (struct vtile){ v->data, v->stride, v->ahead, v->fmt };
     }
-    for (uint32_t j = 0; j < rows; j++) {
-        decode(fmt, v + j * stride, w->vtile + j * d, d);
+    for (uint32_t j = 0; j < v->n; j++) {
+        decode(v->fmt, v->data + j * v->stride, w->vtile + j * d, d);
     }
-    return (struct vtile){ (const char *)w->vtile, d * sizeof(float), FT_F32 };
+    return (struct vtile){ (const char *)w->vtile, d * sizeof(float), 0, FT_F32 };
 }
 
 /* ---- q . k ---- */
 
-INLINE void logits_n(const void *panel, enum ft_fmt fmt, const float *q, size_t q_stride, int m, uint32_t d, float *s)
+INLINE void logits_n(const struct panel *panel, enum ft_fmt fmt, const float *q, size_t q_stride, int m, uint32_t d,
+                     float *s)
 {
     __m512 sum[MR][4];
     UNROLL for (int i = 0; i < m; i++) {
@@ -239,7 +246,11 @@ INLINE void logits_n(const void *panel, enum ft_fmt fmt, const float *q, size_t 
     for (uint32_t t = 0; t < d; t++) {
         __m512 k[4];
         UNROLL for (int v = 0; v < 4; v++) {
-            k[v] = load16(panel, t * FT_TILE_ROW + 16 * (uint32_t)v, fmt);
+            k[v] = load16(panel->data, t * FT_TILE_ROW + 16 * (uint32_t)v, fmt);
+        }
+        if (fmt != FT_F32) {
+            fetch(panel->next, t * 128);
+            fetch(panel->next, t * 128 + 64);
         }
         UNROLL for (int i = 0; i < m; i++) {
             __m512 x = _mm512_set1_ps(q[(size_t)i * q_stride + t]);
@@ -267,9 +278,9 @@ INLINE void logits_n(const void *panel, enum ft_fmt fmt, const float *q, size_t 
 
 static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d, float *s)
 {
-#define CALL_F32(n) logits_n(k->data, FT_F32, q, q_stride, n, d, s)
-#define CALL_F16(n) logits_n(k->data, FT_F16, q, q_stride, n, d, s)
-#define CALL_BF16(n) logits_n(k->data, FT_BF16, q, q_stride, n, d, s)
+#define CALL_F32(n) logits_n(k, FT_F32, q, q_stride, n, d, s)
+#define CALL_F16(n) logits_n(k, FT_F16, q, q_stride, n, d, s)
+#define CALL_BF16(n) logits_n(k, FT_BF16, q, q_stride, n, d, s)
     if (k->fmt == FT_F32) {
         BY_ROWS(CALL_F32)
     } else if (k->fmt == FT_F16) {
@@ -403,6 +414,10 @@ INLINE void values_n(const struct vtile *v, enum ft_fmt fmt, const float *p, int
     const char *row = v->data + from * v->stride;
     for (uint32_t j = from; j < to; j++, row += v->stride) {
         __m512 x[4];
+        if (fmt != FT_F32 && n_vec == 4) { /* two lines of 32 numbers */
+            fetch(row + t * 2, v->ahead);
+            fetch(row + t * 2 + 64, v->ahead);
+        }
         UNROLL for (int c = 0; c < n_vec; c++) {
             x[c] = load16_mask(last, row, t + 16 * (uint32_t)c, fmt);
         }

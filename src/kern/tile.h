@@ -27,6 +27,15 @@
 #define EXP_C5 0x1.120b6ep-7f
 #define EXP_C6 0x1.6d110ap-10f
 
+/* Encoded rows of one tile. */
+struct rows {
+    const char *data;
+    size_t stride;  /* bytes */
+    size_t ahead;   /* bytes to the next tile; 0: this is the last one */
+    uint32_t n;     /* at most FT_TILE_ROW; nothing behind them is read */
+    enum ft_fmt fmt;
+};
+
 /* Scratch of one call, cut from ft_kern_work_bytes(). */
 struct tile_work {
     float *panel32;     /* [d][64] or the variant's own order */
@@ -133,18 +142,30 @@ static void tile_values(const struct vtile *v, uint32_t m, uint32_t d, float *ac
     }
 }
 
+static struct rows tile_rows(const void *data, size_t stride, enum ft_fmt fmt, uint32_t first, uint32_t limit)
+{
+    bool last = limit - first <= FT_TILE_ROW;
+    return (struct rows){
+        .data = (const char *)data + first * stride,
+        .stride = stride,
+        .ahead = last ? 0 : FT_TILE_ROW * stride,
+        .n = last ? limit - first : (uint32_t)FT_TILE_ROW,
+        .fmt = fmt,
+    };
+}
+
 static void attend(const struct ft_attend *a)
 {
     struct tile_work w = tile_work_cut(a->work);
     uint32_t limit = row_limit(a->vis, a->m, a->n);
     for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {
-        uint32_t rows = FT_MIN(limit - first, (uint32_t)FT_TILE_ROW);
-        const char *k = (const char *)a->k + first * a->k_stride, *v = (const char *)a->v + first * a->v_stride;
-        tile_counts(a->vis, a->m, first, rows, w.count);
-        struct panel panel = panel_make(k, a->k_stride, rows, a->d, a->k_fmt, a->m, &w);
+        struct rows k = tile_rows(a->k, a->k_stride, a->k_fmt, first, limit);
+        struct rows v = tile_rows(a->v, a->v_stride, a->v_fmt, first, limit);
+        tile_counts(a->vis, a->m, first, k.n, w.count);
+        struct panel panel = panel_make(&k, a->d, a->m, &w);
         tile_logits(&panel, a->q, a->q_stride, a->m, a->d, &w);
         tile_softmax(a->m, a->scale, a->max, a->sum, true, &w);
-        struct vtile vtile = vtile_make(v, a->v_stride, rows, a->d, a->v_fmt, a->m, &w);
+        struct vtile vtile = vtile_make(&v, a->d, a->m, &w);
         tile_values(&vtile, a->m, a->d, a->acc, &w);
     }
 }
@@ -159,10 +180,9 @@ static void lse(const struct ft_vote *v)
         sum[i] = 0;
     }
     for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {
-        uint32_t rows = FT_MIN(limit - first, (uint32_t)FT_TILE_ROW);
-        const char *k = (const char *)v->k + first * v->k_stride;
-        tile_counts(v->vis, v->m, first, rows, w.count);
-        struct panel panel = panel_make(k, v->k_stride, rows, v->d, v->k_fmt, v->m, &w);
+        struct rows k = tile_rows(v->k, v->k_stride, v->k_fmt, first, limit);
+        tile_counts(v->vis, v->m, first, k.n, w.count);
+        struct panel panel = panel_make(&k, v->d, v->m, &w);
         tile_logits(&panel, v->q, v->q_stride, v->m, v->d, &w);
         tile_softmax(v->m, v->scale, w.max, sum, false, &w);
     }
@@ -176,12 +196,11 @@ static void mass(const struct ft_vote *v)
     struct tile_work w = tile_work_cut(v->work);
     uint32_t limit = row_limit(v->vis, v->m, v->n);
     for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {
-        uint32_t rows = FT_MIN(limit - first, (uint32_t)FT_TILE_ROW);
-        const char *k = (const char *)v->k + first * v->k_stride;
-        tile_counts(v->vis, v->m, first, rows, w.count);
-        struct panel panel = panel_make(k, v->k_stride, rows, v->d, v->k_fmt, v->m, &w);
+        struct rows k = tile_rows(v->k, v->k_stride, v->k_fmt, first, limit);
+        tile_counts(v->vis, v->m, first, k.n, w.count);
+        struct panel panel = panel_make(&k, v->d, v->m, &w);
         tile_logits(&panel, v->q, v->q_stride, v->m, v->d, &w);
-        mass_fold(w.s, v->m, w.count, v->scale, v->lse, v->weight, v->red, v->out + first, rows);
+        mass_fold(w.s, v->m, w.count, v->scale, v->lse, v->weight, v->red, v->out + first, k.n);
     }
 }
 

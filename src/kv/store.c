@@ -5,11 +5,11 @@
  *                      v   | ...                                      |
  *                      pos | 0     | 7     | ... | 31998   |               strictly increasing
  *
- * K and V of one layer are one mapping each, [n_head_kv][cap][d]; pages that were never written cost
- * nothing.  Everything beyond n_row reads as zero at all times (attention may read a padded tail, and
- * a stale NaN there would poison the sum), so whoever frees rows clears them: whole pages go back to
- * the kernel, the rest is overwritten.  Positions and lengths come from reserve; appending a row
- * allocates nothing.
+ * K and V of one layer are one mapping each, [n_head_kv][cap][d]; pages that were never written
+ * cost nothing.  Everything beyond n_row reads as zero at all times (attention may read a padded
+ * tail, and a stale NaN there would poison the sum), so whoever frees rows clears them: whole pages
+ * go back to the kernel, the rest is overwritten.  Positions and lengths come from reserve;
+ * appending a row allocates nothing.
  */
 #include "kv/store.h"
 
@@ -19,36 +19,33 @@
 enum { ROW_PAD = 16 }; /* cap is a multiple of this many rows */
 
 struct layer {
-    uint8_t *k, *v;        /* [n_head_kv][cap][d] encoded; NULL when nothing is reserved */
-    ft_pos *pos;           /* [n_head_kv][cap] */
-    uint32_t *n_row;       /* [n_head_kv] lives as long as the store */
+    uint8_t *k, *v;  /* [n_head_kv][cap][d] encoded; NULL when nothing is reserved */
+    ft_pos *pos;     /* [n_head_kv][cap] */
+    uint32_t *n_row; /* [n_head_kv] lives as long as the store */
     uint32_t cap;
 };
 
 struct ft_kv {
     struct ft_kv_shape shape;
     struct ft_gauge *gauge;
-    struct layer *layer;   /* [n_layer] */
-    uint32_t *n_row;       /* [n_layer][n_head_kv] owns what the layers point into */
+    struct layer *layer; /* [n_layer] */
+    uint32_t *n_row;     /* [n_layer][n_head_kv] owns what the layers point into */
     size_t k_row_bytes, v_row_bytes, page_bytes;
-    uint64_t n_row_all;    /* rows held, all heads of all layers */
+    uint64_t n_row_all; /* rows held, all heads of all layers */
 };
 
-static struct layer *layer_of(const struct ft_kv *kv, uint32_t layer)
-{
+static struct layer *layer_of(const struct ft_kv *kv, uint32_t layer) {
     ft_assert(layer < kv->shape.n_layer);
     return &kv->layer[layer];
 }
 
-static void count_rows(struct ft_kv *kv, int64_t delta)
-{
+static void count_rows(struct ft_kv *kv, int64_t delta) {
     kv->n_row_all = (uint64_t)((int64_t)kv->n_row_all + delta);
     ft_gauge_add(kv->gauge, delta * (int64_t)(kv->k_row_bytes + kv->v_row_bytes));
 }
 
 /* Bytes [from, to) of a mapping read as zero afterwards; whole pages among them are given back. */
-static void clear_bytes(const struct ft_kv *kv, uint8_t *base, size_t from, size_t to)
-{
+static void clear_bytes(const struct ft_kv *kv, uint8_t *base, size_t from, size_t to) {
     size_t page = kv->page_bytes;
     size_t first = (from + page - 1) / page * page; /* base is page-aligned */
     size_t last = to / page * page;
@@ -62,8 +59,7 @@ static void clear_bytes(const struct ft_kv *kv, uint8_t *base, size_t from, size
 }
 
 /* Head h of a layer holds `n` rows from now on; the rows behind them are cleared. */
-static void shrink_head(struct ft_kv *kv, struct layer *l, uint32_t h, uint32_t n)
-{
+static void shrink_head(struct ft_kv *kv, struct layer *l, uint32_t h, uint32_t n) {
     size_t first = (size_t)h * l->cap + n;
     size_t end = (size_t)h * l->cap + l->n_row[h];
     if (first == end) {
@@ -76,11 +72,9 @@ static void shrink_head(struct ft_kv *kv, struct layer *l, uint32_t h, uint32_t 
 }
 
 ft_status ft_kv_new(const struct ft_kv_shape *shape, struct ft_gauge *gauge, struct ft_kv **out,
-                    struct ft_error *err)
-{
-    if (shape->n_layer == 0 || shape->n_head_kv == 0 || shape->d == 0 ||
-        shape->d > FT_HEAD_MAX || (unsigned)shape->k_fmt >= FT_FMT_COUNT ||
-        (unsigned)shape->v_fmt >= FT_FMT_COUNT) {
+                    struct ft_error *err) {
+    if (shape->n_layer == 0 || shape->n_head_kv == 0 || shape->d == 0 || shape->d > FT_HEAD_MAX ||
+        (unsigned)shape->k_fmt >= FT_FMT_COUNT || (unsigned)shape->v_fmt >= FT_FMT_COUNT) {
         return ft_fail(err, FT_ARG, 0, "KV store: %u layers, %u heads of %u is not a shape",
                        shape->n_layer, shape->n_head_kv, shape->d);
     }
@@ -113,8 +107,7 @@ full:
                    shape->n_layer);
 }
 
-void ft_kv_free(struct ft_kv *kv)
-{
+void ft_kv_free(struct ft_kv *kv) {
     if (kv == NULL) {
         return;
     }
@@ -126,13 +119,11 @@ void ft_kv_free(struct ft_kv *kv)
     ft_free(kv);
 }
 
-const struct ft_kv_shape *ft_kv_shape_of(const struct ft_kv *kv)
-{
+const struct ft_kv_shape *ft_kv_shape_of(const struct ft_kv *kv) {
     return &kv->shape;
 }
 
-void ft_kv_release(struct ft_kv *kv, uint32_t layer)
-{
+void ft_kv_release(struct ft_kv *kv, uint32_t layer) {
     struct layer *l = layer_of(kv, layer);
     int64_t n_row = 0;
     for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
@@ -150,8 +141,7 @@ void ft_kv_release(struct ft_kv *kv, uint32_t layer)
     l->cap = 0;
 }
 
-ft_status ft_kv_reserve(struct ft_kv *kv, uint32_t layer, uint32_t cap, struct ft_error *err)
-{
+ft_status ft_kv_reserve(struct ft_kv *kv, uint32_t layer, uint32_t cap, struct ft_error *err) {
     struct layer *l = layer_of(kv, layer);
     ft_kv_release(kv, layer);
     if (cap == 0) {
@@ -181,33 +171,32 @@ ft_status ft_kv_reserve(struct ft_kv *kv, uint32_t layer, uint32_t cap, struct f
 
 /* Whether n more rows, the first of them at `first`, may follow what head h holds. */
 static ft_status check_append(const struct ft_kv *kv, uint32_t layer, uint32_t h, uint32_t n,
-                              ft_pos first, struct ft_error *err)
-{
+                              ft_pos first, struct ft_error *err) {
     const struct layer *l = layer_of(kv, layer);
     uint32_t held = l->n_row[h];
     if (n > l->cap - held) {
-        return ft_fail(err, FT_LIMIT, 0, "KV rows of layer %u head %u: %u held and %u more, room for %u",
-                       layer, h, held, n, l->cap);
+        return ft_fail(err, FT_LIMIT, 0,
+                       "KV rows of layer %u head %u: %u held and %u more, room for %u", layer, h,
+                       held, n, l->cap);
     }
     ft_pos last = held == 0 ? -1 : l->pos[(size_t)h * l->cap + held - 1];
     if (n > 0 && first <= last) {
-        return ft_fail(err, FT_ARG, 0, "KV rows of layer %u head %u: position %d after %d", layer, h,
-                       first, last);
+        return ft_fail(err, FT_ARG, 0, "KV rows of layer %u head %u: position %d after %d", layer,
+                       h, first, last);
     }
     return FT_OK;
 }
 
 ft_status ft_kv_extend(struct ft_kv *kv, uint32_t layer, const ft_pos *pos, uint32_t n,
-                       struct ft_error *err)
-{
+                       struct ft_error *err) {
     struct layer *l = layer_of(kv, layer);
     if (n == 0) {
         return FT_OK;
     }
     for (uint32_t j = 1; j < n; j++) {
         if (pos[j] <= pos[j - 1]) {
-            return ft_fail(err, FT_ARG, j, "KV rows of layer %u: position %d after %d", layer, pos[j],
-                           pos[j - 1]);
+            return ft_fail(err, FT_ARG, j, "KV rows of layer %u: position %d after %d", layer,
+                           pos[j], pos[j - 1]);
         }
     }
     for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
@@ -222,8 +211,7 @@ ft_status ft_kv_extend(struct ft_kv *kv, uint32_t layer, const ft_pos *pos, uint
 }
 
 void ft_kv_write(struct ft_kv *kv, uint32_t layer, uint32_t h, ft_row row, const float *k,
-                 const float *v)
-{
+                 const float *v) {
     struct layer *l = layer_of(kv, layer);
     ft_assert(h < kv->shape.n_head_kv && row < l->n_row[h]);
     const struct ft_kern *kern = ft_kern();
@@ -234,8 +222,7 @@ void ft_kv_write(struct ft_kv *kv, uint32_t layer, uint32_t h, ft_row row, const
 
 /* Each head's list must be strictly increasing and name rows that exist. */
 static ft_status check_lists(const struct ft_kv *kv, uint32_t layer, const struct ft_rows *keep,
-                             struct ft_error *err)
-{
+                             struct ft_error *err) {
     const struct layer *l = layer_of(kv, layer);
     for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
         for (uint32_t j = 0; j < keep[h].n; j++) {
@@ -245,8 +232,9 @@ static ft_status check_lists(const struct ft_kv *kv, uint32_t layer, const struc
                                layer, h, row, l->n_row[h]);
             }
             if (j > 0 && row <= keep[h].row[j - 1]) {
-                return ft_fail(err, FT_ARG, j, "KV rows of layer %u head %u: row %u listed after %u",
-                               layer, h, row, keep[h].row[j - 1]);
+                return ft_fail(err, FT_ARG, j,
+                               "KV rows of layer %u head %u: row %u listed after %u", layer, h, row,
+                               keep[h].row[j - 1]);
             }
         }
     }
@@ -255,8 +243,7 @@ static ft_status check_lists(const struct ft_kv *kv, uint32_t layer, const struc
 
 /* Copy listed rows [first_src + row[j]] of src to [first_dst + j] of dst, run by run. */
 static void copy_rows(const struct ft_kv *kv, struct layer *dst, size_t first_dst,
-                      const struct layer *src, size_t first_src, const struct ft_rows *rows)
-{
+                      const struct layer *src, size_t first_src, const struct ft_rows *rows) {
     for (uint32_t j = 0; j < rows->n;) {
         uint32_t run = 1;
         while (j + run < rows->n && rows->row[j + run] == rows->row[j] + run) {
@@ -276,8 +263,7 @@ static void copy_rows(const struct ft_kv *kv, struct layer *dst, size_t first_ds
 }
 
 ft_status ft_kv_keep(struct ft_kv *kv, uint32_t layer, const struct ft_rows *keep,
-                     struct ft_error *err)
-{
+                     struct ft_error *err) {
     struct layer *l = layer_of(kv, layer);
     FT_TRY(check_lists(kv, layer, keep, err));
     for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
@@ -289,16 +275,17 @@ ft_status ft_kv_keep(struct ft_kv *kv, uint32_t layer, const struct ft_rows *kee
 }
 
 ft_status ft_kv_gather(struct ft_kv *dst, uint32_t dst_layer, const struct ft_kv *src,
-                       uint32_t src_layer, const struct ft_rows *keep, struct ft_error *err)
-{
+                       uint32_t src_layer, const struct ft_rows *keep, struct ft_error *err) {
     struct layer *to = layer_of(dst, dst_layer);
     const struct layer *from = layer_of(src, src_layer);
     const struct ft_kv_shape *a = &dst->shape;
     const struct ft_kv_shape *b = &src->shape;
     if (a->n_head_kv != b->n_head_kv || a->d != b->d || a->k_fmt != b->k_fmt ||
         a->v_fmt != b->v_fmt) {
-        return ft_fail(err, FT_ARG, 0, "KV rows of layer %u: source has %u heads of %u, expected %u of %u"
-                       " in the same formats", dst_layer, b->n_head_kv, b->d, a->n_head_kv, a->d);
+        return ft_fail(err, FT_ARG, 0,
+                       "KV rows of layer %u: source has %u heads of %u, expected %u of %u"
+                       " in the same formats",
+                       dst_layer, b->n_head_kv, b->d, a->n_head_kv, a->d);
     }
     FT_TRY(check_lists(src, src_layer, keep, err));
     for (uint32_t h = 0; h < a->n_head_kv; h++) {
@@ -307,7 +294,8 @@ ft_status ft_kv_gather(struct ft_kv *dst, uint32_t dst_layer, const struct ft_kv
     }
     int64_t n_row = 0;
     for (uint32_t h = 0; h < a->n_head_kv; h++) {
-        copy_rows(dst, to, (size_t)h * to->cap + to->n_row[h], from, (size_t)h * from->cap, &keep[h]);
+        copy_rows(dst, to, (size_t)h * to->cap + to->n_row[h], from, (size_t)h * from->cap,
+                  &keep[h]);
         to->n_row[h] += keep[h].n;
         n_row += keep[h].n;
     }
@@ -315,13 +303,12 @@ ft_status ft_kv_gather(struct ft_kv *dst, uint32_t dst_layer, const struct ft_kv
     return FT_OK;
 }
 
-ft_status ft_kv_rewind(struct ft_kv *kv, uint32_t layer, uint32_t n, struct ft_error *err)
-{
+ft_status ft_kv_rewind(struct ft_kv *kv, uint32_t layer, uint32_t n, struct ft_error *err) {
     struct layer *l = layer_of(kv, layer);
     for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
         if (l->n_row[h] < n) {
-            return ft_fail(err, FT_ARG, 0, "KV rows of layer %u head %u: %u to drop, %u held", layer, h,
-                           n, l->n_row[h]);
+            return ft_fail(err, FT_ARG, 0, "KV rows of layer %u head %u: %u to drop, %u held",
+                           layer, h, n, l->n_row[h]);
         }
     }
     for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
@@ -330,55 +317,46 @@ ft_status ft_kv_rewind(struct ft_kv *kv, uint32_t layer, uint32_t n, struct ft_e
     return FT_OK;
 }
 
-uint32_t ft_kv_rows(const struct ft_kv *kv, uint32_t layer, uint32_t h)
-{
+uint32_t ft_kv_rows(const struct ft_kv *kv, uint32_t layer, uint32_t h) {
     ft_assert(h < kv->shape.n_head_kv);
     return layer_of(kv, layer)->n_row[h];
 }
 
-uint32_t ft_kv_cap(const struct ft_kv *kv, uint32_t layer)
-{
+uint32_t ft_kv_cap(const struct ft_kv *kv, uint32_t layer) {
     return layer_of(kv, layer)->cap;
 }
 
-const ft_pos *ft_kv_pos(const struct ft_kv *kv, uint32_t layer, uint32_t h)
-{
+const ft_pos *ft_kv_pos(const struct ft_kv *kv, uint32_t layer, uint32_t h) {
     const struct layer *l = layer_of(kv, layer);
     ft_assert(h < kv->shape.n_head_kv);
     return l->pos == NULL ? NULL : l->pos + (size_t)h * l->cap;
 }
 
-const void *ft_kv_k(const struct ft_kv *kv, uint32_t layer, uint32_t h)
-{
+const void *ft_kv_k(const struct ft_kv *kv, uint32_t layer, uint32_t h) {
     ft_assert(h < kv->shape.n_head_kv);
     const struct layer *l = layer_of(kv, layer);
     return l->k == NULL ? NULL : l->k + h * ft_kv_head_k_bytes(kv, layer);
 }
 
-const void *ft_kv_v(const struct ft_kv *kv, uint32_t layer, uint32_t h)
-{
+const void *ft_kv_v(const struct ft_kv *kv, uint32_t layer, uint32_t h) {
     ft_assert(h < kv->shape.n_head_kv);
     const struct layer *l = layer_of(kv, layer);
     return l->v == NULL ? NULL : l->v + h * ft_kv_head_v_bytes(kv, layer);
 }
 
-size_t ft_kv_head_k_bytes(const struct ft_kv *kv, uint32_t layer)
-{
+size_t ft_kv_head_k_bytes(const struct ft_kv *kv, uint32_t layer) {
     return layer_of(kv, layer)->cap * kv->k_row_bytes;
 }
 
-size_t ft_kv_head_v_bytes(const struct ft_kv *kv, uint32_t layer)
-{
+size_t ft_kv_head_v_bytes(const struct ft_kv *kv, uint32_t layer) {
     return layer_of(kv, layer)->cap * kv->v_row_bytes;
 }
 
-uint64_t ft_kv_bytes(const struct ft_kv *kv)
-{
+uint64_t ft_kv_bytes(const struct ft_kv *kv) {
     return kv->n_row_all * (kv->k_row_bytes + kv->v_row_bytes);
 }
 
-size_t ft_kv_token_bytes(const struct ft_kv_shape *shape)
-{
+size_t ft_kv_token_bytes(const struct ft_kv_shape *shape) {
     return (size_t)shape->n_layer * shape->n_head_kv * shape->d *
            (ft_fmt_bytes(shape->k_fmt) + ft_fmt_bytes(shape->v_fmt));
 }

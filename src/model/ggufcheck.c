@@ -500,6 +500,9 @@ static ft_status check_rules(struct ft_gguf_walk *w, struct ft_gguf_facts *facts
     }
     FT_TRY(check_arch(w, h));
     FT_TRY(check_labels(w, facts));
+    if (facts->n_tensor == 0 && facts->split_count == 1) {
+        return ft_gguf__fail(w, FT_FORMAT, 8, "the file has no tensors: it holds a vocabulary, not a model");
+    }
     FT_TRY(check_refusals(w));
     FT_TRY(check_sizes(w, h));
     FT_TRY(check_rope(w, h));

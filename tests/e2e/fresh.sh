@@ -3,7 +3,7 @@
 #
 # fresh.sh - proves that a bare Debian 12 is enough: debootstrap, clone, scripts/check, scripts/demo.
 #
-# Usage    tests/e2e/fresh.sh FOLDER [check|demo|all]        by hand, as root; not part of ctest
+# Usage    tests/e2e/fresh.sh FOLDER [setup|check|demo|all]   by hand, as root; not part of ctest
 #
 # FOLDER is made by debootstrap (minbase) unless it holds a system already, and is kept.  The last
 # commit of this repository is cloned into it.  The host's settings for apt, npm and pip and its own
@@ -14,7 +14,7 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 say() { echo "$me: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-[ $# -ge 1 ] || die "usage: tests/e2e/fresh.sh FOLDER [check|demo|all]"
+[ $# -ge 1 ] || die "usage: tests/e2e/fresh.sh FOLDER [setup|check|demo|all]"
 what=${2:-all}
 [ "$(id -u)" -eq 0 ] || die "must run as root"
 command -v debootstrap >/dev/null || die "needs debootstrap; type: apt-get install -y debootstrap"
@@ -88,13 +88,17 @@ run_twice() {
     say "the second $2 took $seconds s"
 }
 case $what in
+setup)
+    run_twice "scripts/check --setup" "scripts/check --setup"
+    run_twice "scripts/demo --setup" "scripts/demo --setup"
+    ;;
 check) run_twice scripts/check "scripts/check --setup" ;;
 demo) run_twice scripts/demo "scripts/demo --setup" ;;
 all)
     run_twice scripts/check "scripts/check --setup"
     run_twice scripts/demo "scripts/demo --setup"
     ;;
-*) die "unknown argument '$what'; usage: tests/e2e/fresh.sh FOLDER [check|demo|all]" ;;
+*) die "unknown argument '$what'; usage: tests/e2e/fresh.sh FOLDER [setup|check|demo|all]" ;;
 esac
 
 # Besides Debian packages only build/ and the cache folder may have grown.

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_kern.c - every kernel variant against ref.c, ref.c against formulas, and the promises about bits. */
+#define _POSIX_C_SOURCE 200809L
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -209,12 +212,12 @@ static void check(bool good, const char *what, const struct ft_kern *kern, const
     }
 }
 
-/* A logit is one chain of d fused multiply-adds, so its error is below d * 2^-24 * sum|q_t k_t| * scale; rounding
- * errors have random signs, so that 4 sqrt(d) stands for d.  A relative change e of all weights moves an output by
- * at most 2 e max|v|; 2e-6 max|v| covers exp, the sums over rows and the division. */
+/* A logit is one chain of d fused multiply-adds: its error is below d * 2^-24 * sum|q_t k_t| * scale, and as
+ * rounding errors have random signs, 2 sqrt(d) stands for d.  A relative change e of all weights moves an
+ * output by at most 2 e max|v|; 2e-6 max|v| covers exp, the sums over rows and the division. */
 static double logit_bound(const struct data *t)
 {
-    return 4 * sqrt(t->d) * 0x1p-24 * logit_size(t);
+    return 2 * sqrt(t->d) * 0x1p-24 * logit_size(t);
 }
 
 static void compare_attend(uint32_t variant, const struct data *t, const struct state *got, const struct state *want)
@@ -306,10 +309,368 @@ static void test_variants_match_ref(void **unused)
     }
 }
 
+/* ---- ref against formulas ---- */
+
+static double naive_logit(const struct data *t, uint32_t i, uint32_t j)
+{
+    double sum = 0;
+    for (uint32_t c = t->d; c-- > 0;) {
+        sum += (double)t->q[(size_t)i * t->d + c] * (double)t->kf[(size_t)j * t->d + c];
+    }
+    return sum * (double)t->scale;
+}
+
+/* Two passes over all rows, everything in double, nothing shared with ref.c: only the roundings of the f32
+ * results differ, 2^-24 each, twice for acc / sum. */
+static void test_ref_matches_formula(void **unused)
+{
+    (void)unused;
+    for (uint32_t fmt = 0; fmt < FT_FMT_COUNT; fmt++) {
+        struct data t = data_new(7, 130, 32, (enum ft_fmt)fmt, INPUT_RANDOM, SIGHT_RAGGED);
+        struct state s = state_new(t.m, t.d);
+        float lse[M_MAX], mass[N_MAX] = { 0 };
+        double want_mass[N_MAX] = { 0 };
+        run_attend(&ft_kern_ref, &t, 0, t.m, 0, t.n, &s);
+        run_vote(&ft_kern_ref, &t, 0, t.n, FT_REDUCE_SUM, false, lse, NULL);
+        run_vote(&ft_kern_ref, &t, 0, t.n, FT_REDUCE_SUM, true, lse, mass);
+        for (uint32_t i = 0; i < t.m; i++) {
+            double out[FT_HEAD_MAX] = { 0 }, sum = 0;
+            for (uint32_t j = 0; j < t.vis[i]; j++) {
+                sum += exp(naive_logit(&t, i, j));
+            }
+            for (uint32_t j = 0; j < t.vis[i]; j++) {
+                double p = exp(naive_logit(&t, i, j)) / sum;
+                want_mass[j] += p * (double)t.weight[i];
+                for (uint32_t c = 0; c < t.d; c++) {
+                    out[c] += p * (double)t.vf[(size_t)j * t.d + c];
+                }
+            }
+            for (uint32_t c = 0; c < t.d && t.vis[i] > 0; c++) {
+                double got = (double)s.acc[(size_t)i * t.d + c] / (double)s.sum[i];
+                check(fabs(got - out[c]) <= 3e-7 * 3, "formula", &ft_kern_ref, &t, i, c, got, out[c], 9e-7);
+            }
+            if (t.vis[i] > 0) {
+                check(fabs((double)lse[i] - log(sum)) <= 1e-6, "lse formula", &ft_kern_ref, &t, i, 0, (double)lse[i],
+                      log(sum), 1e-6);
+            }
+        }
+        for (uint32_t j = 0; j < t.n; j++) {
+            double e = fabs((double)mass[j] - want_mass[j]);
+            check(e <= 1e-6 * want_mass[j], "mass formula", &ft_kern_ref, &t, 0, j, (double)mass[j], want_mass[j], 1e-6);
+        }
+        free(s.acc);
+        data_free(&t);
+    }
+}
+
+/* ---- same bits ---- */
+
+static void assert_bits(const char *what, const struct ft_kern *kern, const struct data *t, const void *a, const void *b,
+                        size_t n_byte)
+{
+    if (memcmp(a, b, n_byte) != 0) {
+        fail_msg("%s: %s: d %u fmt %s m %u n %u seed %llu: bits differ", kern->name, what, t->d, ft_fmt_name(t->fmt), t->m,
+                 t->n, (unsigned long long)t->seed);
+    }
+}
+
+static const uint32_t bit_heads[] = { 16, 64, 72, 128 };
+
+/* The result of a query is the same alone, among others, and at any index. */
+static void test_query_bits(void **unused)
+{
+    (void)unused;
+    static const uint32_t parts[] = { 1, 2, 4, 8, 9, 31 };
+    for (uint32_t v = 0; v < n_variant * FT_COUNT(bit_heads); v++) {
+        const struct ft_kern *kern = variants[v / FT_COUNT(bit_heads)];
+        struct data t = data_new(61, 200, bit_heads[v % FT_COUNT(bit_heads)], (enum ft_fmt)(v % FT_FMT_COUNT),
+                                 INPUT_RANDOM, v % 2 ? SIGHT_CAUSAL : SIGHT_NONE_SOME);
+        struct state all = state_new(t.m, t.d);
+        run_attend(kern, &t, 0, t.m, 0, t.n, &all);
+        for (size_t p = 0; p < FT_COUNT(parts); p++) {
+            for (uint32_t first = 0; first + parts[p] <= t.m; first += parts[p]) {
+                struct state one = state_new(parts[p], t.d);
+                run_attend(kern, &t, first, parts[p], 0, t.n, &one);
+                assert_bits("max", kern, &t, one.max, all.max + first, parts[p] * sizeof(float));
+                assert_bits("sum", kern, &t, one.sum, all.sum + first, parts[p] * sizeof(float));
+                assert_bits("acc", kern, &t, one.acc, all.acc + (size_t)first * t.d, parts[p] * t.d * sizeof(float));
+                free(one.acc);
+            }
+        }
+        free(all.acc);
+        data_free(&t);
+    }
+}
+
+/* Spans cut at whole tiles fold to the same bits in the vector variants; cut anywhere, and in ref (which rounds
+ * its double state to f32 between calls), to the same numbers within the bound of a variant. */
+static void test_spans(void **unused)
+{
+    (void)unused;
+    for (uint32_t v = 0; v < n_variant; v++) {
+        struct data t = data_new(16, 300, 64, FT_F16, INPUT_RANDOM, SIGHT_RAGGED);
+        struct state whole = state_new(t.m, t.d), tiles = state_new(t.m, t.d), odd = state_new(t.m, t.d);
+        run_attend(variants[v], &t, 0, t.m, 0, t.n, &whole);
+        run_attend(variants[v], &t, 0, t.m, 0, 128, &tiles);
+        run_attend(variants[v], &t, 0, t.m, 128, 192, &tiles);
+        run_attend(variants[v], &t, 0, t.m, 192, 300, &tiles);
+        run_attend(variants[v], &t, 0, t.m, 0, 77, &odd);
+        run_attend(variants[v], &t, 0, t.m, 77, 300, &odd);
+        if (v > 0) {
+            assert_bits("acc of whole tiles", variants[v], &t, tiles.acc, whole.acc, (size_t)t.m * t.d * sizeof(float));
+            assert_bits("sum of whole tiles", variants[v], &t, tiles.sum, whole.sum, t.m * sizeof(float));
+        }
+        compare_attend(v, &t, &tiles, &whole);
+        compare_attend(v, &t, &odd, &whole);
+        free(whole.acc);
+        free(tiles.acc);
+        free(odd.acc);
+        data_free(&t);
+    }
+}
+
+/* A column's mass is the same wherever the span starts and ends. */
+static void test_mass_bits(void **unused)
+{
+    (void)unused;
+    for (uint32_t v = 0; v < n_variant * 2; v++) {
+        const struct ft_kern *kern = variants[v / 2];
+        enum ft_reduce red = v % 2 ? FT_REDUCE_MAX : FT_REDUCE_SUM;
+        struct data t = data_new(61, 300, 80, (enum ft_fmt)(v % FT_FMT_COUNT), INPUT_RANDOM, SIGHT_RAGGED);
+        float lse[M_MAX], whole[N_MAX] = { 0 }, part[N_MAX] = { 0 };
+        run_vote(kern, &t, 0, t.n, red, false, lse, NULL);
+        run_vote(kern, &t, 0, t.n, red, true, lse, whole);
+        run_vote(kern, &t, 37, 299, red, true, lse, part);
+        assert_bits("mass", kern, &t, part, whole + 37, (299 - 37) * sizeof(float));
+        data_free(&t);
+    }
+}
+
+/* Rows that a query does not see never touch it, not even as a product with zero: NaN in all of them, once
+ * behind every query's view and once inside the view of other queries. */
+static void test_invisible_rows(void **unused)
+{
+    (void)unused;
+    for (uint32_t v = 0; v < n_variant * FT_FMT_COUNT; v++) {
+        const struct ft_kern *kern = variants[v / FT_FMT_COUNT];
+        struct data t = data_new(22, 150, 64, (enum ft_fmt)(v % FT_FMT_COUNT), INPUT_RANDOM, SIGHT_ALL);
+        struct state clean = state_new(t.m, t.d), dirty = state_new(t.m, t.d);
+        float lse[2][M_MAX], mass[2][N_MAX] = { { 0 } };
+        for (uint32_t i = 0; i < t.m; i++) {
+            t.vis[i] = i == 5 || i == 21 ? 150 : 140 - i % 7 * 9;
+        }
+        size_t row = t.d * ft_fmt_bytes(t.fmt);
+        for (int pass = 0; pass < 2; pass++) {
+            run_attend(kern, &t, 0, t.m, 0, t.n, pass == 0 ? &clean : &dirty);
+            run_vote(kern, &t, 0, t.n, FT_REDUCE_SUM, false, lse[pass], NULL);
+            t.m = 5; /* none of the first five sees the last rows */
+            run_vote(kern, &t, 0, t.n, FT_REDUCE_SUM, true, lse[pass], mass[pass]);
+            t.m = 22;
+            memset(t.k + 141 * row, 0xff, 9 * row);
+            memset(t.v + 141 * row, 0xff, 9 * row);
+        }
+        for (uint32_t i = 0; i < t.m; i++) {
+            if (t.vis[i] < 141) {
+                assert_bits("acc", kern, &t, dirty.acc + (size_t)i * t.d, clean.acc + (size_t)i * t.d, t.d * sizeof(float));
+                assert_bits("sum", kern, &t, dirty.sum + i, clean.sum + i, sizeof(float));
+                assert_bits("lse", kern, &t, lse[1] + i, lse[0] + i, sizeof(float));
+            } else {
+                assert_true(isnan(dirty.acc[(size_t)i * t.d])); /* what is seen is not swept under the rug */
+            }
+        }
+        assert_bits("mass", kern, &t, mass[1], mass[0], t.n * sizeof(float));
+        free(clean.acc);
+        free(dirty.acc);
+        data_free(&t);
+    }
+}
+
+/* ---- row formats ---- */
+
+/* The value of a half or bfloat16, from its definition. */
+static double value_of(uint16_t h, int n_mantissa, int bias)
+{
+    int exponent = (h & 0x7fff) >> n_mantissa, mantissa = h & ((1 << n_mantissa) - 1);
+    double x = exponent == 0 ? ldexp(mantissa, 1 - bias - n_mantissa)
+                             : ldexp(mantissa + (1 << n_mantissa), exponent - bias - n_mantissa);
+    return h & 0x8000 ? -x : x;
+}
+
+static float special_float(uint64_t i)
+{
+    static const uint32_t special[] = {
+        0,          0x80000000, 1,          0x007fffff, 0x00800000, 0x33000000, 0x33000001, 0x32ffffff, 0x33800000,
+        0x387fc000, 0x387fe000, 0x387fffff, 0x38800000, 0x477fefff, 0x477ff000, 0x477fffff, 0x7f7fffff, 0x7f800000,
+        0xff800000, 0x7fc00000, 0x7f800001, 0xffc12345, 0x7f7f8000, 0x7f7f7fff, 0x3f808000, 0x3f818000, 0x3f801000,
+        0x3f803000,
+    };
+    uint32_t u = i < FT_COUNT(special) ? special[i] : (uint32_t)ft_rng_value(7, 0, 0, i);
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+static void test_decode(void **unused)
+{
+    (void)unused;
+    for (uint32_t v = 0; v < n_variant; v++) {
+        for (uint32_t h = 0; h < 65536; h++) {
+            uint16_t in[17];
+            float f16[17], bf16[17];
+            for (int i = 0; i < 17; i++) {
+                in[i] = (uint16_t)h;
+            }
+            size_t n = 1 + h % 17;
+            variants[v]->decode(FT_F16, in, f16, n);
+            variants[v]->decode(FT_BF16, in, bf16, n);
+            bool special = (h & 0x7c00) == 0x7c00, wide = (h & 0x7f80) == 0x7f80;
+            assert_true(special ? !isfinite(f16[n - 1]) : (double)f16[n - 1] == value_of((uint16_t)h, 10, 15));
+            assert_true(wide ? !isfinite(bf16[n - 1]) : (double)bf16[n - 1] == value_of((uint16_t)h, 7, 127));
+            assert_int_equal(special && (h & 0x3ff) != 0, isnan(f16[n - 1]) != 0);
+            assert_int_equal(wide && (h & 0x7f) != 0, isnan(bf16[n - 1]) != 0);
+        }
+    }
+}
+
+/* h is the nearest number of its format to x, and the even one of two that are equally near. */
+static void check_nearest(float x, uint16_t h, int n_mantissa, int bias)
+{
+    uint16_t infinity = (uint16_t)(0x7fff >> n_mantissa << n_mantissa);
+    if (isnan(x)) {
+        assert_true((h & 0x7fff) > infinity);
+        return;
+    }
+    assert_int_equal(signbit(x) != 0, h >> 15);
+    double size = fabs((double)x), here = value_of(h & 0x7fff, n_mantissa, bias);
+    double up = value_of((uint16_t)((h & 0x7fff) + 1), n_mantissa, bias); /* infinity counts as the next power of two */
+    double down = (h & 0x7fff) > 0 ? value_of((uint16_t)((h & 0x7fff) - 1), n_mantissa, bias) : -1;
+    if ((h & 0x7fff) == infinity) {
+        assert_true(size >= (down + here) / 2);
+        return;
+    }
+    double least = fmin(fabs(size - up), fabs(size - down)), mine = fabs(size - here);
+    assert_true(mine < least || (mine == least && h % 2 == 0));
+}
+
+static void test_encode(void **unused)
+{
+    (void)unused;
+    enum { N = 20003 };
+    float *x = must(malloc(N * sizeof *x));
+    for (uint32_t i = 0; i < N; i++) {
+        x[i] = i % 3 == 0 ? uniform(5, 0, i) * 0x1p-14f : special_float(i);
+    }
+    for (uint64_t i = 0; i < 40; i++) {
+        x[i] = special_float(i);
+    }
+    for (uint32_t fmt = FT_F16; fmt <= FT_BF16; fmt++) {
+        uint16_t *ref = must(malloc(N * sizeof *ref)), *got = must(malloc(N * sizeof *got));
+        ft_kern_ref.encode((enum ft_fmt)fmt, x, ref, N);
+        for (uint32_t i = 0; i < N; i++) {
+            check_nearest(x[i], ref[i], fmt == FT_F16 ? 10 : 7, fmt == FT_F16 ? 15 : 127);
+        }
+        for (uint32_t v = 1; v < n_variant; v++) {
+            variants[v]->encode((enum ft_fmt)fmt, x, got, N);
+            assert_memory_equal(got, ref, N * sizeof *ref);
+        }
+        free(ref);
+        free(got);
+    }
+    free(x);
+}
+
+static void test_format_names(void **unused)
+{
+    (void)unused;
+    for (uint32_t fmt = 0; fmt < FT_FMT_COUNT; fmt++) {
+        enum ft_fmt back = FT_FMT_COUNT;
+        assert_true(ft_fmt_parse(ft_fmt_name((enum ft_fmt)fmt), &back));
+        assert_int_equal(back, fmt);
+    }
+    enum ft_fmt untouched = FT_F16;
+    assert_false(ft_fmt_parse("q4", &untouched));
+    assert_int_equal(untouched, FT_F16);
+    assert_int_equal(ft_fmt_bytes(FT_F32), 4);
+    assert_int_equal(ft_fmt_bytes(FT_F16) + ft_fmt_bytes(FT_BF16), 4);
+}
+
+/* ---- finishers and choice ---- */
+
+static void test_merge_and_done(void **unused)
+{
+    (void)unused;
+    float acc[16] = { 0 }, part[16], nothing[16] = { 0 }, out[16], max = -INFINITY, sum = 0;
+    for (int t = 0; t < 16; t++) {
+        part[t] = (float)t;
+    }
+    ft_attend_done(1, 16, acc, &sum, out, 16);
+    for (int t = 0; t < 16; t++) {
+        assert_true(out[t] == 0); /* nothing seen: zeros, not NaN */
+    }
+    ft_attend_merge(16, &max, &sum, acc, -INFINITY, 0, nothing);
+    assert_true(isinf(max) && sum == 0);
+    ft_attend_merge(16, &max, &sum, acc, 2, 4, part);
+    assert_true(max == 2 && sum == 4);
+    assert_memory_equal(acc, part, sizeof acc); /* the first part is taken over as it is */
+    ft_attend_merge(16, &max, &sum, acc, -INFINITY, 0, nothing);
+    assert_memory_equal(acc, part, sizeof acc);
+    ft_attend_merge(16, &max, &sum, acc, 3, 1, part);
+    double shrink = exp(-1.0);
+    assert_true(max == 3);
+    assert_true(fabs((double)sum - (1 + 4 * shrink)) < 1e-6); /* a few roundings of numbers near 2.5 */
+    assert_true(fabs((double)acc[15] - 15 * (1 + shrink)) < 5e-6);
+}
+
+/* FT_KERN is read once, so every choice gets a process. */
+static void check_choice(const char *forced, const char *want)
+{
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        if (forced != NULL) {
+            setenv("FT_KERN", forced, 1);
+        } else {
+            unsetenv("FT_KERN");
+        }
+        _exit(strcmp(ft_kern()->name, want) == 0 && ft_kern() == ft_kern() ? 0 : 1);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        fail_msg("FT_KERN=%s did not choose %s", forced != NULL ? forced : "(unset)", want);
+    }
+}
+
+static void test_choice(void **unused)
+{
+    (void)unused;
+    const char *best = variants[n_variant - 1]->name;
+    assert_ptr_equal(variants[0], &ft_kern_ref);
+    check_choice(NULL, best);
+    check_choice("", best);
+    check_choice("no-such-kernel", best);
+    for (uint32_t v = 0; v < n_variant; v++) {
+        check_choice(variants[v]->name, variants[v]->name);
+    }
+    if (n_variant < 3) {
+        print_message("SKIP: this machine runs %u of the kernel variants\n", n_variant);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_encode),
+        cmocka_unit_test(test_format_names),
+        cmocka_unit_test(test_ref_matches_formula),
         cmocka_unit_test(test_variants_match_ref),
+        cmocka_unit_test(test_query_bits),
+        cmocka_unit_test(test_spans),
+        cmocka_unit_test(test_mass_bits),
+        cmocka_unit_test(test_invisible_rows),
+        cmocka_unit_test(test_merge_and_done),
+        cmocka_unit_test(test_choice),
     };
     n_variant = ft_kern_list(variants);
     return cmocka_run_group_tests_name("kern", tests, NULL, NULL);

@@ -161,6 +161,18 @@ static void test_given(void **state) {
                     NULL,
                     "keep=25% window=16# kernel=9# pool=mean reduce=mean lookahead=20# "
                     "prefill_window=128# prefill_vertical=64#");
+    expect_settings(FT_STAGE_KV, /* both ends of every range are inside */
+                    "speckv:keep=65537,window=65536,kernel=4095,lookahead=65536,"
+                    "prefill_window=1048576,prefill_vertical=1048576",
+                    NULL,
+                    "keep=65537# window=65536# kernel=4095# pool=max reduce=max "
+                    "lookahead=65536# prefill_window=1048576# prefill_vertical=1048576#");
+    expect_settings(FT_STAGE_KV,
+                    "speckv:keep=2,window=1,kernel=1,lookahead=1,prefill_window=64,"
+                    "prefill_vertical=0",
+                    NULL,
+                    "keep=2# window=1# kernel=1# pool=max reduce=max lookahead=1# "
+                    "prefill_window=64# prefill_vertical=0#");
     expect_settings(FT_STAGE_PROMPT,
                     "specpc:protect=off,positions=original,lookahead=3,weighted=off,start_layer=0,"
                     "reduce=mean,pool=none,neighbors=0,kernel=2,window=4,keep=64MiB",

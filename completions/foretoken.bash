@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+# Completion of foretoken for bash.  Made by: foretoken help --completion-bash
+_foretoken() {
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} options
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        COMPREPLY=($(compgen -W "generate info methods tokens perplexity bench score help --help --version" -- "$current"))
+        return
+    fi
+    case $previous in
+    -m|--model) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    -d|--draft|--model-draft|-md) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    -f|--file) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    -p) COMPREPLY=(); return ;;
+    --system|-sys|--system-prompt) COMPREPLY=(); return ;;
+    --prompt) COMPREPLY=($(compgen -W "dense specpc" -- "$current")); return ;;
+    --kv) COMPREPLY=($(compgen -W "dense speckv" -- "$current")); return ;;
+    -n|--predict|--n-predict) COMPREPLY=(); return ;;
+    -c|--ctx-size) COMPREPLY=(); return ;;
+    -t|--threads) COMPREPLY=(); return ;;
+    --kv-type) COMPREPLY=($(compgen -W "auto f16 f32 bf16" -- "$current")); return ;;
+    --rope-scale) COMPREPLY=(); return ;;
+    --temp) COMPREPLY=(); return ;;
+    --top-k) COMPREPLY=(); return ;;
+    --top-p) COMPREPLY=(); return ;;
+    --min-p) COMPREPLY=(); return ;;
+    --repeat-penalty) COMPREPLY=(); return ;;
+    --repeat-last-n) COMPREPLY=(); return ;;
+    -s|--seed) COMPREPLY=(); return ;;
+    -l|--logit-bias) COMPREPLY=(); return ;;
+    --stop|-r|--reverse-prompt) COMPREPLY=(); return ;;
+    --grammar) COMPREPLY=(); return ;;
+    --grammar-file) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    --ctx) COMPREPLY=(); return ;;
+    --repeat) COMPREPLY=(); return ;;
+    --against) COMPREPLY=($(compgen -W "none libllama" -- "$current")); return ;;
+    --chunks) COMPREPLY=(); return ;;
+    --arrays) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    --progress) COMPREPLY=($(compgen -W "auto plain json none" -- "$current")); return ;;
+    esac
+    case ${COMP_WORDS[1]} in
+    generate) options=" -m --model -d --draft --model-draft -md -f --file -p --chat --system -sys --system-prompt -e --escape --prompt --kv --strict -n --predict --n-predict -c --ctx-size -t --threads --kv-type --exact --rope-scale --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n -s --seed -l --logit-bias --stop -r --reverse-prompt --grammar --grammar-file --json --progress -v --verbose -h --help" ;;
+    info) options=" -m --model -d --draft --model-draft -md --prompt --kv --strict -n --predict --n-predict -c --ctx-size -t --threads --kv-type --exact --rope-scale --json -v --verbose -h --help" ;;
+    methods) options=" --json --markdown -v --verbose -h --help" ;;
+    tokens) options=" -m --model -f --file -p -e --escape --no-parse-special --no-bos --json --pieces -v --verbose -h --help" ;;
+    perplexity) options=" -m --model -d --draft --model-draft -md -f --file --kv --strict -c --ctx-size -t --threads --kv-type --exact --rope-scale --chunks --json --progress -v --verbose -h --help" ;;
+    bench) options=" -m --model -d --draft --model-draft -md -f --file --prompt --kv --strict -n --predict --n-predict -t --threads --kv-type --exact --rope-scale -s --seed --ctx --repeat --against --json --csv --progress -v --verbose -h --help" ;;
+    score) options=" --prompt --kv --arrays -v --verbose -h --help" ;;
+    help) options=" -v --verbose --man --completion-bash -h --help" ;;
+    *) options= ;;
+    esac
+    case $current in
+    -*) COMPREPLY=($(compgen -W "$options" -- "$current")) ;;
+    *) COMPREPLY=($(compgen -f -- "$current")) ;;
+    esac
+}
+complete -o filenames -F _foretoken foretoken

@@ -1,0 +1,125 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# commands.sh - info, methods, tokens, perplexity, bench and score on the shipped pair.
+. "$(dirname "$0")/lib.inc"
+
+# ---- info ----
+works info "$target" "$draft"
+check "info shows the pair" grep -q "^pair  fits" out
+check "info shows what there is" grep -q "available now" out
+works info "$target" "$draft" --json -c 1024 --kv speckv:keep=128
+json 'j["pair"]["fits"] and len(j["memory"]) == 1 and j["memory"][0]["n_ctx"] == 1024'
+json '0 < j["memory"][0]["kv_bytes"] < j["memory"][0]["kv_bytes_peak"] < j["memory"][0]["total_bytes"]'
+json 'j["target"]["n_layer"] > j["draft"]["n_layer"] > 0 and j["memory"][0]["fits"]'
+cp out compressed.json
+works info "$target" --json -c 1024
+json 'j["draft"] is None and j["memory"][0]["kv_bytes"] > json.load(open("compressed.json"))["memory"][0]["kv_bytes"]'
+
+# ---- methods ----
+works methods --json
+json 'sorted(m["name"] for m in j) == ["dense", "speckv", "specpc"]'
+json 'all(p["help"] and p["range"] and p["default"] for m in j for p in m["parameters"])'
+
+# ---- tokens ----
+works tokens -m "$target" -p "Call me Ishmael."
+ids=$(cat out)
+works tokens -m "$target" -p "Call me Ishmael." --json
+json "j['ids'] == [int(i) for i in '$ids'.split()] and len(j['pieces']) == j['n'] == len(j['ids'])"
+works tokens -m "$target" -p "Call me Ishmael." --json --no-bos
+json '"".join(p for p in j["pieces"]) == "Call me Ishmael."'
+works tokens -m "$target" -p 'a\tb' --escape --json --no-bos
+json '"".join(j["pieces"]) == "a\tb"'
+works tokens -m "$target" -p "Call me" --pieces --no-bos
+check "--pieces quotes the text" grep -q '"' out
+
+# ---- perplexity ----
+text=$source_dir/LICENSE
+works perplexity -m "$target" -f "$text" -c 256 --chunks 2
+check "perplexity ends as llama.cpp does" grep -Eq '^Final estimate: PPL = [0-9.]+ \+/- [0-9.]+$' out
+check "perplexity shows a running estimate" grep -Eq '^\[1\][0-9.]+,\[2\][0-9.]+$' out
+works perplexity -m "$target" -f "$text" -c 256 --chunks 2 --json
+json 'j["scored_tokens"] == 2 * 127 and j["chunks"] == 2 and j["ppl"] > 1'
+cp out dense.json
+works perplexity -m "$target" -d "$draft" -f "$text" -c 256 --chunks 2 --json --kv speckv:keep=1000
+json 'abs(j["ppl"] - json.load(open("dense.json"))["ppl"]) < 1e-9'
+works perplexity -m "$target" -d "$draft" -f "$text" -c 256 --chunks 2 --json --kv speckv:keep=64,lookahead=8
+json 'j["ppl"] != json.load(open("dense.json"))["ppl"] and j["method"]["kv"]["keep"] == 64'
+
+# ---- bench ----
+fields='["engine", "method", "n_prompt", "prefill_tok_s", "ttft_ms", "decode_tok_s", "kv_bytes", "kv_bytes_peak"]'
+works bench -m "$target" -d "$draft" --ctx 64,256 --repeat 1 -n 4 --kv dense --kv speckv:keep=48,lookahead=8 \
+    --against libllama --json
+json "all(set($fields) <= set(row) for row in j) and len(j) == 6"
+json '[row["n_prompt"] for row in j] == [64, 64, 64, 256, 256, 256]'
+json '[row["engine"] for row in j[:3]] == ["foretoken", "foretoken", "libllama"]'
+json 'all(row[key] > 0 for row in j for key in ("prefill_tok_s", "ttft_ms", "decode_tok_s", "kv_bytes"))'
+json 'j[4]["kv_bytes"] < j[3]["kv_bytes"] and j[4]["method"] == "speckv:keep=48,lookahead=8"'
+works bench -m "$target" --ctx 32 --repeat 2 -n 3 --csv
+check "bench --csv has a header and a row" [ "$(wc -l <out)" -eq 2 ]
+works bench -m "$target" --ctx 32 --repeat 2 -n 3 -f "$text"
+check "bench says what others used of the machine" grep -q "other processes used" out
+
+# ---- score: the vectors of the specification ----
+python3 - <<'EOS'
+import json
+n, more, heads = 10, 2, 2
+def k(j): return [((3 * j) % 7) - 3, ((5 * j) % 4) - 1]
+def q(h, t): return [((t + h) % 3) - 1, ((2 * t + h) % 5) - 2]
+def arrays(rows):
+    return [{"q": [[q(h, t) for t in range(rows)] for h in range(heads)], "k": [[k(j) for j in range(rows)]]}]
+kv = {"n_prompt": n, "n_lookahead": more, "layers": arrays(n + more)}
+def write(name, value): open(name, "w").write(value if isinstance(value, str) else json.dumps(value))
+write("kv.json", kv)
+write("prompt.json", {"n_prompt": n, "layers": arrays(n + 1)})
+write("select.json", {"score": [1, 0, 2, 0, 0, 9, 0, 0, 0, 0, 0, 7, 0, 0, 3, 0, 0, 0, 0, 0]})
+def damaged(name, change):
+    value = json.loads(json.dumps(kv))
+    change(value)
+    write(name, value)
+def put(value, at, new):
+    for key in at[:-1]:
+        value = value[key]
+    value[at[-1]] = new
+damaged("row.json", lambda v: put(v, ("layers", 0, "q", 1, 3), [1]))
+damaged("word.json", lambda v: put(v, ("layers", 0, "k", 0, 3, 1), "x"))
+damaged("short.json", lambda v: v["layers"][0]["k"][0].pop())
+damaged("no-k.json", lambda v: v["layers"][0].pop("k"))
+damaged("no-n.json", lambda v: v.pop("n_prompt"))
+damaged("no-l.json", lambda v: v.pop("n_lookahead"))
+damaged("large.json", lambda v: put(v, ("layers", 0, "q", 0, 0, 0), 1e300))
+damaged("count.json", lambda v: put(v, ("n_prompt",), 10 ** 15))
+damaged("negative.json", lambda v: put(v, ("n_prompt",), -1))
+damaged("empty-layers.json", lambda v: put(v, ("layers",), []))
+write("nan.json", '{"n_prompt":1,"n_lookahead":0,"layers":[{"q":[[[NaN]]],"k":[[[1]]]}]}')
+write("twice.json", '{"n_prompt":2,"n_prompt":2}')
+write("deep.json", "[" * 100000)
+write("list.json", "[1]")
+EOS
+near='(lambda a, b: len(a) == len(b) and all(abs(x - y) < 2e-6 for x, y in zip(a, b)))'
+works score --arrays kv.json --kv speckv:keep=5,window=2,kernel=3
+json "$near(j['layers'][0]['heads'][0]['mass'], [.324828, .061777, .274341, .379768, .797590, .160163, .092328])"
+json "$near(j['layers'][0]['heads'][0]['pooled'], [.324828, .324828, .379768, .797590, .797590, .797590, .160163])"
+json 'j["layers"][0]["heads"][0]["ranked"] == [3, 4, 5] and j["layers"][0]["heads"][0]["kept"] == [3, 4, 5, 7, 8]'
+works score --arrays prompt.json --prompt specpc:keep=6,window=4,kernel=2,neighbors=2,start_layer=0
+json "$near(j['score'], [.254103, .061777, .160185, .369459, .324873, .106775, .089822, .637108, .254103, .324546])"
+json 'j["kept"] == [2, 3, 6, 7, 8, 9]'
+works score --arrays select.json --prompt specpc:keep=10,window=4,kernel=4,neighbors=4
+json 'j["pooled"][:8] == [2, 2, 2, 9, 9, 9, 9, 0] and j["kept"] == [2, 3, 4, 5, 6, 7, 16, 17, 18, 19]'
+bad_arrays() { refuses 1 "$2" score --arrays "$1" --kv speckv:keep=5,window=2,kernel=3; }
+bad_arrays row.json "layers[0].q[1][3] has 1 elements, expected 2"
+bad_arrays word.json "layers[0].k[0][3][1] is no number"
+bad_arrays short.json "layers[0].k[0] has 11 elements, expected 12"
+bad_arrays no-k.json "layers[0].k is missing"
+bad_arrays no-n.json "n_prompt is missing"
+bad_arrays no-l.json "n_lookahead is missing"
+bad_arrays large.json "layers[0].q[0][0][0] is 1e+300"
+bad_arrays count.json "n_prompt is 1000000000000000"
+bad_arrays negative.json "n_prompt is -1"
+bad_arrays empty-layers.json "layers is empty"
+bad_arrays nan.json 'in "q": invalid token'
+bad_arrays twice.json 'in "n_prompt": duplicate object key'
+bad_arrays deep.json "maximum parsing depth"
+bad_arrays list.json "is no JSON object"
+bad_arrays none.json "none.json: No such file"
+finish

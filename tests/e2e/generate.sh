@@ -1,0 +1,98 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# generate.sh - the main command on the shipped pair: text, JSON, progress, closed pipes, Ctrl-C.
+. "$(dirname "$0")/lib.inc"
+
+# A document of about a thousand tokens with a needle in it.
+{
+    i=0
+    while [ $i -lt 60 ]; do
+        echo "The wind blew from the north, and the men sat by the fire and told old tales."
+        [ $i -ne 20 ] || echo "One of the special magic numbers for grey-river is: 48213."
+        i=$((i + 1))
+    done
+} >doc.txt
+question="What is the special magic number for grey-river mentioned in the text? The special magic number for grey-river mentioned in the text is"
+
+generate() { works generate -m "$target" -d "$draft" -n 12 "$@"; }
+
+# ---- text ----
+generate -f doc.txt -p "$question"
+cp out dense.txt
+check "a summary is on stderr" grep -q "^tokens " err
+check "the summary has KV bytes" grep -q "^KV .* full, .* peak" err
+check "the summary has times" grep -q "^time .*first token" err
+# The join of -f and -p is one blank line.
+{ cat doc.txt; printf '\n%s' "$question"; } >joined.txt
+generate -f joined.txt
+check "-f and -p are document, blank line, question" cmp -s out dense.txt
+n_check=$((n_check + 1))
+"$program" generate -m "$target" -n 12 <joined.txt >out 2>err || bad "text from standard input"
+check "standard input is read when -f and -p are missing" cmp -s out dense.txt
+for mode in auto plain json none; do
+    generate -f doc.txt -p "$question" --progress=$mode
+    check "progress=$mode changes no token" cmp -s out dense.txt
+done
+generate -f doc.txt -p "$question" -t 1
+check "one thread gives the same text" cmp -s out dense.txt
+generate -f doc.txt -p "$question" --progress=json
+check "progress lines are JSON" sh -c 'grep "^{" err | python3 -c "
+import json, sys
+rows = [json.loads(line) for line in sys.stdin]
+sys.exit(0 if rows and rows[-1][\"event\"] == \"progress\" and rows[-1][\"done\"] <= rows[-1][\"total\"] else 1)"'
+generate -f doc.txt -p "$question" --kv speckv:keep=100000
+check "a prompt within keep is dense" cmp -s out dense.txt
+check "and the summary says so" grep -qi "dense" err
+refuses 1 "" generate -m "$target" -d "$draft" -f doc.txt -p x --kv speckv:keep=100000 --strict
+
+# ---- JSON ----
+fields='["text", "prompt_tokens", "kept_tokens", "generated_tokens", "kv_bytes_full", "kv_bytes", "kv_bytes_peak", "draft_kv_bytes_peak", "activation_bytes_peak", "load_ms", "draft_ms", "score_ms", "prefill_ms", "ttft_ms", "decode_tok_s", "fallbacks", "method", "models", "kernels", "version"]'
+for method in "--prompt dense" "--prompt specpc:keep=256" "--kv speckv:keep=128" "--prompt specpc:keep=512 --kv speckv:keep=128,lookahead=8"; do
+    # shellcheck disable=SC2086 # two words each
+    generate -f doc.txt -p "$question" --json $method
+    json "list(j) == $fields"
+    json 'j["prompt_tokens"] > 500 and 0 < j["generated_tokens"] <= 12 and j["kept_tokens"] <= j["prompt_tokens"]'
+    json 'j["kv_bytes"] <= j["kv_bytes_full"] and j["kv_bytes"] <= j["kv_bytes_peak"] and j["load_ms"] > 0'
+    json 'len(j["models"]["target"]["fingerprint"]) == 64 and j["models"]["target"]["file_bytes"] > 0'
+    check "--json leaves stderr empty" [ ! -s err ]
+done
+json 'j["method"]["prompt"]["name"] == "specpc" and j["method"]["prompt"]["keep"] == 512'
+json 'j["method"]["kv"]["name"] == "speckv" and j["method"]["kv"]["lookahead"] == 8 and j["kept_tokens"] == 512'
+json 'j["draft_ms"] > 0 and j["models"]["draft"]["n_layer"] > 0'
+generate -f doc.txt -p "$question" --json
+json 'j["text"].strip() == open("dense.txt").read().strip() and j["models"]["draft"] is None'
+generate -f doc.txt -p "$question" --json -d self:layers=2 --prompt specpc:keep=256
+json 'j["models"]["draft"] == {"self_layers": 2} and j["kept_tokens"] == 256'
+
+# ---- stop, seed, bias ----
+first=$(tr -d ' \n' <dense.txt | cut -c1-2)
+generate -f doc.txt -p "$question" --json --stop "$first"
+json "'$first' not in j['text']"
+generate -f doc.txt -p "$question" --json --temp 1 --seed 7
+cp out seed7.json
+generate -f doc.txt -p "$question" --json --temp 1 --seed 7
+json 'j["text"] == json.load(open("seed7.json"))["text"] and j["method"]["sampling"]["seed"] == 7'
+generate -f doc.txt -p "$question" --grammar 'root ::= "yes" | "no"' --json
+json 'j["text"] in ("yes", "no")'
+refuses 1 "" generate -m "$target" -p x --grammar 'root ::= ('
+refuses 1 "" generate -m "$target" -p x --chat
+
+# ---- the reader goes away, the disk is full ----
+n_check=$((n_check + 1))
+{ "$program" generate -m "$target" -f doc.txt -p "$question" -n 200 2>err; echo $? >code; } | head -c 1 >/dev/null
+[ "$(cat code)" -eq 0 ] || bad "closed pipe: exit code $(cat code)"
+check "closed pipe: nothing on stderr" [ ! -s err ]
+if [ -w /dev/full ]; then
+    n_check=$((n_check + 1))
+    "$program" generate -m "$target" -p "$question" -n 4 >/dev/full 2>err && bad "full disk: exit code 0"
+    check "full disk: it is said" grep -q "^foretoken: cannot write to standard output" err
+fi
+
+# ---- Ctrl-C ----
+interrupt() { python3 "$source_dir/tests/e2e/interrupt.py" "$@" >interrupted 2>&1 || { cat interrupted; false; }; }
+check "Ctrl-C while waiting for input" interrupt 0.3 200 "$program" generate -m "$target"
+check "Ctrl-C in a run" interrupt 1.5 200 "$program" bench -m "$target" --ctx 1024 --repeat 1000
+check "Ctrl-C in a draft's run" interrupt 1.5 200 "$program" bench -m "$target" -d "$draft" --ctx 1024 \
+    --repeat 1000 --kv speckv:keep=128
+finish

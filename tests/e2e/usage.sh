@@ -1,0 +1,97 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# usage.sh - wrong command lines and bad input end with one line, the right exit code and no output;
+# help, man page, completion and docs/METHODS.md say what the program says.
+. "$(dirname "$0")/lib.inc"
+
+# ---- wrong usage: 2 ----
+run
+check "no arguments: exit code 2" [ "$code" -eq 2 ]
+check "no arguments: nothing on stdout" [ ! -s out ]
+refuses 2 "did you mean generate?; there are: generate info" generat
+refuses 2 "there are: generate" ""
+refuses 2 "-m FILE is needed" generate -p x
+refuses 2 "there are: --model" generate -m "$target" --unknown
+refuses 2 "needs a value" generate -m
+refuses 2 "expected a whole number from 1" generate -m "$target" -p x -n 0
+refuses 2 "expected a number from 0 to 1" generate -m "$target" -p x --top-p 2
+refuses 2 "unexpected argument" generate -m "$target" stray
+refuses 2 "there are: dense, specpc" generate -m "$target" -p x --prompt unknown
+refuses 2 "goes with -p" generate -m "$target" --prompt "Who betrayed the captain?"
+refuses 2 "there are: dense, speckv" generate -m "$target" -p x --kv unknown
+refuses 2 "window" generate -m "$target" -d "$draft" -p x --kv speckv:widow=3
+refuses 2 "window" generate -m "$target" -d "$draft" -p x --kv speckv:keep=32,window=32
+refuses 2 "keep" generate -m "$target" -d "$draft" -p x --kv speckv:keep=0
+refuses 2 "needs a draft model: -d FILE" generate -m "$target" -p x --kv speckv
+refuses 2 "or -d self:layers=K" generate -m "$target" -p x --prompt specpc
+refuses 2 "a draft that writes text" generate -m "$target" -d self:layers=2 -p x --kv speckv
+refuses 2 "expected a file or self:layers=K" generate -m "$target" -d self:4 -p x --prompt specpc
+refuses 2 "layers" generate -m "$target" -d self:layers=999 -p x --prompt specpc
+refuses 2 "--system needs --chat" generate -m "$target" -p x --system y
+refuses 2 "exclude each other" generate -m "$target" -p x --grammar a --grammar-file b
+refuses 2 "15043+1" generate -m "$target" -p x -l nonsense
+refuses 2 "the vocabulary has the ids" generate -m "$target" -p x -l 99999999+1
+refuses 2 "leave --kv-type out" generate -m "$target" -p x --exact --kv-type f16
+refuses 2 "at least 4" perplexity -m "$target" -f x -c 2
+refuses 2 "at least 2" bench -m "$target" -n 1
+refuses 2 "exclude each other" bench -m "$target" --json --csv
+refuses 2 "--arrays FILE is needed" score --kv speckv
+refuses 2 "one of --kv METHOD and --prompt METHOD" score --arrays x
+refuses 2 "which model?" info
+refuses 2 "no command" help nonsense
+
+# ---- bad input: 1 ----
+: >empty
+printf 'ab\377cd' >latin1
+printf 'ab\000cd' >nul
+printf 'not a model' >text.gguf
+head -c 3000 "$target" >cut.gguf
+refuses 1 "missing.gguf" generate -m missing.gguf -p x
+refuses 1 "empty" generate -m empty -p x
+refuses 1 "text.gguf" generate -m text.gguf -p x
+refuses 1 "cut.gguf" generate -m cut.gguf -p x
+refuses 1 "cut.gguf" info "$target" cut.gguf
+refuses 1 "missing.txt: No such file" generate -m "$target" -f missing.txt
+refuses 1 "Is a directory" generate -m "$target" -f .
+refuses 1 "empty is empty" generate -m "$target" -f empty -p x
+refuses 1 "is empty" generate -m "$target" -p ""
+refuses 1 "standard input" generate -m "$target"
+refuses 1 "byte 0xff at offset 2" generate -m "$target" -f latin1
+refuses 1 "a NUL byte at offset 2" generate -m "$target" -f nul
+refuses 1 "byte 0xff" tokens -m "$target" -f latin1
+refuses 1 "missing.gbnf" generate -m "$target" -p x --grammar-file missing.gbnf
+echo "a few words" >short
+refuses 1 "two chunks of 512" perplexity -m "$target" -f short
+
+# ---- what documents say ----
+for command in generate info methods tokens perplexity bench score help; do
+    works help $command
+    cp out help.$command
+    works $command --help
+    check "$command --help is help $command" cmp -s out help.$command
+done
+works --help
+cp out overview
+works help
+check "--help is help" cmp -s out overview
+works --version
+check "--version" grep -Eq '^foretoken [0-9]+\.[0-9]+\.[0-9]+$' out
+works help --man
+check "man/foretoken.1 is up to date (foretoken help --man)" cmp out "$source_dir/man/foretoken.1"
+works help --completion-bash
+check "completions/foretoken.bash is up to date" cmp out "$source_dir/completions/foretoken.bash"
+works methods --markdown
+check "docs/METHODS.md is up to date (foretoken methods --markdown)" cmp out "$source_dir/docs/METHODS.md"
+if command -v bash >/dev/null; then
+    cat >complete.bash <<'EOS'
+. "$1"
+COMP_WORDS=(foretoken generate --kv "")
+COMP_CWORD=3
+_foretoken
+echo "${COMPREPLY[@]}"
+EOS
+    bash complete.bash "$source_dir/completions/foretoken.bash" >out
+    check "completion of --kv" grep -q speckv out
+fi
+finish

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of prompts.py and of the tokenizer in the shipped files (standard library only):
+
+  python3 test_prompts.py
+"""
+import os
+import re
+import tempfile
+import unittest
+
+import gguf
+import prompts
+from tokenizer import Tokenizer
+from wording import is_held
+
+MODELS = os.path.join(prompts.HERE, "../models")
+DRAFT, TARGET = (os.path.join(MODELS, "foretoken-%s-f16.gguf" % m) for m in ("draft", "target"))
+TEXT = "".join("The %d whales of chapter %d swam past the ship, and nobody said a word about it. " % (i, 7 * i)
+               for i in range(400))
+
+
+class Prompts(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.tok = Tokenizer(DRAFT)
+        cls.words = prompts.held_out(os.path.join(prompts.HERE, "heldout.txt"))
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as f:
+            f.write(TEXT)
+            f.flush()
+            cls.book = prompts.Book(f.name, cls.tok)
+
+    def make(self, task, tokens=700, n=5, seed=1):
+        return prompts.make(self.book, self.tok, self.words, task, tokens, n, seed)
+
+    def test_length(self):
+        for task in prompts.TASKS:
+            for p in self.make(task):
+                self.assertEqual(p["tokens"], 1 + len(self.tok.encode(p["prompt"])))
+                self.assertLessEqual(p["tokens"], 700)
+                self.assertGreater(p["tokens"], 700 - prompts.LONGEST)
+
+    def test_answers_are_in_the_text_once_per_record(self):
+        for task in prompts.TASKS:
+            for p in self.make(task):
+                self.assertEqual(len(p["answers"]), len(set(p["answers"])))
+                for a in p["answers"]:
+                    self.assertIn(a, p["prompt"])
+
+    def test_chain_leads_to_the_answers(self):
+        for p in self.make("chain4"):
+            pairs = dict(re.findall(r" VAR (\w+) = (?:VAR )?(\w+)\.", p["prompt"]))
+            at = re.search(r"VAR (\w+) =$", p["prompt"]).group(1)
+            for a in p["answers"]:
+                at = pairs[at]
+                self.assertEqual(at, a)
+
+    def test_same_seed_same_prompts(self):
+        self.assertEqual(self.make("multikey4"), self.make("multikey4"))
+        self.assertNotEqual(self.make("multikey4"), self.make("multikey4", seed=2))
+
+    def test_too_short_is_refused(self):
+        with self.assertRaises(SystemExit):
+            self.make("multikey8", tokens=100)
+
+    def test_words_are_held_out(self):
+        self.assertEqual(len(self.words), 2)
+        for w in sum(self.words, []):
+            self.assertTrue(is_held(w))
+
+
+class Files(unittest.TestCase):
+    def test_one_tokenizer(self):
+        a, b = gguf.read(DRAFT)[0], gguf.read(TARGET)[0]
+        for k in a:
+            if k.startswith("tokenizer."):
+                self.assertEqual(a[k], b[k], k)
+
+    def test_round_trip(self):
+        tok = Tokenizer(DRAFT)
+        for s in ("Call me Ishmael. Some 1234567 years ago--\nnever mind", " VAR ABC = VAR XYZ.", "caf\u00e9 \u2014"):
+            self.assertEqual(tok.decode(tok.encode(s)), s)
+        self.assertEqual([tok.tokens[i] for i in tok.encode(" 1234567.")], ["\u0120", "123", "456", "7", "."])
+
+
+if __name__ == "__main__":
+    unittest.main()
