@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gguf_edit.h - takes a good GGUF file apart, changes it as a line of text says, and puts it together again.
+/* gguf_edit.h - takes a good GGUF file apart, changes it as a line of text says, and puts it
+ * together again.
  *
  *     struct ge g = ge_load(path);
  *     ge_edit(&g, "u32 llama.block_count 0; del general.name; tensor token_embd.weight ne0 63");
@@ -127,7 +128,8 @@ static inline void ge_name(struct ge_entry *e, const uint8_t *p, size_t *at) {
 
 static inline struct ge ge_load(const char *path) {
     struct ge_bytes b = ge_read(path);
-    struct ge g = { .n_tensor = (size_t)ge_get(b.data + 8, 8), .n_key = (size_t)ge_get(b.data + 16, 8) };
+    struct ge g = { .n_tensor = (size_t)ge_get(b.data + 8, 8),
+                    .n_key = (size_t)ge_get(b.data + 16, 8) };
     g.key = calloc(g.n_key + 64, sizeof(*g.key)); /* room for what edits add */
     g.tensor = calloc(g.n_tensor + 16, sizeof(*g.tensor));
     GE_CHECK(g.key != NULL && g.tensor != NULL);
@@ -155,7 +157,8 @@ static inline struct ge ge_load(const char *path) {
     at = (at + 31) / 32 * 32;
     for (size_t i = 0; i < g.n_tensor; i++) {
         struct ge_entry *t = &g.tensor[i];
-        size_t first = at + (size_t)t->offset, end = i + 1 < g.n_tensor ? at + (size_t)t[1].offset : b.n;
+        size_t first = at + (size_t)t->offset,
+               end = i + 1 < g.n_tensor ? at + (size_t)t[1].offset : b.n;
         ge_put(&t->value, b.data + first, end - first);
         t->offset = -1;
     }
@@ -244,8 +247,11 @@ static inline void ge_put_typed(struct ge_bytes *b, uint32_t type, const char *t
     if (type == 8) {
         ge_put_text(b, text);
     } else {
-        ge_put_number(b, type == 6 ? bits : text[0] == '-' ? (uint64_t)strtoll(text, NULL, 0) : strtoull(text, NULL, 0),
-                        ge_type_bytes(type));
+        ge_put_number(b,
+                      type == 6        ? bits
+                      : text[0] == '-' ? (uint64_t)strtoll(text, NULL, 0)
+                                       : strtoull(text, NULL, 0),
+                      ge_type_bytes(type));
     }
 }
 
@@ -281,8 +287,8 @@ static inline void ge_token(struct ge *g, uint64_t id, const char *text) {
     key->value = b;
 }
 
-static inline void ge_edit_tensor(struct ge *g, struct ge_entry *t, const char *what, const char *value,
-                                    const char *more) {
+static inline void ge_edit_tensor(struct ge *g, struct ge_entry *t, const char *what,
+                                  const char *value, const char *more) {
     GE_CHECK(t != NULL);
     uint64_t number = strtoull(value, NULL, 0);
     if (strncmp(what, "ne", 2) == 0) {
@@ -297,7 +303,8 @@ static inline void ge_edit_tensor(struct ge *g, struct ge_entry *t, const char *
         size_t n = strtoull(more, NULL, 0);
         t->type = (uint32_t)number;
         t->value.data = realloc(t->value.data, n + 1);
-        memset(t->value.data + (n < t->value.n ? n : t->value.n), 0, n > t->value.n ? n - t->value.n : 0);
+        memset(t->value.data + (n < t->value.n ? n : t->value.n), 0,
+               n > t->value.n ? n - t->value.n : 0);
         t->value.n = n;
     } else if (strcmp(what, "drop") == 0) {
         ge_remove(g->tensor, &g->n_tensor, t);
@@ -311,7 +318,8 @@ static inline void ge_edit_tensor(struct ge *g, struct ge_entry *t, const char *
 }
 
 static inline void ge_edit_one(struct ge *g, char *command) {
-    static const char *const types[] = { "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "str", "", "u64", "i64", "f64" };
+    static const char *const types[] = { "u8",   "i8",  "u16", "i16", "u32", "i32", "f32",
+                                         "bool", "str", "",    "u64", "i64", "f64" };
     char verb[16] = "", name[128] = "", value[8192] = "";
     GE_CHECK(sscanf(command, " %15s %127s", verb, name) == 2);
     char *rest = strstr(command, name) + strlen(name);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* score_oracle.h - the draft-based methods once more, naive and in double: what the library must equal.
+/* score_oracle.h - the draft-based methods once more, naive, in double: what ours must equal.
  *
- * Written from the formulas alone: whole softmax rows, plain loops, sorting by comparison.  It shares no
- * code with src/.
+ * Written from the formulas alone: whole softmax rows, plain loops, plain sorting.  It shares
+ * no code with src/.
  */
 #ifndef FT_TESTS_SCORE_ORACLE_H
 #define FT_TESTS_SCORE_ORACLE_H
@@ -66,7 +66,7 @@ static inline void oracle_rank(const double *s, uint32_t n, uint32_t *out) {
     }
 }
 
-/* SpecKV mass of KV head h over columns [0, n - w - 1): voters are the rows from n - w - 1 to the end. */
+/* SpecKV mass of KV head h over columns [0, n - w - 1); the rows from n - w - 1 to the end vote. */
 static inline void oracle_speckv(const struct oracle_layer *x, uint32_t h, uint32_t n, uint32_t w,
                                  bool is_max, double *mass) {
     uint32_t group = x->n_head / x->n_head_kv, n_col = n - w - 1;
@@ -86,8 +86,8 @@ static inline void oracle_speckv(const struct oracle_layer *x, uint32_t h, uint3
 
 /* SpecPC score of one layer folded into score[n] by max: the last w prompt queries with the weights
  * u[w], then every row beyond n as a decode step of weight 1. */
-static inline void oracle_specpc(const struct oracle_layer *x, uint32_t n, uint32_t w, const double *u,
-                                 bool is_max, double *score) {
+static inline void oracle_specpc(const struct oracle_layer *x, uint32_t n, uint32_t w,
+                                 const double *u, bool is_max, double *score) {
     double *p = malloc(x->n_q * sizeof(*p)), *row = malloc(n * sizeof(*row));
     for (uint32_t first = n - w; first < x->n_q; first = first < n ? n : first + 1) {
         uint32_t last = first < n ? n : first + 1;

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ggufout.c - writes GGUF version 3: keys as they come, tensors converted by ggml, optionally in several files.
+/* ggufout.c - writes GGUF version 3: keys as they come, tensors converted by ggml, optionally in
+ * several files.
  *
- * A writer of our own, so that tests of the reader do not rest on the code that the reader guards against.
+ * A writer of our own, so that tests of the reader do not rest on the code that the reader guards
+ * against.
  */
 #include <errno.h>
 #include <ggml.h>
@@ -11,7 +13,17 @@
 
 #include "tiny.h"
 
-enum { ALIGN = 32, NAME_CAP = 64, STRING = 8, ARRAY = 9, U16 = 2, U32 = 4, I32 = 5, F32 = 6, BOOL = 7 };
+enum {
+    ALIGN = 32,
+    NAME_CAP = 64,
+    STRING = 8,
+    ARRAY = 9,
+    U16 = 2,
+    U32 = 4,
+    I32 = 5,
+    F32 = 6,
+    BOOL = 7
+};
 
 struct buffer {
     uint8_t *data;
@@ -116,7 +128,8 @@ static void put_array(struct ft_gguf_out *out, const char *key, uint32_t item, u
     put_number(out, &out->keys, n, 8);
 }
 
-void ft_gguf_out_strings(struct ft_gguf_out *out, const char *key, const char *const *value, uint32_t n) {
+void ft_gguf_out_strings(struct ft_gguf_out *out, const char *key, const char *const *value,
+                         uint32_t n) {
     put_array(out, key, STRING, n);
     for (uint32_t i = 0; i < n; i++) {
         put_string(out, &out->keys, value[i]);
@@ -156,8 +169,8 @@ static enum ggml_type type_fitting(enum ggml_type type, uint32_t ne0) {
     return ne0 % 32 == 0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
 }
 
-void ft_gguf_out_tensor(struct ft_gguf_out *out, const char *name, const char *type_name, uint32_t ne0, uint32_t ne1,
-                        const float *data) {
+void ft_gguf_out_tensor(struct ft_gguf_out *out, const char *name, const char *type_name,
+                        uint32_t ne0, uint32_t ne1, const float *data) {
     enum ggml_type type = type_named(type_name);
     struct tensor *grown = ft_grow(out->tensor, out->n_tensor + 1, sizeof(*grown));
     if (grown == NULL || type == GGML_TYPE_COUNT) {
@@ -206,8 +219,8 @@ static void put_split_keys(struct ft_gguf_out *out, struct buffer *b, uint32_t n
 }
 
 /* The header of one file: keys (all in the first file), then tensors [first, end). */
-static void put_header(struct ft_gguf_out *out, struct buffer *b, uint32_t no, uint32_t n_split, uint32_t first,
-                       uint32_t end) {
+static void put_header(struct ft_gguf_out *out, struct buffer *b, uint32_t no, uint32_t n_split,
+                       uint32_t first, uint32_t end) {
     uint64_t n_key = (no == 0 ? out->n_key : 0) + (n_split > 1 ? 3 : 0);
     put(out, b, "GGUF", 4);
     put_number(out, b, 3, 4);
@@ -234,8 +247,8 @@ static void put_header(struct ft_gguf_out *out, struct buffer *b, uint32_t no, u
     put_padding(out, b, 0);
 }
 
-static ft_status save_file(struct ft_gguf_out *out, const char *path, const struct buffer *header, uint32_t first,
-                           uint32_t end, struct ft_error *err) {
+static ft_status save_file(struct ft_gguf_out *out, const char *path, const struct buffer *header,
+                           uint32_t first, uint32_t end, struct ft_error *err) {
     static const uint8_t zeros[ALIGN];
     FILE *file = fopen(path, "wb");
     if (file == NULL) {
@@ -245,10 +258,12 @@ static ft_status save_file(struct ft_gguf_out *out, const char *path, const stru
     for (uint32_t i = first; i < end && is_whole; i++) {
         const struct buffer *b = &out->tensor[i].bytes;
         size_t padding = (ALIGN - b->n % ALIGN) % ALIGN;
-        is_whole = fwrite(b->data, 1, b->n, file) == b->n && fwrite(zeros, 1, padding, file) == padding;
+        is_whole =
+            fwrite(b->data, 1, b->n, file) == b->n && fwrite(zeros, 1, padding, file) == padding;
     }
     is_whole = fclose(file) == 0 && is_whole;
-    return is_whole ? FT_OK : ft_fail(err, FT_IO, 0, "%s: cannot be written: %s", path, strerror(errno));
+    return is_whole ? FT_OK
+                    : ft_fail(err, FT_IO, 0, "%s: cannot be written: %s", path, strerror(errno));
 }
 
 void ft_tiny_split_path(const char *path, uint32_t no, uint32_t n, char *out, size_t cap) {
@@ -259,7 +274,8 @@ void ft_tiny_split_path(const char *path, uint32_t no, uint32_t n, char *out, si
     snprintf(out, cap, "%.*s-%05" PRIu32 "-of-%05" PRIu32 ".gguf", (int)length, path, no + 1, n);
 }
 
-ft_status ft_gguf_out_save(struct ft_gguf_out *out, const char *path, uint32_t n_split, struct ft_error *err) {
+ft_status ft_gguf_out_save(struct ft_gguf_out *out, const char *path, uint32_t n_split,
+                           struct ft_error *err) {
     ft_status status = out->err.code;
     n_split = FT_MAX(n_split, 1u);
     for (uint32_t no = 0; no < n_split && status == FT_OK; no++) {

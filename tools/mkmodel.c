@@ -8,20 +8,30 @@
 #include "tiny.h"
 
 static const char usage[] =
-    "usage: mkmodel OUT.gguf [--arch llama|qwen2|qwen3] [--type f32|f16|bf16|q8_0|q4_0|...|q6_k|iq4_nl|iq4_xs]\n"
-    "               [--layers N] [--embd N] [--heads N] [--kv-heads N] [--head-dim N] [--ff N] [--vocab N]\n"
-    "               [--pad-vocab N] [--ctx N] [--seed N] [--tied] [--bias] [--bos] [--chat] [--name TEXT]\n"
-    "               [--pre smollm|llama-bpe|qwen2] [--rope plain|linear|yarn|llama3] [--rope-base X]\n"
+    "usage: mkmodel OUT.gguf [--arch llama|qwen2|qwen3] [--type "
+    "f32|f16|bf16|q8_0|q4_0|...|q6_k|iq4_nl|iq4_xs]\n"
+    "               [--layers N] [--embd N] [--heads N] [--kv-heads N] [--head-dim N] [--ff N] "
+    "[--vocab N]\n"
+    "               [--pad-vocab N] [--ctx N] [--seed N] [--tied] [--bias] [--bos] [--chat] "
+    "[--name TEXT]\n"
+    "               [--pre smollm|llama-bpe|qwen2] [--rope plain|linear|yarn|llama3] [--rope-base "
+    "X]\n"
     "               [--sharpness X] [--split N]\n"
     "       mkmodel --planted FOLDER\n"
+    "       mkmodel --seeds FOLDER      the corpus of the GGUF fuzzer\n"
     "\n"
-    "The first form writes a model with random weights and a byte-level BPE tokenizer.  The second writes\n"
-    "target.gguf, draft.gguf, blind.gguf and planted.json: models whose weights are set by hand, so that the\n"
+    "The first form writes a model with random weights and a byte-level BPE tokenizer.  The second "
+    "writes\n"
+    "target.gguf, draft.gguf, blind.gguf and planted.json: models whose weights are set by hand, "
+    "so that the\n"
     "answer depends on one row of the cache that only the queries of drafted tokens can find.\n"
     "\n"
-    "A prompt for the planted pair is bytes: lower-case letters and blanks are filler, 'X' is a decoy that\n"
-    "every prompt query votes for, ONE digit is the needle, and the last byte is '?'.  The target answers\n"
-    "':=' and the digit; without the needle's row it answers ':=-'.  The draft writes ':=-', so its second\n"
+    "A prompt for the planted pair is bytes: lower-case letters and blanks are filler, 'X' is a "
+    "decoy that\n"
+    "every prompt query votes for, ONE digit is the needle, and the last byte is '?'.  The target "
+    "answers\n"
+    "':=' and the digit; without the needle's row it answers ':=-'.  The draft writes ':=-', so "
+    "its second\n"
     "token has the query that finds the needle; the blind draft writes '::::' and never asks.\n";
 
 struct option {
@@ -32,17 +42,17 @@ struct option {
 
 #define FIELD(name) offsetof(struct ft_tiny_params, name)
 static const struct option options[] = {
-    { "--arch", TEXT, FIELD(arch) },         { "--type", TEXT, FIELD(type) },
-    { "--name", TEXT, FIELD(name) },         { "--pre", TEXT, FIELD(pre) },
-    { "--layers", UINT, FIELD(n_layer) },    { "--embd", UINT, FIELD(n_embd) },
-    { "--heads", UINT, FIELD(n_head) },      { "--kv-heads", UINT, FIELD(n_head_kv) },
-    { "--head-dim", UINT, FIELD(head_dim) }, { "--ff", UINT, FIELD(n_ff) },
-    { "--vocab", UINT, FIELD(n_vocab) },     { "--pad-vocab", UINT, FIELD(n_pad) },
-    { "--ctx", UINT, FIELD(n_ctx) },         { "--split", UINT, FIELD(n_split) },
-    { "--seed", SEED, FIELD(seed) },         { "--rope-base", REAL, FIELD(rope_base) },
+    { "--arch", TEXT, FIELD(arch) },           { "--type", TEXT, FIELD(type) },
+    { "--name", TEXT, FIELD(name) },           { "--pre", TEXT, FIELD(pre) },
+    { "--layers", UINT, FIELD(n_layer) },      { "--embd", UINT, FIELD(n_embd) },
+    { "--heads", UINT, FIELD(n_head) },        { "--kv-heads", UINT, FIELD(n_head_kv) },
+    { "--head-dim", UINT, FIELD(head_dim) },   { "--ff", UINT, FIELD(n_ff) },
+    { "--vocab", UINT, FIELD(n_vocab) },       { "--pad-vocab", UINT, FIELD(n_pad) },
+    { "--ctx", UINT, FIELD(n_ctx) },           { "--split", UINT, FIELD(n_split) },
+    { "--seed", SEED, FIELD(seed) },           { "--rope-base", REAL, FIELD(rope_base) },
     { "--sharpness", REAL, FIELD(sharpness) }, { "--rope", ROPE, FIELD(rope) },
-    { "--tied", FLAG, FIELD(is_tied) },      { "--bias", FLAG, FIELD(has_bias) },
-    { "--bos", FLAG, FIELD(has_bos) },       { "--chat", FLAG, FIELD(has_chat) },
+    { "--tied", FLAG, FIELD(is_tied) },        { "--bias", FLAG, FIELD(has_bias) },
+    { "--bos", FLAG, FIELD(has_bos) },         { "--chat", FLAG, FIELD(has_chat) },
 };
 
 static bool rope_read(const char *text, enum ft_tiny_rope *out) {
@@ -108,6 +118,8 @@ int main(int argc, char **argv) {
     ft_status status;
     if (strcmp(argv[1], "--planted") == 0 && argc == 3) {
         status = ft_tiny_planted(argv[2], &err);
+    } else if (strcmp(argv[1], "--seeds") == 0 && argc == 3) {
+        status = ft_tiny_seeds(argv[2], &err);
     } else {
         for (int i = 2; i < argc; i++) {
             const struct option *o = option_find(argv[i]);

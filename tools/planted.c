@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* planted.c - a target and two drafts with weights set by hand: only drafted tokens find the needle.
+/* planted.c - a target and two drafts with weights set by hand: only drafts find the needle.
  *
  * Every byte is one token.  Its embedding has a constant 1 and a flag for its class:
  *
@@ -8,17 +8,17 @@
  *     0..9     needle: carries the digit in ten more channels; what the query of '=' looks for
  *     ?  :  =  the question and the two tokens that the model writes before its answer
  *
- * Layer 1, query head 0 of KV head 0 does all of it; the other heads have zero queries (they attend evenly)
- * and zero values, and the feed-forward networks are zero.  With h = embedding / rms, a key is +K in the decoy
- * channel or in the needle channel, and a query is +Q in one of them, so the logit of a match is LOGIT and
- * of anything else 0.  The value of a needle is its digit; the output projection writes it to channels that
- * only the output matrix reads:
+ * Layer 1, query head 0 of KV head 0 does all of it; the other heads have zero queries (they
+ * attend evenly) and zero values, and the feed-forward networks are zero.  With h = embedding /
+ * rms, a key is +K in the decoy channel or in the needle channel, and a query is +Q in one of
+ * them, so the logit of a match is LOGIT and of anything else 0.  The value of a needle is its
+ * digit; the output projection writes it to channels that only the output matrix reads:
  *
  *     ? -> ':'     : -> '='     = -> the digit found, else '-'     digit or '-' -> <|eos|>
  *
- * The channels used lie in RoPE pairs that turn by less than 1e-8 per position, so the needle may stand
- * anywhere.  The draft is the same without the value of the needle: it writes ":=-".  The blind draft writes
- * ':' after ':' for ever, so none of its tokens asks for the needle.
+ * The channels used lie in RoPE pairs that turn by less than 1e-8 per position, so the needle may
+ * stand anywhere.  The draft is the same without the value of the needle: it writes ":=-".  The
+ * blind draft writes ':' after ':' for ever, so none of its tokens asks for the needle.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -28,17 +28,40 @@
 #include "tiny.h"
 
 enum {
-    EMBD = 64, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, FF = 64, VOCAB = 272, CTX = 8192,
-    EOS = VOCAB - 3, Q_ROWS = HEADS * HEAD_DIM, KV_ROWS = KV_HEADS * HEAD_DIM, LAYER = 1,
+    EMBD = 64,
+    HEADS = 4,
+    KV_HEADS = 2,
+    HEAD_DIM = 32,
+    FF = 64,
+    VOCAB = 272,
+    CTX = 8192,
+    EOS = VOCAB - 3,
+    Q_ROWS = HEADS * HEAD_DIM,
+    KV_ROWS = KV_HEADS * HEAD_DIM,
+    LAYER = 1,
     /* channels of the residual stream */
-    ONE = 0, FILLER, DECOY, NEEDLE, QUESTION, COLON, EQUAL, DASH, DIGIT, FOUND = DIGIT + 10,
+    ONE = 0,
+    FILLER,
+    DECOY,
+    NEEDLE,
+    QUESTION,
+    COLON,
+    EQUAL,
+    DASH,
+    DIGIT,
+    FOUND = DIGIT + 10,
     /* channels of the head: even members of the two slowest RoPE pairs; values have no rotation */
-    SEEK_DECOY = 28, SEEK_NEEDLE = 30,
-    N_FILL = 384, NEEDLE_AT = 330, DECOY_EVERY = 12, DECOY_END = 260,
+    SEEK_DECOY = 28,
+    SEEK_NEEDLE = 30,
+    N_FILL = 384,
+    NEEDLE_AT = 330,
+    DECOY_EVERY = 12,
+    DECOY_END = 260,
 };
 
 static const float ROPE_BASE = 1e12f;
-static const float LOGIT = 20; /* exp(-20) * 8192 rows < 2e-5: one match outweighs everything else */
+static const float LOGIT =
+    20; /* exp(-20) * 8192 rows < 2e-5: one match outweighs everything else */
 
 static const char *const arch = "llama";
 
@@ -166,10 +189,15 @@ static void add_keys(struct model *m, const char *name, uint32_t n_layer) {
         const char *key;
         uint32_t value;
     } sizes[] = {
-        { "llama.context_length", CTX }, { "llama.embedding_length", EMBD }, { "llama.feed_forward_length", FF },
-        { "llama.attention.head_count", HEADS }, { "llama.attention.head_count_kv", KV_HEADS },
-        { "llama.attention.key_length", HEAD_DIM }, { "llama.attention.value_length", HEAD_DIM },
-        { "llama.rope.dimension_count", HEAD_DIM }, { "llama.vocab_size", VOCAB },
+        { "llama.context_length", CTX },
+        { "llama.embedding_length", EMBD },
+        { "llama.feed_forward_length", FF },
+        { "llama.attention.head_count", HEADS },
+        { "llama.attention.head_count_kv", KV_HEADS },
+        { "llama.attention.key_length", HEAD_DIM },
+        { "llama.attention.value_length", HEAD_DIM },
+        { "llama.rope.dimension_count", HEAD_DIM },
+        { "llama.vocab_size", VOCAB },
     };
     ft_gguf_out_string(m->out, "general.architecture", arch);
     ft_gguf_out_string(m->out, "general.name", name);
@@ -183,8 +211,8 @@ static void add_keys(struct model *m, const char *name, uint32_t n_layer) {
     ft_tiny_tokenizer(m->out, VOCAB, 0, "smollm", false, true, false);
 }
 
-static ft_status write_model(const char *dir, const char *file, uint32_t n_layer, bool has_value, bool is_blind,
-                             struct ft_error *err) {
+static ft_status write_model(const char *dir, const char *file, uint32_t n_layer, bool has_value,
+                             bool is_blind, struct ft_error *err) {
     char path[1024];
     struct model m = { .out = ft_gguf_out_new(), .has_value = has_value, .is_blind = is_blind };
     m.data = ft_alloc((size_t)EMBD * FT_MAX(VOCAB, Q_ROWS), sizeof(float));
@@ -210,7 +238,8 @@ static ft_status write_model(const char *dir, const char *file, uint32_t n_layer
 /* ---- the prompt that shows it ---- */
 
 static void prompt_fill(char prompt[N_FILL + 2]) {
-    static const char words[] = "the sea was calm and the crew slept below while the wind turned to the south ";
+    static const char words[] =
+        "the sea was calm and the crew slept below while the wind turned to the south ";
     for (int i = 0; i < N_FILL; i++) {
         prompt[i] = words[(size_t)i % (sizeof(words) - 1)];
         if (i % DECOY_EVERY == 6 && i < DECOY_END) {
@@ -233,13 +262,15 @@ ft_status ft_tiny_planted(const char *dir, struct ft_error *err) {
     if (file == NULL) {
         return ft_fail(err, FT_IO, 0, "%s: cannot be written", path);
     }
-    fprintf(file,
-            "{\n  \"target\": \"target.gguf\", \"draft\": \"draft.gguf\", \"blind\": \"blind.gguf\",\n"
-            "  \"prompt\": \"%s\",\n  \"n_prompt\": %d, \"needle\": %d, \"layer\": %d, \"kv_head\": 0, \"n_decoy\": %d,\n"
-            "  \"answer\": \":=7\", \"answer_without_needle\": \":=-\", \"draft_writes\": \":=-\",\n"
-            "  \"speckv\": \"speckv:keep=64,window=8,kernel=7\", \"speckv_lookahead\": 2,\n"
-            "  \"specpc\": \"specpc:keep=128,window=16\", \"specpc_lookahead\": 3\n}\n",
-            prompt, N_FILL + 1, NEEDLE_AT, LAYER, (DECOY_END - 6 + DECOY_EVERY - 1) / DECOY_EVERY);
+    fprintf(
+        file,
+        "{\n  \"target\": \"target.gguf\", \"draft\": \"draft.gguf\", \"blind\": \"blind.gguf\",\n"
+        "  \"prompt\": \"%s\",\n  \"n_prompt\": %d, \"needle\": %d, \"layer\": %d, \"kv_head\": 0, "
+        "\"n_decoy\": %d,\n"
+        "  \"answer\": \":=7\", \"answer_without_needle\": \":=-\", \"draft_writes\": \":=-\",\n"
+        "  \"speckv\": \"speckv:keep=64,window=8,kernel=7\", \"speckv_lookahead\": 2,\n"
+        "  \"specpc\": \"specpc:keep=128,window=16\", \"specpc_lookahead\": 3\n}\n",
+        prompt, N_FILL + 1, NEEDLE_AT, LAYER, (DECOY_END - 6 + DECOY_EVERY - 1) / DECOY_EVERY);
     bool is_whole = fclose(file) == 0;
     return is_whole ? FT_OK : ft_fail(err, FT_IO, 0, "%s: cannot be written", path);
 }

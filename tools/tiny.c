@@ -11,15 +11,28 @@
 
 struct ft_tiny_params ft_tiny_defaults(void) {
     return (struct ft_tiny_params){
-        .arch = "llama", .type = "f32", .name = "tiny", .pre = "smollm", .n_layer = 2, .n_embd = 64, .n_head = 4,
-        .n_head_kv = 2, .n_ff = 128, .n_ctx = 2048, .n_vocab = 320, .n_split = 1, .seed = 1, .rope_base = 10000,
+        .arch = "llama",
+        .type = "f32",
+        .name = "tiny",
+        .pre = "smollm",
+        .n_layer = 2,
+        .n_embd = 64,
+        .n_head = 4,
+        .n_head_kv = 2,
+        .n_ff = 128,
+        .n_ctx = 2048,
+        .n_vocab = 320,
+        .n_split = 1,
+        .seed = 1,
+        .rope_base = 10000,
         .sharpness = 1,
     };
 }
 
 /* ---- tokenizer ---- */
 
-/* GPT-2's byte alphabet: printable bytes stand for themselves, the others for U+0100 and up, in order. */
+/* GPT-2's byte alphabet: printable bytes stand for themselves, the others for U+0100 and up, in
+ * order. */
 static void byte_text(unsigned byte, char text[3]) {
     unsigned cp = byte, shift = 0;
     bool is_plain = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte != 0xad);
@@ -34,17 +47,22 @@ static void byte_text(unsigned byte, char text[3]) {
 
 /* Frequent pairs of English text, so that words become several tokens and not single letters. */
 static const char *const pairs[] = {
-    "\304\240 t", "h e", "\304\240 a", "i n", "r e", "o n", "\304\240t he", "e r", "\304\240 s", "a t", "\304\240 w",
-    "\304\240 o", "n d", "i s", "o u", "e n", "in g", "\304\240 b", "\304\240 c", "o r", "e s", "\304\240a nd",
-    "i t", "\304\240 h", "\304\240 m", "\304\240 f", "a n", "e d", "\304\240o f", "l e", "\304\240t o", "a r",
-    "\304\240 p", "\304\240 d", "\304\240 in", "a l", "a s", "l l", "v e", "o m", "i c", "s t", "\304\240 n",
-    "\304\240 is", "o t", "\304\240w h", "l y", "r o",
+    "\304\240 t",   "h e",         "\304\240 a", "i n",          "r e",         "o n",
+    "\304\240t he", "e r",         "\304\240 s", "a t",          "\304\240 w",  "\304\240 o",
+    "n d",          "i s",         "o u",        "e n",          "in g",        "\304\240 b",
+    "\304\240 c",   "o r",         "e s",        "\304\240a nd", "i t",         "\304\240 h",
+    "\304\240 m",   "\304\240 f",  "a n",        "e d",          "\304\240o f", "l e",
+    "\304\240t o",  "a r",         "\304\240 p", "\304\240 d",   "\304\240 in", "a l",
+    "a s",          "l l",         "v e",        "o m",          "i c",         "s t",
+    "\304\240 n",   "\304\240 is", "o t",        "\304\240w h",  "l y",         "r o",
 };
 
 enum { SPECIALS = 4, BYTES = 256, TEXT_CAP = 24, VOCAB_CAP = 1 << 20 };
-static const char *const specials[SPECIALS] = { "<|bos|>", "<|eos|>", "<|im_start|>", "<|im_end|>" };
+static const char *const specials[SPECIALS] = { "<|bos|>", "<|eos|>", "<|im_start|>",
+                                                "<|im_end|>" };
 
-/* Two or three letters that no pair above makes: merge i joins what is before the last letter with it. */
+/* Two or three letters that no pair above makes: merge i joins what is before the last letter
+ * with it. */
 static void filler_text(uint32_t i, char text[TEXT_CAP], char merge[TEXT_CAP]) {
     static const char letters[] = "etaoinshrdlucmfwypvbgkjqxz";
     if (i < 26 * 26) { /* two capitals: never made by the pairs above */
@@ -78,7 +96,8 @@ static bool texts_new(struct texts *t, uint32_t n) {
     t->token_at = ft_alloc(n, sizeof(*t->token_at));
     t->merge_at = ft_alloc(n, sizeof(*t->merge_at));
     t->type = ft_alloc(n, sizeof(*t->type));
-    return t->token != NULL && t->merge != NULL && t->token_at != NULL && t->merge_at != NULL && t->type != NULL;
+    return t->token != NULL && t->merge != NULL && t->token_at != NULL && t->merge_at != NULL &&
+           t->type != NULL;
 }
 
 static void merge_add(struct texts *t, uint32_t id, const char *merge) {
@@ -90,7 +109,8 @@ static void merge_add(struct texts *t, uint32_t id, const char *merge) {
 }
 
 static void texts_fill(struct texts *t, uint32_t n_vocab, uint32_t n_pad, bool has_merges) {
-    uint32_t n_plain = n_vocab - SPECIALS, filler = 0, n_pair = has_merges ? (uint32_t)FT_COUNT(pairs) : 0;
+    uint32_t n_plain = n_vocab - SPECIALS, filler = 0,
+             n_pair = has_merges ? (uint32_t)FT_COUNT(pairs) : 0;
     for (uint32_t id = 0; id < n_vocab + n_pad; id++) {
         t->token_at[id] = t->token[id];
         t->type[id] = 1;
@@ -115,11 +135,12 @@ static void texts_fill(struct texts *t, uint32_t n_vocab, uint32_t n_pad, bool h
 }
 
 static const char chat_template[] =
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + "
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
+    "+ '<|im_end|>' + "
     "'\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
-void ft_tiny_tokenizer(struct ft_gguf_out *out, uint32_t n_vocab, uint32_t n_pad, const char *pre, bool has_bos,
-                       bool has_chat, bool has_merges) {
+void ft_tiny_tokenizer(struct ft_gguf_out *out, uint32_t n_vocab, uint32_t n_pad, const char *pre,
+                       bool has_bos, bool has_chat, bool has_merges) {
     struct texts t = { .n_merge = 0 };
     if (n_vocab >= BYTES + SPECIALS && texts_new(&t, n_vocab + n_pad)) {
         texts_fill(&t, n_vocab, n_pad, has_merges);
@@ -140,7 +161,8 @@ void ft_tiny_tokenizer(struct ft_gguf_out *out, uint32_t n_vocab, uint32_t n_pad
 
 /* ---- weights ---- */
 
-/* Nearly normal, deviation 1, exact in every C library: the sum of four uniform numbers has variance 1/3. */
+/* Nearly normal, deviation 1, exact in every C library: the sum of four uniform numbers has
+ * variance 1/3. */
 static float noise(uint64_t seed, uint32_t stream, uint64_t i) {
     uint64_t bits = ft_rng_value(seed, stream, 0, i);
     int32_t sum = -2 * 65535;
@@ -157,7 +179,8 @@ struct maker {
     float *data;     /* [largest tensor] */
 };
 
-static void add_matrix(struct maker *m, const char *name, uint32_t ne0, uint32_t ne1, float deviation) {
+static void add_matrix(struct maker *m, const char *name, uint32_t ne0, uint32_t ne1,
+                       float deviation) {
     uint32_t stream = m->stream++;
     for (uint64_t i = 0; i < (uint64_t)ne0 * ne1; i++) {
         m->data[i] = deviation * noise(m->p->seed, stream, i);
@@ -174,7 +197,8 @@ static void add_vector(struct maker *m, const char *name, uint32_t ne0, float me
     ft_gguf_out_tensor(m->out, name, "f32", ne0, 0, m->data);
 }
 
-static void layer_matrix(struct maker *m, uint32_t l, const char *part, uint32_t ne0, uint32_t ne1, float gain) {
+static void layer_matrix(struct maker *m, uint32_t l, const char *part, uint32_t ne0, uint32_t ne1,
+                         float gain) {
     char name[64];
     snprintf(name, sizeof(name), "blk.%" PRIu32 ".%s.weight", l, part);
     add_matrix(m, name, ne0, ne1, gain / sqrtf((float)ne0));
@@ -218,7 +242,8 @@ static void add_layer(struct maker *m, uint32_t l) {
     }
 }
 
-/* Llama 3.1's frequency divisors: long waves are slowed by 8, short ones kept, a ramp between (low 1, high 4). */
+/* Llama 3.1's frequency divisors: long waves are slowed by 8, short ones kept, a ramp between
+ * (low 1, high 4). */
 static void add_rope_freqs(struct maker *m) {
     const struct ft_tiny_params *p = m->p;
     double trained = p->n_ctx / 8.0;
@@ -244,7 +269,8 @@ static void add_tensors(struct maker *m) {
     }
     add_vector(m, "output_norm.weight", p->n_embd, 1);
     if (!p->is_tied) {
-        add_matrix(m, "output.weight", p->n_embd, p->n_vocab + p->n_pad, 2 / sqrtf((float)p->n_embd));
+        add_matrix(m, "output.weight", p->n_embd, p->n_vocab + p->n_pad,
+                   2 / sqrtf((float)p->n_embd));
     }
 }
 
@@ -281,9 +307,9 @@ static uint32_t file_type(const char *type) {
         const char *name;
         uint32_t number;
     } known[] = {
-        { "f32", 0 }, { "f16", 1 }, { "q4_0", 2 }, { "q4_1", 3 }, { "q8_0", 7 }, { "q5_0", 8 }, { "q5_1", 9 },
-        { "q2_k", 10 }, { "q3_k", 12 }, { "q4_k", 15 }, { "q5_k", 17 }, { "q6_k", 18 }, { "iq4_nl", 25 },
-        { "iq4_xs", 30 }, { "bf16", 32 },
+        { "f32", 0 },   { "f16", 1 },   { "q4_0", 2 },    { "q4_1", 3 },    { "q8_0", 7 },
+        { "q5_0", 8 },  { "q5_1", 9 },  { "q2_k", 10 },   { "q3_k", 12 },   { "q4_k", 15 },
+        { "q5_k", 17 }, { "q6_k", 18 }, { "iq4_nl", 25 }, { "iq4_xs", 30 }, { "bf16", 32 },
     };
     for (size_t i = 0; i < FT_COUNT(known); i++) {
         if (strcmp(known[i].name, type) == 0) {
@@ -319,19 +345,24 @@ static void add_keys(struct maker *m) {
 static ft_status params_check(const struct ft_tiny_params *p, struct ft_error *err) {
     bool is_llama = strcmp(p->arch, "llama") == 0, is_qwen2 = strcmp(p->arch, "qwen2") == 0;
     if (!is_llama && !is_qwen2 && strcmp(p->arch, "qwen3") != 0) {
-        return ft_fail(err, FT_ARG, 0, "architecture is '%s', expected llama, qwen2 or qwen3", p->arch);
+        return ft_fail(err, FT_ARG, 0, "architecture is '%s', expected llama, qwen2 or qwen3",
+                       p->arch);
     }
-    if (p->n_layer == 0 || p->n_embd == 0 || p->n_ff == 0 || p->n_head_kv == 0 || p->n_head % p->n_head_kv != 0 ||
-        p->head_dim % 8 != 0 || p->head_dim == 0) {
-        return ft_fail(err, FT_ARG, 0, "sizes do not fit: layers, embd, ff above 0, heads a multiple of kv-heads, "
+    if (p->n_layer == 0 || p->n_embd == 0 || p->n_ff == 0 || p->n_head_kv == 0 ||
+        p->n_head % p->n_head_kv != 0 || p->head_dim % 8 != 0 || p->head_dim == 0) {
+        return ft_fail(err, FT_ARG, 0,
+                       "sizes do not fit: layers, embd, ff above 0, heads a multiple of kv-heads, "
                        "head-dim a multiple of 8");
     }
     if (is_qwen2 && p->n_head * p->head_dim != p->n_embd) {
-        return ft_fail(err, FT_ARG, 0, "qwen2 needs heads x head-dim = embd, got %" PRIu32 " x %" PRIu32 " and %" PRIu32,
+        return ft_fail(err, FT_ARG, 0,
+                       "qwen2 needs heads x head-dim = embd, got %" PRIu32 " x %" PRIu32
+                       " and %" PRIu32,
                        p->n_head, p->head_dim, p->n_embd);
     }
     if (p->n_vocab < BYTES + SPECIALS + 12 || p->n_vocab > VOCAB_CAP || p->n_pad > VOCAB_CAP) {
-        return ft_fail(err, FT_ARG, 0, "vocabulary is %" PRIu32 ", expected at least %d", p->n_vocab, BYTES + SPECIALS + 12);
+        return ft_fail(err, FT_ARG, 0, "vocabulary is %" PRIu32 ", expected at least %d",
+                       p->n_vocab, BYTES + SPECIALS + 12);
     }
     if (p->rope == FT_TINY_LLAMA3 && !is_llama) {
         return ft_fail(err, FT_ARG, 0, "llama3 frequencies exist in architecture llama only");
@@ -339,12 +370,15 @@ static ft_status params_check(const struct ft_tiny_params *p, struct ft_error *e
     return FT_OK;
 }
 
-ft_status ft_tiny_write(const char *path, const struct ft_tiny_params *params, struct ft_error *err) {
+ft_status ft_tiny_write(const char *path, const struct ft_tiny_params *params,
+                        struct ft_error *err) {
     struct ft_tiny_params p = *params;
     p.head_dim = p.head_dim != 0 ? p.head_dim : p.n_head == 0 ? 0 : p.n_embd / p.n_head;
     FT_TRY(params_check(&p, err));
     uint64_t widest = FT_MAX(FT_MAX(p.n_vocab + p.n_pad, p.n_ff), p.n_head * p.head_dim);
-    struct maker m = { .p = &p, .out = ft_gguf_out_new(), .data = ft_alloc((size_t)widest * p.n_embd, sizeof(float)) };
+    struct maker m = { .p = &p,
+                       .out = ft_gguf_out_new(),
+                       .data = ft_alloc((size_t)widest * p.n_embd, sizeof(float)) };
     ft_status status = FT_NOMEM;
     if (m.out != NULL && m.data != NULL) {
         add_keys(&m);

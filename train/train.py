@@ -82,7 +82,7 @@ def exact(ok, grp):
 
 
 @torch.no_grad()
-def evaluate(m, files, T, device, n=16):
+def evaluate(m, files, T, device, n):
     """share of right answers per task on held-out keys (training text)"""
     test, r = Tasks(*files, held=True, seed=T), {}
     for name, spec in TEST.items():
@@ -138,7 +138,7 @@ class Run:
 
     def test(self, lens):
         T = max(lens)
-        print("held-out keys, T %d: %s" % (T, evaluate(self.m, self.files, T, self.device)), flush=True)
+        print("held-out keys, T %d: %s" % (T, evaluate(self.m, self.files, T, self.device, self.a.test_n)), flush=True)
         self.tested = time.time()
 
     def update(self, st, batch):
@@ -208,6 +208,7 @@ if __name__ == "__main__":
     ap.add_argument("--lm", type=float, default=.15, help="weight of the prose loss")
     ap.add_argument("--lm-share", type=float, default=.2, help="share of prose positions that count")
     ap.add_argument("--test-minutes", type=float, default=15.)
+    ap.add_argument("--test-n", type=int, default=16, help="test samples of a task")
     ap.add_argument("--scale", type=float, default=1., help="all stage lengths times this, to try the pipeline out")
     ap.add_argument("--fp32", action="store_true", help="no bf16 matrix products")
     a = ap.parse_args()

@@ -13,8 +13,8 @@
 
 const char *ft_status_text(ft_status status) {
     switch (status) {
-#define STATUS_CASE(name, text) \
-    case name:                  \
+#define STATUS_CASE(name, text)                                                                    \
+    case name:                                                                                     \
         return text;
         FT_STATUS_LIST(STATUS_CASE)
 #undef STATUS_CASE
@@ -29,14 +29,16 @@ const char *ft_version(void) {
     return VERSION_TEXT(FT_VERSION_MAJOR, FT_VERSION_MINOR, FT_VERSION_PATCH);
 }
 
-/* Messages quote names out of files: whatever is in there, the result is one line of valid UTF-8. */
+/* Messages quote names out of files: whatever is in there, the result is one line of valid UTF-8.
+ * */
 static void line_clean(char *text, bool is_cut) {
     size_t n = strlen(text);
     if (is_cut) {
         n -= ft_utf8_tail(text, n);
         text[n] = '\0';
     }
-    for (size_t at = ft_utf8_check(text, n); at < n; at += 1 + ft_utf8_check(text + at + 1, n - at - 1)) {
+    for (size_t at = ft_utf8_check(text, n); at < n;
+         at += 1 + ft_utf8_check(text + at + 1, n - at - 1)) {
         text[at] = '?';
     }
     for (char *p = text; *p != '\0'; p++) {
@@ -217,8 +219,9 @@ void ft_gauge_add(struct ft_gauge *gauge, int64_t delta) {
 
 /* ---- text ---- */
 
-/* Length of the character that starts with byte c, 0 when none does; *lo..*hi bound its second byte.
- * The bounds exclude overlong forms, surrogates and values beyond U+10FFFF (Unicode 15, table 3-7). */
+/* Length of the character that starts with byte c, 0 when none does; *lo..*hi bound its second
+ * byte. The bounds exclude overlong forms, surrogates and values beyond U+10FFFF (Unicode 15,
+ * table 3-7). */
 static unsigned utf8_lead(unsigned char c, unsigned char *lo, unsigned char *hi) {
     *lo = 0x80;
     *hi = 0xbf;
@@ -341,8 +344,8 @@ static void sha_block(uint32_t state[8], const uint8_t *block) {
 }
 
 void ft_sha256_init(struct ft_sha256 *sha) {
-    *sha = (struct ft_sha256){ .state = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f,
-                                          0x9b05688c, 0x1f83d9ab, 0x5be0cd19 } };
+    *sha = (struct ft_sha256){ .state = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                          0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 } };
 }
 
 void ft_sha256_add(struct ft_sha256 *sha, const void *data, size_t n) {

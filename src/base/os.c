@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* os.c - what the operating system knows: time, mapped files, memory and CPUs this process may use. */
+/* os.c - what the operating system knows: time, mapped files, memory and CPUs this process may
+ * use. */
 #define _GNU_SOURCE /* sched_getaffinity, madvise */
 #include "base/base.h"
 
@@ -40,8 +41,8 @@ static ft_status file_size(int fd, const char *path, size_t *size, struct ft_err
         return ft_fail(err, FT_FORMAT, 0, "%s is empty", path);
     }
     if ((uint64_t)st.st_size > PTRDIFF_MAX) {
-        return ft_fail(err, FT_LIMIT, 0, "%s has %" PRId64 " bytes, more than this machine can map", path,
-                       (int64_t)st.st_size);
+        return ft_fail(err, FT_LIMIT, 0, "%s has %" PRId64 " bytes, more than this machine can map",
+                       path, (int64_t)st.st_size);
     }
     *size = (size_t)st.st_size;
     return FT_OK;
@@ -58,8 +59,8 @@ ft_status ft_file_map_open(const char *path, struct ft_file_map *out, struct ft_
     if (status == FT_OK) {
         void *data = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (data == MAP_FAILED) {
-            status = ft_fail(err, errno == ENOMEM ? FT_NOMEM : FT_IO, 0, "%s: %zu bytes cannot be mapped: %s",
-                             path, size, strerror(errno));
+            status = ft_fail(err, errno == ENOMEM ? FT_NOMEM : FT_IO, 0,
+                             "%s: %zu bytes cannot be mapped: %s", path, size, strerror(errno));
         } else {
             *out = (struct ft_file_map){ .data = data, .size = size };
         }
@@ -136,7 +137,8 @@ static bool group_number(const char *dir, const char *name, const char *key, uin
 
 /* What is left below a limit.  File pages nobody has used lately are given back before the limit
  * bites, so they count as free, as in the kernel's own MemAvailable. */
-static void memory_left(const char *dir, const char *const names[2], const char *stat_key, uint64_t *best) {
+static void memory_left(const char *dir, const char *const names[2], const char *stat_key,
+                        uint64_t *best) {
     uint64_t limit, used, idle = 0;
     if (!group_number(dir, names[0], "", &limit) || !group_number(dir, names[1], "", &used)) {
         return;
@@ -147,7 +149,8 @@ static void memory_left(const char *dir, const char *const names[2], const char 
 }
 
 static void memory_v2(const char *dir, uint64_t *best) {
-    memory_left(dir, (const char *const[]){ "memory.max", "memory.current" }, "inactive_file ", best);
+    memory_left(dir, (const char *const[]){ "memory.max", "memory.current" }, "inactive_file ",
+                best);
 }
 
 static void memory_v1(const char *dir, uint64_t *best) {
@@ -175,7 +178,8 @@ static void cpu_v2(const char *dir, uint64_t *best) {
 
 static void cpu_v1(const char *dir, uint64_t *best) {
     uint64_t quota, period;
-    if (group_number(dir, "cpu.cfs_quota_us", "", &quota) && group_number(dir, "cpu.cfs_period_us", "", &period)) {
+    if (group_number(dir, "cpu.cfs_quota_us", "", &quota) &&
+        group_number(dir, "cpu.cfs_period_us", "", &period)) {
         cpu_quota(quota, period, best);
     }
 }
@@ -213,9 +217,11 @@ static bool group_listed(const char *list, size_t n, const char *name) {
     return false;
 }
 
-/* The stricter of all limits on this process.  Lines of /proc/self/cgroup are "id:controllers:path";
- * v2 has no controllers and hangs at the mount itself, v1 has a mount per controller. */
-static uint64_t group_limit(const char *mount, const char *self, const char *controller, group_fn v1, group_fn v2) {
+/* The stricter of all limits on this process.  Lines of /proc/self/cgroup are
+ * "id:controllers:path"; v2 has no controllers and hangs at the mount itself, v1 has a mount
+ * per controller. */
+static uint64_t group_limit(const char *mount, const char *self, const char *controller,
+                            group_fn v1, group_fn v2) {
     uint64_t best = UINT64_MAX;
     char text[4096];
     if (!text_read(self, text, sizeof(text))) {
@@ -254,7 +260,8 @@ static uint64_t group_limit(const char *mount, const char *self, const char *con
 static uint64_t proc_kib(const char *path, const char *key, uint64_t unknown) {
     char text[8192];
     uint64_t kib;
-    return text_read(path, text, sizeof(text)) && text_number(text, key, &kib) ? kib * 1024 : unknown;
+    return text_read(path, text, sizeof(text)) && text_number(text, key, &kib) ? kib * 1024
+                                                                               : unknown;
 }
 
 uint64_t ft_memory_available(void) {
@@ -281,7 +288,8 @@ uint32_t ft_cpu_count(void) {
     if (sched_getaffinity(0, sizeof(set), &set) == 0) {
         n = CPU_COUNT(&set);
     }
-    uint64_t count = FT_MIN((uint64_t)FT_MAX(n, 1), group_limit(GROUP_MOUNT, GROUP_SELF, "cpu", cpu_v1, cpu_v2));
+    uint64_t count =
+        FT_MIN((uint64_t)FT_MAX(n, 1), group_limit(GROUP_MOUNT, GROUP_SELF, "cpu", cpu_v1, cpu_v2));
     return (uint32_t)FT_MAX(count, (uint64_t)1);
 }
 
@@ -294,8 +302,8 @@ static uint64_t saved_state(void) {
 }
 
 struct ft_cpu ft_cpu_features(void) {
-    enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29 };      /* leaf 1, ecx */
-    enum { AVX2 = 1 << 5, F = 1 << 16, DQ = 1 << 17, BW = 1 << 30 };               /* leaf 7, ebx */
+    enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29 }; /* leaf 1, ecx */
+    enum { AVX2 = 1 << 5, F = 1 << 16, DQ = 1 << 17, BW = 1 << 30 };          /* leaf 7, ebx */
     const uint32_t vl = UINT32_C(1) << 31;
     const uint64_t ymm = 0x6, zmm = 0xe6; /* XCR0: xmm, ymm; and opmask, upper zmm, zmm16-31 */
     struct ft_cpu cpu = { .has_avx2 = false };

@@ -200,7 +200,7 @@ static void print_method(const struct ft_report *report, const char *stage, cons
 }
 
 static void print_summary(const struct answer *answer, const struct ft_report *report) {
-    char full[24], now[24], peak[24], draft[24], activations[24];
+    char full[24], now[24], peak[24], draft[24], activations[24], rate[32] = "";
     const struct ft_sampling *sampling = &answer->setup.params.sampling;
     ft_note("tokens    %u in the prompt, %u read by the target, up to %u rows a KV head kept",
             report->n_prompt, report->n_kept, report->n_kv_kept);
@@ -216,8 +216,11 @@ static void print_summary(const struct answer *answer, const struct ft_report *r
             (double)answer->setup.load_us / 1e3, (double)report->draft_us / 1e3,
             (double)report->score_us / 1e3, (double)report->prefill_us / 1e3,
             (double)report->ttft_us / 1e3);
-    ft_note("answer    %u tokens, %.1f tok/s, ended by %s", report->n_generated,
-            decode_rate(report), answer->end);
+    if (report->n_generated > 1) {
+        snprintf(rate, sizeof rate, ", %.1f tok/s", decode_rate(report));
+    }
+    ft_note("answer    %u token%s%s, ended by %s", report->n_generated,
+            report->n_generated == 1 ? "" : "s", rate, answer->end);
     if (sampling->temperature > 0) {
         ft_note("seed      %llu", (unsigned long long)sampling->seed);
     }

@@ -300,14 +300,13 @@ static void completion_values(void) {
 }
 
 static void print_completion(void) {
-    ft_out(
-        "# SPDX-License-Identifier: Apache-2.0\n"
-        "# Completion of foretoken for bash.  Made by: foretoken help --completion-bash\n"
-        "_foretoken() {\n"
-        "    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} "
-        "options\n"
-        "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
-        "        COMPREPLY=($(compgen -W \"");
+    ft_out("# SPDX-License-Identifier: Apache-2.0\n"
+           "# Completion of foretoken for bash.  Made by: foretoken help --completion-bash\n"
+           "_foretoken() {\n"
+           "    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} "
+           "options\n"
+           "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
+           "        COMPREPLY=($(compgen -W \"");
     for (const struct ft_command *command = ft_commands; command->name; command++) {
         ft_out("%s ", command->name);
     }

@@ -145,7 +145,7 @@ static ft_status fail(struct ft_error *error, ft_status code, const char *key, c
     va_end(args);
     error->code = code;
     error->where = 0;
-    snprintf(error->text, sizeof error->text, "%.70s %s", key, text);
+    snprintf(error->text, sizeof error->text, "%.70s%s%s", key, text[0] == '[' ? "" : " ", text);
     return code;
 }
 
@@ -295,7 +295,14 @@ static ft_status scores_alone(const json_t *root, struct ft_arrays *out, struct 
         return fail(error, FT_NOMEM, "score", "does not fit in memory");
     }
     out->in.score = out->score;
-    return floats(value, "score", out->in.n_prompt, out->score, error);
+    FT_TRY(floats(value, "score", out->in.n_prompt, out->score, error));
+    for (uint32_t i = 0; i < out->in.n_prompt; i++) {
+        if (out->score[i] < 0) {
+            return fail(error, FT_FORMAT, "score", "[%u] is %g, expected a number >= 0", i,
+                        (double)out->score[i]);
+        }
+    }
+    return FT_OK;
 }
 
 ft_status ft_arrays_parse(const char *text, size_t n, enum ft_stage stage, struct ft_arrays *out,

@@ -209,6 +209,7 @@ static int set_sampling(struct ft_setup *setup) {
     if (conf->seed.is_drawn && getentropy(&sampling->seed, sizeof sampling->seed) != 0) {
         return ft_complain(FT_EXIT_FAILED, "cannot draw a seed: %s", strerror(errno));
     }
+    sampling->seed &= INT64_MAX;
     for (uint32_t i = 0; i < conf->bias.n; i++) {
         if (!ft_text_bias(conf->bias.text[i], &setup->bias[i])) {
             return ft_complain(

@@ -19,7 +19,7 @@
 
 #include "cli/cli.h"
 
-enum { GRACE_MS = 150, OUT_CAP = 1 << 16, LINE_CAP = 4096 };
+enum { GRACE_MS = 80, OUT_CAP = 1 << 16, LINE_CAP = 4096 };
 
 static struct {
     char bytes[OUT_CAP];

@@ -186,7 +186,7 @@ static ft_status set_seed(struct ft_conf *conf, const struct ft_option *option, 
     struct ft_seed seed = { 0 };
     if (strcmp(value, "-1") == 0) {
         seed.is_drawn = true;
-    } else if (!ft_text_uint(value, UINT64_MAX, &seed.value)) {
+    } else if (!ft_text_uint(value, INT64_MAX, &seed.value)) {
         return refuse(conf, option, value, "a whole number, or -1 to draw one");
     }
     *(struct ft_seed *)(void *)((char *)conf + option->offset) = seed;

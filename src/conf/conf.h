@@ -53,8 +53,8 @@ struct ft_counts {
     uint32_t n;
 };
 struct ft_seed {
-    uint64_t value;
-    bool is_drawn; /* -1: the program draws one and says which */
+    uint64_t value; /* at most INT64_MAX, the largest whole number of JSON libraries */
+    bool is_drawn;  /* -1: the program draws one and says which */
 };
 
 enum ft_progress_choice { FT_PROGRESS_AUTO, FT_PROGRESS_PLAIN, FT_PROGRESS_JSON, FT_PROGRESS_NONE };

@@ -181,7 +181,7 @@ static void keys_load(struct arrays *a, uint32_t l) {
     }
 }
 
-/* Mass that rows [first, first + n) of layer l, weighted by the ramp, give to each column: a->mass. */
+/* What rows [first, first + n) of layer l, weighted by the ramp, give to each column: a->mass. */
 static void vote(struct arrays *a, uint32_t l, uint32_t first, uint32_t n) {
     static const enum ft_reduce reduce_of[] = { [FT_FOLD_MAX] = FT_REDUCE_MAX,
                                                 [FT_FOLD_MEAN] = FT_REDUCE_MEAN,
@@ -228,7 +228,7 @@ static ft_status kv_head(struct arrays *a, const float *mass, struct ft_score_he
     uint32_t n = a->in->n_prompt;
     bool is_dense = n <= a->keep;
     struct ft_budget budget = { .keep = a->keep, .n_prompt = n };
-    budget.n_rank = is_dense ? 0 : ft_keep_rank_count(&a->look, a->keep, n);
+    budget.n_rank = is_dense ? 0 : a->keep - a->look.window;
     FT_TRY(head_new(head, a->n_col, budget.n_rank, FT_MIN(n, a->keep), err));
     if (a->n_col > 0) {
         struct ft_evidence evidence = { .n_row = a->n_col, .mass = head->mass };
@@ -240,7 +240,7 @@ static ft_status kv_head(struct arrays *a, const float *mass, struct ft_score_he
         return FT_OK;
     }
     (void)ft_keep_rank(head->pooled, a->n_col, budget.n_rank, a->work, head->ranked);
-    head->n_ranked = FT_MIN(budget.n_rank, a->keep - a->look.window);
+    head->n_ranked = budget.n_rank;
     head->n_kept = ft_keep_retain(head->ranked, &a->look, &budget, head->kept);
     return FT_OK;
 }

@@ -29,14 +29,16 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
     uint32_t n_read = plan->n_input + (plan->is_kv_on ? plan->n_text : 0);
     *out = (struct ft_run_bytes){ .activation = (uint64_t)n_read * target->n_embd * sizeof(float) };
     out->kv = per_token * (plan->is_kv_on ? plan->kv_keep : plan->n_input);
-    out->kv_peak = out->kv + (plan->is_kv_on ? per_token / target->n_layer * n_read : 0);
+    /* while the last layer is read, the others' kept rows; later, the row that is fed again */
+    uint64_t on_top = FT_MAX(per_token / target->n_layer * n_read, per_token * plan->kv_look.refeed);
+    out->kv_peak = out->kv + (plan->is_kv_on ? on_top : 0);
     out->compute = compute_bytes(target, n_read);
     uint64_t draft_activation = 0;
     if (plan->is_prompt_on || plan->is_kv_on) {
         const struct ft_hparams *draft = s->draft ? ft_model_hparams(s->draft) : target;
         bool has_cache = plan->n_text > 0 || plan->n_step > 1;
         uint32_t n_layer = has_cache ? ft_pair_draft_layers(s) : 1; /* without steps one layer's rows at a time */
-        out->draft_kv_peak = token_bytes(draft, n_layer, s->fmt) * (plan->n_prompt + (has_cache ? plan->n_step : 0));
+        out->draft_kv_peak = token_bytes(draft, n_layer, s->fmt) * (plan->n_prompt + (has_cache ? plan->n_step - 1 : 0));
         draft_activation = (uint64_t)plan->n_prompt * draft->n_embd * sizeof(float);
         out->compute = FT_MAX(out->compute, compute_bytes(draft, plan->n_prompt));
     }

@@ -325,7 +325,12 @@ void ft_session_cancel(ft_session *s) { atomic_store_explicit(&s->is_cancelled, 
 
 /* ---- looking back ---- */
 
-void ft_session_report(const ft_session *s, struct ft_report *out) { *out = s->report; }
+void ft_session_report(const ft_session *s, struct ft_report *out) {
+    *out = s->report;
+    if (s->has_logits) { /* the answer's rows count too */
+        out->kv_bytes_peak = s->lane.rows.peak;
+    }
+}
 
 uint32_t ft_session_kept(const ft_session *s, enum ft_stage stage, uint32_t layer, uint32_t head,
                          const uint32_t **index) {

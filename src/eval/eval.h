@@ -83,7 +83,7 @@ uint32_t ft_bench_rows(const struct ft_bench_params *params);
 ft_status ft_bench_run(const struct ft_bench_params *params, struct ft_bench_row *row,
                        double *foreign_cpu, struct ft_error *error);
 
-/* ft_bench_prompt - what the model adds in front, then ids of ordinary text pieces drawn from a seed.
+/* ft_bench_prompt - what the model adds in front, then ordinary text pieces drawn from a seed.
  *   id       [n] */
 ft_status ft_bench_prompt(const ft_model *model, uint64_t seed, uint32_t n, ft_token *id,
                           struct ft_error *error);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* avx2.c - the kernels in 256-bit registers (AVX2, FMA, F16C): f32 arithmetic on rows converted once per tile. */
+/* avx2.c - the kernels in 256-bit registers (AVX2, FMA, F16C): f32 arithmetic, rows converted in registers. */
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
@@ -16,7 +16,6 @@
 enum {
     MR = 6,          /* 6 queries x 16 keys: 12 sums, 2 operands and a broadcast of the 16 registers */
     SOFTMAX_ROW = 8, /* row maxima and sums are reduced 8 rows at a time, one lane each */
-    FEW = 6,         /* up to here (decode) V is converted on the fly, beyond once per tile */
     PANEL = 16,      /* keys side by side in a panel */
 };
 
@@ -24,22 +23,15 @@ struct tile_work;
 struct rows;
 struct panel {
     const float *data; /* [64/PANEL][d][PANEL] */
-    const char *next;  /* encoded rows of the next tile, to be prefetched; NULL: no use */
+    const char *next; /* encoded rows of the next tile, to be prefetched, if they are 16-bit and lie together */
 };
-struct vtile {
-    const char *data; /* rows in fmt, stride bytes apart */
-    size_t stride, ahead; /* ahead: bytes to the same row of the next tile, to be prefetched */
-    enum ft_fmt fmt;
-};
-static struct panel panel_make(const struct rows *k, uint32_t d, uint32_t m, const struct tile_work *w);
-static struct vtile vtile_make(const struct rows *v, uint32_t d, uint32_t m, const struct tile_work *w);
+static struct panel panel_make(const struct rows *k, uint32_t d, float *to);
 static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d, float *s);
 static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
                          float *shrink, bool weights);
-static void values_add(const struct vtile *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
+static void values_add(const struct rows *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
                        const float *shrink, float *acc, uint32_t d);
-static void mass_fold(const float *s, uint32_t m, const uint32_t *count, float scale, const float *lse,
-                      const float *weight, enum ft_reduce red, float *out, uint32_t rows);
+static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float *out, uint32_t rows);
 
 #include "kern/tile.h"
 
@@ -133,28 +125,17 @@ INLINE void pack(const struct rows *k, enum ft_fmt fmt, uint32_t d, float *out)
     }
 }
 
-static struct panel panel_make(const struct rows *k, uint32_t d, uint32_t m, const struct tile_work *w)
+static struct panel panel_make(const struct rows *k, uint32_t d, float *to)
 {
-    bool ahead = m <= FEW && k->ahead != 0 && k->stride == d * 2;
+    bool next = k->fmt != FT_F32 && k->ahead != 0 && k->stride == d * 2;
     if (k->fmt == FT_F32) {
-        pack(k, FT_F32, d, w->panel32);
+        pack(k, FT_F32, d, to);
     } else if (k->fmt == FT_F16) {
-        pack(k, FT_F16, d, w->panel32);
+        pack(k, FT_F16, d, to);
     } else {
-        pack(k, FT_BF16, d, w->panel32);
+        pack(k, FT_BF16, d, to);
     }
-    return (struct panel){ w->panel32, ahead ? k->data + k->ahead : NULL };
-}
-
-static struct vtile vtile_make(const struct rows *v, uint32_t d, uint32_t m, const struct tile_work *w)
-{
-    if (v->fmt == FT_F32 || m <= FEW) {
-        return (struct vtile){ v->data, v->stride, v->ahead, v->fmt };
-    }
-    for (uint32_t j = 0; j < v->n; j++) {
-        decode(v->fmt, v->data + j * v->stride, w->vtile + j * d, d);
-    }
-    return (struct vtile){ (const char *)w->vtile, d * sizeof(float), 0, FT_F32 };
+    return (struct panel){ to, next ? k->data + k->ahead : NULL };
 }
 
 /* ---- q . k ---- */
@@ -319,7 +300,7 @@ static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full,
 
 /* ---- p v ---- */
 
-INLINE void values_n(const struct vtile *v, enum ft_fmt fmt, const float *p, int m, int n_vec, uint32_t from,
+INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int m, int n_vec, uint32_t from,
                      uint32_t to, const float *shrink, float *acc, uint32_t d, uint32_t t)
 {
     __m256 sum[MR][2];
@@ -354,7 +335,7 @@ INLINE void values_n(const struct vtile *v, enum ft_fmt fmt, const float *p, int
     }
 }
 
-INLINE void values_fmt(const struct vtile *v, enum ft_fmt fmt, const float *p, uint32_t m, uint32_t from, uint32_t to,
+INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, const float *p, uint32_t m, uint32_t from, uint32_t to,
                        const float *shrink, float *acc, uint32_t d)
 {
     uint32_t t = 0;
@@ -368,7 +349,7 @@ INLINE void values_fmt(const struct vtile *v, enum ft_fmt fmt, const float *p, u
     }
 }
 
-static void values_add(const struct vtile *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
+static void values_add(const struct rows *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
                        const float *shrink, float *acc, uint32_t d)
 {
     if (v->fmt == FT_F32) {
@@ -382,21 +363,20 @@ static void values_add(const struct vtile *v, const float *p, uint32_t m, uint32
 
 /* ---- mass ---- */
 
-static void mass_fold(const float *s, uint32_t m, const uint32_t *count, float scale, const float *lse_of,
-                      const float *weight, enum ft_reduce red, float *out, uint32_t rows)
+static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float *out, uint32_t rows)
 {
-    __m256 by = _mm256_set1_ps(scale);
-    for (int v = 0; 8 * v < (int)rows; v++) {
-        __m256i here = lanes(rows, v);
-        __m256 o = _mm256_maskload_ps(out + 8 * v, here);
-        for (uint32_t i = 0; i < m; i++) {
-            __m256 p = exp8(_mm256_fmsub_ps(_mm256_loadu_ps(s + i * FT_TILE_ROW + 8 * v), by,
-                                            _mm256_set1_ps(lse_of[i])));
-            p = _mm256_mul_ps(p, _mm256_set1_ps(weight != NULL ? weight[i] : 1.0f));
-            p = _mm256_and_ps(p, _mm256_castsi256_ps(lanes(count[i], v)));
-            o = red == FT_REDUCE_MAX ? _mm256_max_ps(o, p) : _mm256_add_ps(o, p);
+    __m256 by = _mm256_set1_ps(v->scale);
+    for (int c = 0; 8 * c < (int)rows; c++) {
+        __m256i here = lanes(rows, c);
+        __m256 o = _mm256_maskload_ps(out + 8 * c, here);
+        for (uint32_t i = 0; i < v->m; i++) {
+            __m256 s = _mm256_loadu_ps(w->s + (size_t)i * FT_TILE_ROW + 8 * c);
+            __m256 p = exp8(_mm256_fmsub_ps(s, by, _mm256_set1_ps(v->lse[i])));
+            p = _mm256_mul_ps(p, _mm256_set1_ps(v->weight != NULL ? v->weight[i] : 1.0f));
+            p = _mm256_and_ps(p, _mm256_castsi256_ps(lanes(w->count[i], c)));
+            o = v->red == FT_REDUCE_MAX ? _mm256_max_ps(o, p) : _mm256_add_ps(o, p);
         }
-        _mm256_maskstore_ps(out + 8 * v, here, o);
+        _mm256_maskstore_ps(out + 8 * c, here, o);
     }
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* avx512.c - the kernels in 512-bit registers: f32 arithmetic on rows converted once per tile. */
+/* avx512.c - the kernels in 512-bit registers: f32 arithmetic, rows converted in registers. */
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
@@ -11,37 +11,36 @@
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
+#define NEAREST (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
     MR = 6,           /* 6 queries x 64 keys: 24 sums, 4 operands and a broadcast of the 32 registers */
     SOFTMAX_ROW = 16, /* row maxima and sums are reduced 16 rows at a time, one lane each */
-    FEW = 8,          /* up to here (decode) rows are converted on the fly, beyond once per tile */
 };
 
 struct tile_work;
 struct rows;
 struct panel {
     const void *data; /* [d][64] keys of dimension t, in fmt */
-    const char *next; /* encoded rows of the next tile, to be prefetched: 128 bytes for every t */
     enum ft_fmt fmt;
+    const char *next; /* encoded rows of the next tile, to be prefetched, if they are 16-bit and lie together */
 };
-struct vtile {
-    const char *data; /* rows in fmt, stride bytes apart */
-    size_t stride, ahead; /* ahead: bytes to the same row of the next tile, to be prefetched */
-    enum ft_fmt fmt;
-};
-static struct panel panel_make(const struct rows *k, uint32_t d, uint32_t m, const struct tile_work *w);
-static struct vtile vtile_make(const struct rows *v, uint32_t d, uint32_t m, const struct tile_work *w);
+static struct panel panel_make(const struct rows *k, uint32_t d, float *to);
 static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d, float *s);
 static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
                          float *shrink, bool weights);
-static void values_add(const struct vtile *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
+static void values_add(const struct rows *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
                        const float *shrink, float *acc, uint32_t d);
-static void mass_fold(const float *s, uint32_t m, const uint32_t *count, float scale, const float *lse,
-                      const float *weight, enum ft_reduce red, float *out, uint32_t rows);
+static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float *out, uint32_t rows);
 
 #include "kern/tile.h"
+
+/* The first n lanes, at most all. */
+INLINE __mmask16 low_lanes(size_t n)
+{
+    return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1);
+}
 
 /* ---- row formats ---- */
 
@@ -89,11 +88,16 @@ static void encode(enum ft_fmt fmt, const float *src, void *dst, size_t n)
         memcpy(dst, src, n * sizeof *src);
         return;
     }
-    for (size_t i = 0; i < n; i += 16) {
-        __mmask16 mask = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+    size_t i = 0;
+    for (; n - i >= 16; i += 16) {
+        __m512 x = _mm512_loadu_ps(src + i);
+        __m256i h = fmt == FT_F16 ? _mm512_cvtps_ph(x, NEAREST) : narrow_bf16(x);
+        _mm256_storeu_si256((__m256i *)(void *)((uint16_t *)dst + i), h);
+    }
+    if (i < n) {
+        __mmask16 mask = low_lanes(n - i);
         __m512 x = _mm512_maskz_loadu_ps(mask, src + i);
-        __m256i h = fmt == FT_F16 ? _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-                                  : narrow_bf16(x);
+        __m256i h = fmt == FT_F16 ? _mm512_cvtps_ph(x, NEAREST) : narrow_bf16(x);
         _mm256_mask_storeu_epi16((uint16_t *)dst + i, mask, h);
     }
 }
@@ -104,8 +108,12 @@ static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n)
         memcpy(dst, src, n * sizeof *dst);
         return;
     }
-    for (size_t i = 0; i < n; i += 16) {
-        __mmask16 mask = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+    size_t i = 0;
+    for (; n - i >= 16; i += 16) {
+        _mm512_storeu_ps(dst + i, load16(src, i, fmt == FT_F16 ? FT_F16 : FT_BF16));
+    }
+    if (i < n) {
+        __mmask16 mask = low_lanes(n - i);
         _mm512_mask_storeu_ps(dst + i, mask, load16_mask(mask, src, i, fmt));
     }
 }
@@ -187,7 +195,7 @@ static void pack32(const char *k, size_t stride, uint32_t rows, uint32_t d, floa
 {
     for (uint32_t first = 0; first < FT_TILE_ROW; first += 16) {
         for (uint32_t t = 0; t < d; t += 16) {
-            __mmask16 mask = d - t >= 16 ? 0xffff : 0xff;
+            __mmask16 mask = low_lanes(d - t);
             __m512i x[16];
             UNROLL for (uint32_t r = 0; r < 16; r++) {
                 x[r] = first + r < rows ? _mm512_maskz_loadu_epi32(mask, k + (first + r) * stride + t * 4)
@@ -203,33 +211,14 @@ static void pack32(const char *k, size_t stride, uint32_t rows, uint32_t d, floa
     }
 }
 
-static struct panel panel_make(const struct rows *k, uint32_t d, uint32_t m, const struct tile_work *w)
+static struct panel panel_make(const struct rows *k, uint32_t d, float *to)
 {
-    const char *data = k->data;
     if (k->fmt == FT_F32) {
-        pack32(data, k->stride, k->n, d, w->panel32);
-        return (struct panel){ w->panel32, NULL, FT_F32 };
+        pack32(k->data, k->stride, k->n, d, to);
+        return (struct panel){ to, FT_F32, NULL };
     }
-    if (m <= FEW) {
-        pack16(data, k->stride, k->n, d, w->panel16);
-        return (struct panel){ w->panel16, data + (k->stride == d * 2 ? k->ahead : 0), k->fmt };
-    }
-    pack16(data, k->stride, k->n, d, w->panel16);
-    for (size_t i = 0; i < (size_t)d * FT_TILE_ROW; i += 16) {
-        _mm512_storeu_ps(w->panel32 + i, load16(w->panel16, i, k->fmt == FT_F16 ? FT_F16 : FT_BF16));
-    }
-    return (struct panel){ w->panel32, NULL, FT_F32 };
-}
-
-static struct vtile vtile_make(const struct rows *v, uint32_t d, uint32_t m, const struct tile_work *w)
-{
-    if (v->fmt == FT_F32 || m <= FEW) {
-        return (struct vtile){ v->data, v->stride, v->ahead, v->fmt };
-    }
-    for (uint32_t j = 0; j < v->n; j++) {
-        decode(v->fmt, v->data + j * v->stride, w->vtile + j * d, d);
-    }
-    return (struct vtile){ (const char *)w->vtile, d * sizeof(float), 0, FT_F32 };
+    pack16(k->data, k->stride, k->n, d, (uint16_t *)(void *)to);
+    return (struct panel){ to, k->fmt, k->data + (k->stride == d * 2 ? k->ahead : 0) };
 }
 
 /* ---- q . k ---- */
@@ -249,7 +238,7 @@ INLINE void logits_n(const struct panel *panel, enum ft_fmt fmt, const float *q,
             k[v] = load16(panel->data, t * FT_TILE_ROW + 16 * (uint32_t)v, fmt);
         }
         if (fmt != FT_F32) {
-            fetch(panel->next, t * 128);
+            fetch(panel->next, t * 128); /* 64 rows of d numbers: two lines for every t */
             fetch(panel->next, t * 128 + 64);
         }
         UNROLL for (int i = 0; i < m; i++) {
@@ -298,7 +287,7 @@ INLINE __m512 exp16(__m512 x)
 {
     x = _mm512_max_ps(_mm512_set1_ps(-104.0f), x);
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)),
-                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+                                    NEAREST);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x);
     r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
     __m512 p = _mm512_set1_ps(EXP_C6);
@@ -332,8 +321,7 @@ INLINE __m512 exp16(__m512 x)
 
 INLINE __mmask16 lanes(uint32_t count, uint32_t v)
 {
-    uint32_t n = count > 16 * v ? count - 16 * v : 0;
-    return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
+    return low_lanes(count > 16 * v ? count - 16 * v : 0);
 }
 
 INLINE __m512 row_max(const float *s, uint32_t count, bool full)
@@ -399,7 +387,7 @@ static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full,
 
 /* ---- p v ---- */
 
-INLINE void values_n(const struct vtile *v, enum ft_fmt fmt, const float *p, int m, int n_vec, __mmask16 last,
+INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int m, int n_vec, __mmask16 last,
                      uint32_t from, uint32_t to, const float *shrink, float *acc, uint32_t d, uint32_t t)
 {
     __m512 sum[MR][4];
@@ -435,7 +423,7 @@ INLINE void values_n(const struct vtile *v, enum ft_fmt fmt, const float *p, int
     }
 }
 
-INLINE void values_fmt(const struct vtile *v, enum ft_fmt fmt, const float *p, uint32_t m, uint32_t from, uint32_t to,
+INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, const float *p, uint32_t m, uint32_t from, uint32_t to,
                        const float *shrink, float *acc, uint32_t d)
 {
     uint32_t t = 0;
@@ -445,12 +433,12 @@ INLINE void values_fmt(const struct vtile *v, enum ft_fmt fmt, const float *p, u
         BY_ROWS(CALL_4)
     }
     for (; t < d; t += 16) {
-        __mmask16 last = d - t >= 16 ? 0xffff : 0xff;
+        __mmask16 last = low_lanes(d - t);
         BY_ROWS(CALL_1)
     }
 }
 
-static void values_add(const struct vtile *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
+static void values_add(const struct rows *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
                        const float *shrink, float *acc, uint32_t d)
 {
     if (v->fmt == FT_F32) {
@@ -464,26 +452,27 @@ static void values_add(const struct vtile *v, const float *p, uint32_t m, uint32
 
 /* ---- mass ---- */
 
-static void mass_fold(const float *s, uint32_t m, const uint32_t *count, float scale, const float *lse_of,
-                      const float *weight, enum ft_reduce red, float *out, uint32_t rows)
+static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float *out, uint32_t rows)
 {
-    __m512 by = _mm512_set1_ps(scale), o[4];
-    UNROLL for (uint32_t v = 0; v < 4; v++) {
-        o[v] = _mm512_maskz_loadu_ps(lanes(rows, v), out + 16 * v);
+    __m512 by = _mm512_set1_ps(v->scale), o[4];
+    UNROLL for (uint32_t c = 0; c < 4; c++) {
+        o[c] = _mm512_maskz_loadu_ps(lanes(rows, c), out + 16 * c);
     }
-    for (uint32_t i = 0; i < m; i++) {
-        if (count[i] == 0) {
+    for (uint32_t i = 0; i < v->m; i++) {
+        if (w->count[i] == 0) {
             continue;
         }
-        __m512 minus = _mm512_set1_ps(lse_of[i]), w = _mm512_set1_ps(weight != NULL ? weight[i] : 1.0f);
-        UNROLL for (uint32_t v = 0; v < 4; v++) {
-            __m512 p = exp16(_mm512_fmsub_ps(_mm512_loadu_ps(s + i * FT_TILE_ROW + 16 * v), by, minus));
-            p = _mm512_maskz_mul_ps(lanes(count[i], v), p, w);
-            o[v] = red == FT_REDUCE_MAX ? _mm512_max_ps(o[v], p) : _mm512_add_ps(o[v], p);
+        const float *s = w->s + (size_t)i * FT_TILE_ROW;
+        __m512 minus = _mm512_set1_ps(v->lse[i]);
+        __m512 times = _mm512_set1_ps(v->weight != NULL ? v->weight[i] : 1.0f);
+        UNROLL for (uint32_t c = 0; c < 4; c++) {
+            __m512 p = exp16(_mm512_fmsub_ps(_mm512_loadu_ps(s + 16 * c), by, minus));
+            p = _mm512_maskz_mul_ps(lanes(w->count[i], c), p, times);
+            o[c] = v->red == FT_REDUCE_MAX ? _mm512_max_ps(o[c], p) : _mm512_add_ps(o[c], p);
         }
     }
-    UNROLL for (uint32_t v = 0; v < 4; v++) {
-        _mm512_mask_storeu_ps(out + 16 * v, lanes(rows, v), o[v]);
+    UNROLL for (uint32_t c = 0; c < 4; c++) {
+        _mm512_mask_storeu_ps(out + 16 * c, lanes(rows, c), o[c]);
     }
 }
 

@@ -87,9 +87,8 @@ bool ft_fmt_parse(const char *text, enum ft_fmt *out)
 
 size_t ft_kern_work_bytes(void)
 {
-    /* tile.h: K panels as f32 and as stored, V tile, logits of a query tile, three floats per query */
-    return (size_t)FT_TILE_ROW * FT_HEAD_MAX * (4 + 2 + 4) + (size_t)FT_TILE_QUERY * FT_TILE_ROW * 4 +
-           (size_t)FT_TILE_QUERY * 4 * 3 + 64;
+    /* tile.h: a K panel, the logits of a query tile, four numbers per query */
+    return ((size_t)FT_TILE_ROW * FT_HEAD_MAX + (size_t)FT_TILE_QUERY * (FT_TILE_ROW + 4)) * sizeof(float);
 }
 
 /* ---- finishing a softmax ---- */

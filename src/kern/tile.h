@@ -3,18 +3,21 @@
  *
  * The including file defines, for its registers:
  *
- *   MR                    query rows of one call of the inner products below
- *   struct panel          K of one tile, transposed: panel_make(), or a cheaper form for few queries
- *   logits()              s[i][j] = q_i . k_j for MR rows or fewer, j over the whole tile; one chain of fused
- *                         multiply-adds in the order of t for every (i, j), whatever m is
- *   softmax_rows()        up to SOFTMAX_ROW rows of s: fold the first count[i] logits into (max, sum), replace
- *                         them by exp(logit - max), leave the factor for older sums in shrink; count 0: untouched
- *   struct vtile          V of one tile: vtile_make(), or the encoded rows themselves for few queries
- *   values_add()          acc_i = acc_i * shrink_i + sum over j in [from, to) of p_ij v_j; one chain in the order of j
- *   mass_fold()           out_j folded with the weights of MR rows or fewer, in their order
+ *   MR              query rows of one call of the inner products below
+ *   SOFTMAX_ROW     query rows of one call of softmax_rows()
+ *   struct panel    K of one tile, transposed; panel_make()
+ *   logits()        s[i][j] = q_i . k_j for MR rows or fewer, j over the whole tile; one chain of fused
+ *                   multiply-adds in the order of t for every (i, j), whatever m is
+ *   softmax_rows()  fold the first count[i] logits of each row of s into (max, sum), replace them by
+ *                   exp(logit - max), leave the factor for older sums in shrink; count 0: row untouched
+ *   values_add()    acc_i = acc_i * shrink_i + sum over j in [from, to) of p_ij v_j; one chain in the order of j
+ *   mass_fold()     out_j folded with the weights of the rows of s, in their order
  *
- * A query's numbers pass through the same operations in the same order wherever it stands, so that its bits
- * depend on nothing but its own q, count and the rows.
+ * A query's numbers pass through the same operations in the same order wherever it stands, so its bits depend
+ * on nothing but its own q, its count and the rows.
+ *
+ * Rows are converted in registers where they are used, once for every block of MR queries.  Keeping f32 copies
+ * of a tile instead was slower for 12 to 256 queries: the copies double the traffic between caches.
  */
 #ifndef FT_KERN_TILE_H
 #define FT_KERN_TILE_H
@@ -31,33 +34,31 @@
 struct rows {
     const char *data;
     size_t stride;  /* bytes */
-    size_t ahead;   /* bytes to the next tile; 0: this is the last one */
+    size_t ahead;   /* bytes to the next tile, which is prefetched while this one is used; 0: this is the last */
     uint32_t n;     /* at most FT_TILE_ROW; nothing behind them is read */
     enum ft_fmt fmt;
 };
 
 /* Scratch of one call, cut from ft_kern_work_bytes(). */
 struct tile_work {
-    float *panel32;     /* [d][64] or the variant's own order */
-    uint16_t *panel16;  /* [d][64] */
-    float *vtile;       /* [64][d] */
-    float *s;           /* [FT_TILE_QUERY][64] logits, then weights */
-    float *shrink;      /* [FT_TILE_QUERY] */
-    uint32_t *count;    /* [FT_TILE_QUERY] rows of this tile that a query sees */
-    float *max;         /* [FT_TILE_QUERY] lse only */
+    float *panel;    /* [FT_HEAD_MAX][64] K of one tile, in the variant's own order and format */
+    float *s;        /* [FT_TILE_QUERY][64] logits, then weights */
+    float *shrink;   /* [FT_TILE_QUERY] */
+    float *max;      /* [FT_TILE_QUERY] of lse */
+    float *sum;      /* [FT_TILE_QUERY] of lse */
+    uint32_t *count; /* [FT_TILE_QUERY] rows of this tile that a query sees */
 };
 
-static struct tile_work tile_work_cut(void *work)
+static struct tile_work tile_work_cut(void *work, uint32_t m, uint32_t d)
 {
-    const size_t panel = (size_t)FT_TILE_ROW * FT_HEAD_MAX;
     struct tile_work w;
-    w.panel32 = work;
-    w.vtile = w.panel32 + panel;
-    w.s = w.vtile + panel;
+    ft_assert(m <= FT_TILE_QUERY && d >= 16 && d <= FT_HEAD_MAX && d % 8 == 0);
+    w.panel = work;
+    w.s = w.panel + (size_t)FT_HEAD_MAX * FT_TILE_ROW;
     w.shrink = w.s + (size_t)FT_TILE_QUERY * FT_TILE_ROW;
     w.max = w.shrink + FT_TILE_QUERY;
-    w.count = (uint32_t *)(void *)(w.max + FT_TILE_QUERY);
-    w.panel16 = (uint16_t *)(void *)(w.count + FT_TILE_QUERY);
+    w.sum = w.max + FT_TILE_QUERY;
+    w.count = (uint32_t *)(void *)(w.sum + FT_TILE_QUERY);
     return w;
 }
 
@@ -125,7 +126,7 @@ static void tile_softmax(uint32_t m, float scale, float *max, float *sum, bool w
 
 /* Rows that all queries of a block see go through it together; the ragged rest one query at a time, so that
  * no query ever multiplies a row that it does not see, not even by zero. */
-static void tile_values(const struct vtile *v, uint32_t m, uint32_t d, float *acc, const struct tile_work *w)
+static void tile_values(const struct rows *v, uint32_t m, uint32_t d, float *acc, const struct tile_work *w)
 {
     for (uint32_t i = 0, n; i < m; i += n) {
         n = block_rows(m, i);
@@ -156,51 +157,49 @@ static struct rows tile_rows(const void *data, size_t stride, enum ft_fmt fmt, u
 
 static void attend(const struct ft_attend *a)
 {
-    struct tile_work w = tile_work_cut(a->work);
+    struct tile_work w = tile_work_cut(a->work, a->m, a->d);
     uint32_t limit = row_limit(a->vis, a->m, a->n);
     for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {
         struct rows k = tile_rows(a->k, a->k_stride, a->k_fmt, first, limit);
         struct rows v = tile_rows(a->v, a->v_stride, a->v_fmt, first, limit);
+        struct panel panel = panel_make(&k, a->d, w.panel);
         tile_counts(a->vis, a->m, first, k.n, w.count);
-        struct panel panel = panel_make(&k, a->d, a->m, &w);
         tile_logits(&panel, a->q, a->q_stride, a->m, a->d, &w);
         tile_softmax(a->m, a->scale, a->max, a->sum, true, &w);
-        struct vtile vtile = vtile_make(&v, a->d, a->m, &w);
-        tile_values(&vtile, a->m, a->d, a->acc, &w);
+        tile_values(&v, a->m, a->d, a->acc, &w);
     }
 }
 
 static void lse(const struct ft_vote *v)
 {
-    struct tile_work w = tile_work_cut(v->work);
+    struct tile_work w = tile_work_cut(v->work, v->m, v->d);
     uint32_t limit = row_limit(v->vis, v->m, v->n);
-    float sum[FT_TILE_QUERY];
     for (uint32_t i = 0; i < v->m; i++) {
         w.max[i] = -INFINITY;
-        sum[i] = 0;
+        w.sum[i] = 0;
     }
     for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {
         struct rows k = tile_rows(v->k, v->k_stride, v->k_fmt, first, limit);
+        struct panel panel = panel_make(&k, v->d, w.panel);
         tile_counts(v->vis, v->m, first, k.n, w.count);
-        struct panel panel = panel_make(&k, v->d, v->m, &w);
         tile_logits(&panel, v->q, v->q_stride, v->m, v->d, &w);
-        tile_softmax(v->m, v->scale, w.max, sum, false, &w);
+        tile_softmax(v->m, v->scale, w.max, w.sum, false, &w);
     }
     for (uint32_t i = 0; i < v->m; i++) {
-        v->out[i] = sum[i] != 0.0f ? (float)((double)w.max[i] + log((double)sum[i])) : -INFINITY;
+        v->out[i] = w.sum[i] != 0.0f ? (float)((double)w.max[i] + log((double)w.sum[i])) : -INFINITY;
     }
 }
 
 static void mass(const struct ft_vote *v)
 {
-    struct tile_work w = tile_work_cut(v->work);
+    struct tile_work w = tile_work_cut(v->work, v->m, v->d);
     uint32_t limit = row_limit(v->vis, v->m, v->n);
     for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {
         struct rows k = tile_rows(v->k, v->k_stride, v->k_fmt, first, limit);
+        struct panel panel = panel_make(&k, v->d, w.panel);
         tile_counts(v->vis, v->m, first, k.n, w.count);
-        struct panel panel = panel_make(&k, v->d, v->m, &w);
         tile_logits(&panel, v->q, v->q_stride, v->m, v->d, &w);
-        mass_fold(w.s, v->m, w.count, v->scale, v->lse, v->weight, v->red, v->out + first, k.n);
+        mass_fold(&w, v, v->out + first, k.n);
     }
 }
 

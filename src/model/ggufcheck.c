@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ggufcheck.c - which GGUF files this engine runs: architecture, hyperparameters, tensor names and shapes.
+/* ggufcheck.c - which GGUF files this engine runs: architecture, hyperparameters, positions.
  *
- * The rules follow what libllama does with the three dense families (llama, qwen2, qwen3); whatever it reads
- * and we do not compute is refused by name, and so is what it would ignore although the file asks for it.
+ * The rules follow what libllama does with the three dense families (llama, qwen2, qwen3);
+ * whatever it reads and we do not compute is refused by name, and so is what it would ignore
+ * although the file asks for it.
  */
 #include "model/ggufcheck.h"
 
-#include <ggml.h>
 #include <inttypes.h>
 #include <llama.h>
 #include <math.h>
@@ -17,32 +17,25 @@
 
 enum {
     LAYER_MAX = 512, /* LLAMA_MAX_LAYERS */
-    HEAD_MAX = 1024, HEAD_DIM_MIN = 16, HEAD_DIM_MAX = 256, HEAD_DIM_STEP = 8,
-    EMBD_MAX = 1 << 20, FF_MAX = 1 << 22, CTX_MAX = 1 << 30,
+    HEAD_MAX = 1024,
+    HEAD_DIM_MIN = 16,
+    HEAD_DIM_MAX = 256,
+    HEAD_DIM_STEP = 8,
+    EMBD_MAX = 1 << 20,
+    FF_MAX = 1 << 22,
+    CTX_MAX = 1 << 30,
 };
 
 /* ---- families ---- */
 
-enum family { LLAMA = 1, QWEN2 = 2, QWEN3 = 4, ANY = 7 };
-
 static const struct {
     const char *arch;
-    enum family family;
     unsigned trait;
 } families[] = {
-    { "llama", LLAMA, 0 },
-    { "qwen2", QWEN2, FT_ROPE_NEOX },
-    { "qwen3", QWEN3, FT_ROPE_NEOX | FT_QK_NORM },
+    { "llama", 0 },
+    { "qwen2", FT_ROPE_NEOX },
+    { "qwen3", FT_ROPE_NEOX | FT_QK_NORM },
 };
-
-static enum family family_of(const char *arch) {
-    for (size_t i = 0; i < FT_COUNT(families); i++) {
-        if (strcmp(families[i].arch, arch) == 0) {
-            return families[i].family;
-        }
-    }
-    return (enum family)0;
-}
 
 static ft_status check_arch(struct ft_gguf_walk *w, struct ft_hparams *h) {
     struct ft_gguf_span arch, type = { .text = "model", .n = 5 };
@@ -61,7 +54,8 @@ static ft_status check_arch(struct ft_gguf_walk *w, struct ft_hparams *h) {
     }
     FT_TRY(ft_gguf__string(w, "general.type", &type));
     if (!ft_gguf__is(type, "model")) {
-        return ft_gguf__fail(w, FT_UNSUP, ft_gguf__find(w, "general.type")->at, "general.type is '%.*s', expected model",
+        return ft_gguf__fail(w, FT_UNSUP, ft_gguf__find(w, "general.type")->at,
+                             "general.type is '%.*s', expected model",
                              (int)FT_MIN(type.n, (size_t)40), type.text);
     }
     return FT_OK;
@@ -117,25 +111,31 @@ static ft_status check_refusals(const struct ft_gguf_walk *w) {
 /* ---- sizes ---- */
 
 /* A number for all layers, or an array that repeats it. */
-static ft_status layer_number(const struct ft_gguf_walk *w, const char *name, uint32_t n_layer, uint32_t hi, uint32_t *out) {
+static ft_status layer_number(const struct ft_gguf_walk *w, const char *name, uint32_t n_layer,
+                              uint32_t hi, uint32_t *out) {
     const struct ft_gguf_key *key = ft_gguf__find(w, name);
     if (key == NULL || key->type != FT_GGUF_ARRAY) {
         return ft_gguf__u32(w, name, 1, hi, out);
     }
     if ((key->item != FT_GGUF_U32 && key->item != FT_GGUF_I32) || key->n != n_layer) {
-        return ft_gguf__fail(w, FT_FORMAT, key->where, "%s%s is an array of %" PRIu64 " elements, expected %" PRIu32
-                             " of type u32 or i32", w->arch, name + 1, key->n, n_layer);
+        return ft_gguf__fail(w, FT_FORMAT, key->where,
+                             "%s%s is an array of %" PRIu64 " elements, expected %" PRIu32
+                             " of type u32 or i32",
+                             w->arch, name + 1, key->n, n_layer);
     }
     double first = ft_gguf__number(w, key, 0);
     for (uint32_t l = 1; l < n_layer; l++) {
         double value = ft_gguf__number(w, key, l);
         if (value != first) {
-            return ft_gguf__fail(w, FT_UNSUP, key->at + 4 * (size_t)l, "%s%s is %.0f in layer 0 and %.0f in layer %" PRIu32
-                                 ": layers that differ are not supported", w->arch, name + 1, first, value, l);
+            return ft_gguf__fail(w, FT_UNSUP, key->at + 4 * (size_t)l,
+                                 "%s%s is %.0f in layer 0 and %.0f in layer %" PRIu32
+                                 ": layers that differ are not supported",
+                                 w->arch, name + 1, first, value, l);
         }
     }
     if (!(first >= 1 && first <= hi)) {
-        return ft_gguf__fail(w, FT_FORMAT, key->at, "%s%s is %.0f, expected 1..%" PRIu32, w->arch, name + 1, first, hi);
+        return ft_gguf__fail(w, FT_FORMAT, key->at, "%s%s is %.0f, expected 1..%" PRIu32, w->arch,
+                             name + 1, first, hi);
     }
     *out = (uint32_t)first;
     return FT_OK;
@@ -147,7 +147,8 @@ static ft_status check_heads(const struct ft_gguf_walk *w, struct ft_hparams *h)
     FT_TRY(layer_number(w, "*.attention.head_count_kv", h->n_layer, HEAD_MAX, &h->n_head_kv));
     if (h->n_head % h->n_head_kv != 0) {
         return ft_gguf__fail(w, FT_FORMAT, ft_gguf__find(w, "*.attention.head_count_kv")->at,
-                             "%s.attention.head_count_kv is %" PRIu32 ", expected a divisor of head_count, which is %" PRIu32,
+                             "%s.attention.head_count_kv is %" PRIu32
+                             ", expected a divisor of head_count, which is %" PRIu32,
                              w->arch, h->n_head_kv, h->n_head);
     }
     uint32_t key_length = h->n_embd / h->n_head, value_length, n_rot;
@@ -155,27 +156,33 @@ static ft_status check_heads(const struct ft_gguf_walk *w, struct ft_hparams *h)
     value_length = h->n_embd / h->n_head;
     FT_TRY(ft_gguf__u32(w, "*.attention.value_length", 1, EMBD_MAX, &value_length));
     if (key_length != value_length) {
-        return ft_gguf__fail(w, FT_UNSUP, 0, "%s.attention.key_length is %" PRIu32 " and value_length is %" PRIu32
-                             ": they must be equal", w->arch, key_length, value_length);
+        return ft_gguf__fail(w, FT_UNSUP, 0,
+                             "%s.attention.key_length is %" PRIu32 " and value_length is %" PRIu32
+                             ": they must be equal",
+                             w->arch, key_length, value_length);
     }
     if (key_length < HEAD_DIM_MIN || key_length > HEAD_DIM_MAX || key_length % HEAD_DIM_STEP != 0) {
-        return ft_gguf__fail(w, FT_UNSUP, 0, "heads are %" PRIu32 " wide (%s.attention.key_length or embedding_length / "
-                             "head_count), expected a multiple of %d from %d to %d", key_length, w->arch, HEAD_DIM_STEP,
-                             HEAD_DIM_MIN, HEAD_DIM_MAX);
+        return ft_gguf__fail(w, FT_UNSUP, 0,
+                             "heads are %" PRIu32
+                             " wide (%s.attention.key_length or embedding_length / "
+                             "head_count), expected a multiple of %d from %d to %d",
+                             key_length, w->arch, HEAD_DIM_STEP, HEAD_DIM_MIN, HEAD_DIM_MAX);
     }
     n_rot = h->head_dim = key_length;
     FT_TRY(ft_gguf__u32(w, "*.rope.dimension_count", 0, UINT32_MAX, &n_rot));
     if (n_rot != h->head_dim) {
-        return ft_gguf__fail(w, FT_UNSUP, ft_gguf__find(w, "*.rope.dimension_count")->at, "%s.rope.dimension_count is %"
-                             PRIu32 ", expected %" PRIu32 ", the width of a head", w->arch, n_rot, h->head_dim);
+        return ft_gguf__fail(w, FT_UNSUP, ft_gguf__find(w, "*.rope.dimension_count")->at,
+                             "%s.rope.dimension_count is %" PRIu32 ", expected %" PRIu32
+                             ", the width of a head",
+                             w->arch, n_rot, h->head_dim);
     }
     return FT_OK;
 }
 
 static ft_status check_sizes(const struct ft_gguf_walk *w, struct ft_hparams *h) {
     static const char *const needed[] = {
-        "*.context_length", "*.embedding_length", "*.block_count", "*.feed_forward_length", "*.attention.head_count",
-        "*.attention.layer_norm_rms_epsilon",
+        "*.context_length",      "*.embedding_length",     "*.block_count",
+        "*.feed_forward_length", "*.attention.head_count", "*.attention.layer_norm_rms_epsilon",
     };
     for (size_t i = 0; i < FT_COUNT(needed); i++) {
         FT_TRY(ft_gguf__need(w, needed[i]));
@@ -187,37 +194,43 @@ static ft_status check_sizes(const struct ft_gguf_walk *w, struct ft_hparams *h)
     FT_TRY(check_heads(w, h));
     FT_TRY(ft_gguf__f32(w, "*.attention.layer_norm_rms_epsilon", &h->rms_eps));
     if (!(h->rms_eps > 0 && h->rms_eps < 1)) {
-        return ft_gguf__fail(w, FT_FORMAT, ft_gguf__find(w, "*.attention.layer_norm_rms_epsilon")->at,
-                             "%s.attention.layer_norm_rms_epsilon is %g, expected above 0 and below 1", w->arch,
-                             (double)h->rms_eps);
+        return ft_gguf__fail(
+            w, FT_FORMAT, ft_gguf__find(w, "*.attention.layer_norm_rms_epsilon")->at,
+            "%s.attention.layer_norm_rms_epsilon is %g, expected above 0 and below 1", w->arch,
+            (double)h->rms_eps);
     }
     return FT_OK;
 }
 
-/* ---- rotary positions, with libllama's defaults (llama-model.cpp and llama-context.cpp of v0.5.0) ---- */
+/* ---- rotary positions, with libllama's defaults (llama-model.cpp and llama-context.cpp of
+ * v0.5.0) ---- */
 
-static ft_status positive(const struct ft_gguf_walk *w, const char *name, double lo, double hi, float *out) {
+static ft_status positive(const struct ft_gguf_walk *w, const char *name, double lo, double hi,
+                          float *out) {
     FT_TRY(ft_gguf__f32(w, name, out));
     if (*out >= (float)lo && *out <= (float)hi) {
         return FT_OK;
     }
-    return ft_gguf__fail(w, FT_FORMAT, ft_gguf__find(w, name)->at, "%s%s is %g, expected %g..%g", w->arch, name + 1,
-                         (double)*out, lo, hi);
+    return ft_gguf__fail(w, FT_FORMAT, ft_gguf__find(w, name)->at, "%s%s is %g, expected %g..%g",
+                         w->arch, name + 1, (double)*out, lo, hi);
 }
 
 static ft_status check_rope_scaling(const struct ft_gguf_walk *w, struct ft_hparams *h) {
-    struct ft_gguf_span type = { .text = "linear", .n = 6 }; /* libllama's default, with a factor of 1 */
+    struct ft_gguf_span type = { .text = "linear",
+                                 .n = 6 }; /* libllama's default, with a factor of 1 */
     FT_TRY(ft_gguf__string(w, "*.rope.scaling.type", &type));
     bool is_yarn = ft_gguf__is(type, "yarn"), is_none = ft_gguf__is(type, "none");
     if (!is_yarn && !is_none && !ft_gguf__is(type, "linear")) {
         return ft_gguf__fail(w, FT_UNSUP, ft_gguf__find(w, "*.rope.scaling.type")->at,
-                             "%s.rope.scaling.type is '%.*s', expected none, linear or yarn", w->arch,
-                             (int)FT_MIN(type.n, (size_t)40), type.text);
+                             "%s.rope.scaling.type is '%.*s', expected none, linear or yarn",
+                             w->arch, (int)FT_MIN(type.n, (size_t)40), type.text);
     }
-    const char *name = ft_gguf__find(w, "*.rope.scaling.factor") != NULL ? "*.rope.scaling.factor" : "*.rope.scale_linear";
+    const char *name = ft_gguf__find(w, "*.rope.scaling.factor") != NULL ? "*.rope.scaling.factor"
+                                                                         : "*.rope.scale_linear";
     const struct ft_gguf_key *key = ft_gguf__find(w, name);
     float factor = 1;
-    if (key != NULL && !(key->type == FT_GGUF_F32 && ft_gguf__number(w, key, 0) == 0)) { /* 0 says: none */
+    if (key != NULL &&
+        !(key->type == FT_GGUF_F32 && ft_gguf__number(w, key, 0) == 0)) { /* 0 says: none */
         FT_TRY(positive(w, name, is_yarn ? 1 : 1e-3, 1e6, &factor));
     }
     h->rope_freq_scale = is_none ? 1 : 1 / factor;
@@ -231,7 +244,8 @@ static ft_status check_rope(const struct ft_gguf_walk *w, struct ft_hparams *h) 
     h->rope_base = 10000;
     FT_TRY(positive(w, "*.rope.freq_base", 1, 1e15, &h->rope_base));
     h->rope_n_ctx_orig = h->n_ctx_train;
-    FT_TRY(ft_gguf__u32(w, "*.rope.scaling.original_context_length", 1, CTX_MAX, &h->rope_n_ctx_orig));
+    FT_TRY(
+        ft_gguf__u32(w, "*.rope.scaling.original_context_length", 1, CTX_MAX, &h->rope_n_ctx_orig));
     FT_TRY(check_rope_scaling(w, h));
     bool ignored;
     return ft_gguf__bool(w, "*.rope.scaling.finetuned", &ignored);
@@ -241,24 +255,42 @@ static ft_status check_rope(const struct ft_gguf_walk *w, struct ft_hparams *h) 
 
 static const char *file_type_text(uint32_t file_type) {
     static const char *const names[] = {
-        [LLAMA_FTYPE_ALL_F32] = "F32",            [LLAMA_FTYPE_MOSTLY_F16] = "F16",
-        [LLAMA_FTYPE_MOSTLY_Q4_0] = "Q4_0",       [LLAMA_FTYPE_MOSTLY_Q4_1] = "Q4_1",
-        [LLAMA_FTYPE_MOSTLY_Q8_0] = "Q8_0",       [LLAMA_FTYPE_MOSTLY_Q5_0] = "Q5_0",
-        [LLAMA_FTYPE_MOSTLY_Q5_1] = "Q5_1",       [LLAMA_FTYPE_MOSTLY_Q2_K] = "Q2_K",
-        [LLAMA_FTYPE_MOSTLY_Q3_K_S] = "Q3_K_S",   [LLAMA_FTYPE_MOSTLY_Q3_K_M] = "Q3_K_M",
-        [LLAMA_FTYPE_MOSTLY_Q3_K_L] = "Q3_K_L",   [LLAMA_FTYPE_MOSTLY_Q4_K_S] = "Q4_K_S",
-        [LLAMA_FTYPE_MOSTLY_Q4_K_M] = "Q4_K_M",   [LLAMA_FTYPE_MOSTLY_Q5_K_S] = "Q5_K_S",
-        [LLAMA_FTYPE_MOSTLY_Q5_K_M] = "Q5_K_M",   [LLAMA_FTYPE_MOSTLY_Q6_K] = "Q6_K",
-        [LLAMA_FTYPE_MOSTLY_IQ2_XXS] = "IQ2_XXS", [LLAMA_FTYPE_MOSTLY_IQ2_XS] = "IQ2_XS",
-        [LLAMA_FTYPE_MOSTLY_Q2_K_S] = "Q2_K_S",   [LLAMA_FTYPE_MOSTLY_IQ3_XS] = "IQ3_XS",
-        [LLAMA_FTYPE_MOSTLY_IQ3_XXS] = "IQ3_XXS", [LLAMA_FTYPE_MOSTLY_IQ1_S] = "IQ1_S",
-        [LLAMA_FTYPE_MOSTLY_IQ4_NL] = "IQ4_NL",   [LLAMA_FTYPE_MOSTLY_IQ3_S] = "IQ3_S",
-        [LLAMA_FTYPE_MOSTLY_IQ3_M] = "IQ3_M",     [LLAMA_FTYPE_MOSTLY_IQ2_S] = "IQ2_S",
-        [LLAMA_FTYPE_MOSTLY_IQ2_M] = "IQ2_M",     [LLAMA_FTYPE_MOSTLY_IQ4_XS] = "IQ4_XS",
-        [LLAMA_FTYPE_MOSTLY_IQ1_M] = "IQ1_M",     [LLAMA_FTYPE_MOSTLY_BF16] = "BF16",
-        [LLAMA_FTYPE_MOSTLY_TQ1_0] = "TQ1_0",     [LLAMA_FTYPE_MOSTLY_TQ2_0] = "TQ2_0",
-        [LLAMA_FTYPE_MOSTLY_MXFP4_MOE] = "MXFP4", [LLAMA_FTYPE_MOSTLY_NVFP4] = "NVFP4",
-        [LLAMA_FTYPE_MOSTLY_Q1_0] = "Q1_0",       [LLAMA_FTYPE_MOSTLY_Q2_0] = "Q2_0",
+        [LLAMA_FTYPE_ALL_F32] = "F32",
+        [LLAMA_FTYPE_MOSTLY_F16] = "F16",
+        [LLAMA_FTYPE_MOSTLY_Q4_0] = "Q4_0",
+        [LLAMA_FTYPE_MOSTLY_Q4_1] = "Q4_1",
+        [LLAMA_FTYPE_MOSTLY_Q8_0] = "Q8_0",
+        [LLAMA_FTYPE_MOSTLY_Q5_0] = "Q5_0",
+        [LLAMA_FTYPE_MOSTLY_Q5_1] = "Q5_1",
+        [LLAMA_FTYPE_MOSTLY_Q2_K] = "Q2_K",
+        [LLAMA_FTYPE_MOSTLY_Q3_K_S] = "Q3_K_S",
+        [LLAMA_FTYPE_MOSTLY_Q3_K_M] = "Q3_K_M",
+        [LLAMA_FTYPE_MOSTLY_Q3_K_L] = "Q3_K_L",
+        [LLAMA_FTYPE_MOSTLY_Q4_K_S] = "Q4_K_S",
+        [LLAMA_FTYPE_MOSTLY_Q4_K_M] = "Q4_K_M",
+        [LLAMA_FTYPE_MOSTLY_Q5_K_S] = "Q5_K_S",
+        [LLAMA_FTYPE_MOSTLY_Q5_K_M] = "Q5_K_M",
+        [LLAMA_FTYPE_MOSTLY_Q6_K] = "Q6_K",
+        [LLAMA_FTYPE_MOSTLY_IQ2_XXS] = "IQ2_XXS",
+        [LLAMA_FTYPE_MOSTLY_IQ2_XS] = "IQ2_XS",
+        [LLAMA_FTYPE_MOSTLY_Q2_K_S] = "Q2_K_S",
+        [LLAMA_FTYPE_MOSTLY_IQ3_XS] = "IQ3_XS",
+        [LLAMA_FTYPE_MOSTLY_IQ3_XXS] = "IQ3_XXS",
+        [LLAMA_FTYPE_MOSTLY_IQ1_S] = "IQ1_S",
+        [LLAMA_FTYPE_MOSTLY_IQ4_NL] = "IQ4_NL",
+        [LLAMA_FTYPE_MOSTLY_IQ3_S] = "IQ3_S",
+        [LLAMA_FTYPE_MOSTLY_IQ3_M] = "IQ3_M",
+        [LLAMA_FTYPE_MOSTLY_IQ2_S] = "IQ2_S",
+        [LLAMA_FTYPE_MOSTLY_IQ2_M] = "IQ2_M",
+        [LLAMA_FTYPE_MOSTLY_IQ4_XS] = "IQ4_XS",
+        [LLAMA_FTYPE_MOSTLY_IQ1_M] = "IQ1_M",
+        [LLAMA_FTYPE_MOSTLY_BF16] = "BF16",
+        [LLAMA_FTYPE_MOSTLY_TQ1_0] = "TQ1_0",
+        [LLAMA_FTYPE_MOSTLY_TQ2_0] = "TQ2_0",
+        [LLAMA_FTYPE_MOSTLY_MXFP4_MOE] = "MXFP4",
+        [LLAMA_FTYPE_MOSTLY_NVFP4] = "NVFP4",
+        [LLAMA_FTYPE_MOSTLY_Q1_0] = "Q1_0",
+        [LLAMA_FTYPE_MOSTLY_Q2_0] = "Q2_0",
     };
     return file_type < FT_COUNT(names) && names[file_type] != NULL ? names[file_type] : "unknown";
 }
@@ -286,206 +318,11 @@ static ft_status check_split(const struct ft_gguf_walk *w, struct ft_gguf_facts 
     facts->split_tensors = facts->n_tensor;
     FT_TRY(ft_gguf__i32(w, "split.tensors.count", 65536, &facts->split_tensors));
     if (no >= facts->split_count) {
-        return ft_gguf__fail(w, FT_FORMAT, ft_gguf__find(w, "split.no")->at, "split.no is %" PRIu32 ", expected 0..%" PRIu32,
-                             no, facts->split_count - 1);
+        return ft_gguf__fail(w, FT_FORMAT, ft_gguf__find(w, "split.no")->at,
+                             "split.no is %" PRIu32 ", expected 0..%" PRIu32, no,
+                             facts->split_count - 1);
     }
     return count > 1 ? ft_gguf__need(w, "split.tensors.count") : FT_OK;
-}
-
-/* ---- tensors ---- */
-
-enum dim { NONE, EMBD, VOCAB, Q, KV, FF, HEAD, ROT };
-
-enum { REQUIRED = 1, MATRIX = 2 };
-
-struct rule {
-    const char *name;
-    enum dim ne[2];
-    unsigned family, flags;
-};
-
-static const struct rule model_rules[] = {
-    { "token_embd.weight", { EMBD, VOCAB }, ANY, REQUIRED | MATRIX },
-    { "output_norm.weight", { EMBD, NONE }, ANY, REQUIRED },
-    { "output.weight", { EMBD, VOCAB }, ANY, MATRIX },
-    { "output.bias", { VOCAB, NONE }, QWEN2, 0 },
-    { "rope_freqs.weight", { ROT, NONE }, LLAMA, 0 },
-};
-
-static const struct rule layer_rules[] = {
-    { "attn_norm.weight", { EMBD, NONE }, ANY, REQUIRED },
-    { "attn_q.weight", { EMBD, Q }, ANY, REQUIRED | MATRIX },
-    { "attn_k.weight", { EMBD, KV }, ANY, REQUIRED | MATRIX },
-    { "attn_v.weight", { EMBD, KV }, ANY, REQUIRED | MATRIX },
-    { "attn_q.bias", { Q, NONE }, ANY, 0 },
-    { "attn_k.bias", { KV, NONE }, ANY, 0 },
-    { "attn_v.bias", { KV, NONE }, ANY, 0 },
-    { "attn_q_norm.weight", { HEAD, NONE }, QWEN3, REQUIRED },
-    { "attn_k_norm.weight", { HEAD, NONE }, QWEN3, REQUIRED },
-    { "attn_output.weight", { Q, EMBD }, ANY, REQUIRED | MATRIX },
-    { "attn_output.bias", { EMBD, NONE }, LLAMA, 0 },
-    { "ffn_norm.weight", { EMBD, NONE }, ANY, REQUIRED },
-    { "ffn_gate.weight", { EMBD, FF }, ANY, REQUIRED | MATRIX },
-    { "ffn_up.weight", { EMBD, FF }, ANY, REQUIRED | MATRIX },
-    { "ffn_down.weight", { FF, EMBD }, ANY, REQUIRED | MATRIX },
-    { "ffn_gate.bias", { FF, NONE }, LLAMA, 0 },
-    { "ffn_up.bias", { FF, NONE }, LLAMA, 0 },
-    { "ffn_down.bias", { EMBD, NONE }, LLAMA, 0 },
-};
-
-enum { N_MODEL = FT_COUNT(model_rules), N_LAYER_RULE = FT_COUNT(layer_rules) };
-
-struct set {
-    struct ft_gguf_walk walk; /* for messages only */
-    const struct ft_hparams *h;
-    unsigned family;
-    bool *seen; /* [N_MODEL + n_layer * N_LAYER_RULE] */
-};
-
-static uint64_t dim_size(const struct ft_hparams *h, enum dim dim) {
-    switch (dim) {
-    case EMBD:
-        return h->n_embd;
-    case VOCAB:
-        return h->n_vocab;
-    case Q:
-        return (uint64_t)h->n_head * h->head_dim;
-    case KV:
-        return (uint64_t)h->n_head_kv * h->head_dim;
-    case FF:
-        return h->n_ff;
-    case HEAD:
-        return h->head_dim;
-    case ROT:
-        return h->head_dim / 2;
-    case NONE:
-        break;
-    }
-    return 1;
-}
-
-/* The layer in "blk.N." and the rest of the name; false for any other spelling of a number. */
-static bool layer_name(const char *name, uint32_t n_layer, uint32_t *layer, const char **rest) {
-    if (strncmp(name, "blk.", 4) != 0) {
-        return false;
-    }
-    uint32_t value = 0;
-    const char *p = name + 4;
-    for (; *p >= '0' && *p <= '9' && value < LAYER_MAX; p++) {
-        value = 10 * value + (uint32_t)(*p - '0');
-    }
-    bool is_plain = p > name + 4 && (name[4] != '0' || p == name + 5);
-    *layer = value;
-    *rest = p + 1;
-    return is_plain && *p == '.' && value < n_layer;
-}
-
-/* The rule for a name and the place of its mark; NULL when no rule knows it. */
-static const struct rule *rule_find(const struct set *s, const char *name, size_t *mark) {
-    uint32_t layer;
-    const char *rest = name;
-    bool is_layer = layer_name(name, s->h->n_layer, &layer, &rest);
-    const struct rule *rule = is_layer ? layer_rules : model_rules;
-    size_t n = is_layer ? (size_t)N_LAYER_RULE : (size_t)N_MODEL;
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(rule[i].name, rest) == 0 && (rule[i].family & s->family) != 0) {
-            *mark = is_layer ? N_MODEL + (size_t)layer * N_LAYER_RULE + i : i;
-            return &rule[i];
-        }
-    }
-    return NULL;
-}
-
-static ft_status unknown_tensor(const struct set *s, const struct ft_gguf_tensor *t) {
-    const char *why = "";
-    if (strstr(t->name, "attn_qkv") != NULL) {
-        why = ": fused q, k and v are not supported";
-    } else if (strstr(t->name, "_exps") != NULL || strstr(t->name, "ffn_gate_inp") != NULL) {
-        why = ": mixtures of experts are not supported";
-    } else if (strstr(t->name, ".scale") != NULL || strstr(t->name, "_scale") != NULL) {
-        why = ": scaled weights are not supported";
-    }
-    return ft_gguf__fail(&s->walk, FT_UNSUP, t->where, "tensor %s is unknown in architecture %s%s", t->name, s->h->arch, why);
-}
-
-static ft_status check_tensor(const struct set *s, const struct ft_gguf_tensor *t) {
-    size_t mark = 0;
-    const struct rule *rule = rule_find(s, t->name, &mark);
-    if (rule == NULL) {
-        return unknown_tensor(s, t);
-    }
-    uint64_t ne0 = dim_size(s->h, rule->ne[0]), ne1 = dim_size(s->h, rule->ne[1]);
-    if (t->ne[0] != ne0 || t->ne[1] != ne1 || t->ne[2] != 1 || t->ne[3] != 1) {
-        return ft_gguf__fail(&s->walk, FT_FORMAT, t->where, "tensor %s is %" PRIu64 " x %" PRIu64 "%s, expected %" PRIu64
-                             " x %" PRIu64, t->name, t->ne[0], t->ne[1], t->ne[2] * t->ne[3] != 1 ? " x ..." : "", ne0, ne1);
-    }
-    if ((rule->flags & MATRIX) == 0 && t->type != GGML_TYPE_F32) {
-        return ft_gguf__fail(&s->walk, FT_UNSUP, t->where, "tensor %s has type %s, expected f32", t->name,
-                             ggml_type_name((enum ggml_type)t->type));
-    }
-    if (s->seen[mark]) {
-        return ft_gguf__fail(&s->walk, FT_FORMAT, t->where, "tensor %s occurs twice", t->name);
-    }
-    s->seen[mark] = true;
-    return FT_OK;
-}
-
-static ft_status check_missing(const struct set *s) {
-    for (size_t i = 0; i < N_MODEL; i++) {
-        if ((model_rules[i].flags & REQUIRED) != 0 && !s->seen[i]) {
-            return ft_gguf__fail(&s->walk, FT_FORMAT, 0, "tensor %s is missing", model_rules[i].name);
-        }
-    }
-    for (uint32_t l = 0; l < s->h->n_layer; l++) {
-        for (size_t i = 0; i < N_LAYER_RULE; i++) {
-            const struct rule *rule = &layer_rules[i];
-            bool is_needed = (rule->flags & REQUIRED) != 0 && (rule->family & s->family) != 0;
-            if (is_needed && !s->seen[N_MODEL + (size_t)l * N_LAYER_RULE + i]) {
-                return ft_gguf__fail(&s->walk, FT_FORMAT, 0, "tensor blk.%" PRIu32 ".%s is missing", l, rule->name);
-            }
-        }
-    }
-    return FT_OK;
-}
-
-static ft_status check_files(const struct set *s, const struct ft_gguf_facts *facts, uint32_t n_file) {
-    uint64_t n_tensor = 0;
-    for (uint32_t f = 0; f < n_file; f++) {
-        if (facts[f].split_no != f || (f > 0 && facts[f].split_count != n_file)) {
-            return ft_gguf__fail(&s->walk, FT_FORMAT, 0, "file %" PRIu32 " of %" PRIu32 " says that it is number %" PRIu32
-                                 " of %" PRIu32, f + 1, n_file, facts[f].split_no + 1, facts[f].split_count);
-        }
-        n_tensor += facts[f].n_tensor;
-        for (uint32_t i = 0; i < facts[f].n_tensor; i++) {
-            FT_TRY(check_tensor(s, &facts[f].tensor[i]));
-        }
-    }
-    if (n_tensor != facts[0].split_tensors) {
-        return ft_gguf__fail(&s->walk, FT_FORMAT, 0, "split.tensors.count is %" PRIu32 ", but the files hold %" PRIu64
-                             " tensors", facts[0].split_tensors, n_tensor);
-    }
-    return check_missing(s);
-}
-
-ft_status ft_gguf_check_set(struct ft_gguf_facts *facts, uint32_t n_file, const char *path, struct ft_error *err) {
-    const struct ft_hparams *h = &facts[0].hparams;
-    struct set s = { .h = h, .family = h->arch == NULL ? 0 : family_of(h->arch), .walk = { .err = err } };
-    ft_gguf__label(s.walk.label, path);
-    if (h->arch == NULL || n_file != facts[0].split_count) {
-        return ft_gguf__fail(&s.walk, FT_FORMAT, 0, "%" PRIu32 " files were given, expected all %" PRIu32
-                             " of the set, the first one first", n_file, facts[0].split_count);
-    }
-    s.seen = ft_alloc(N_MODEL + (size_t)h->n_layer * N_LAYER_RULE, sizeof(*s.seen));
-    if (s.seen == NULL) {
-        return ft_gguf__fail(&s.walk, FT_NOMEM, 0, "no memory to check %" PRIu32 " layers", h->n_layer);
-    }
-    ft_status status = check_files(&s, facts, n_file);
-    if (status == FT_OK) {
-        facts[0].is_tied = !s.seen[2];
-        facts[0].has_rope_freqs = s.seen[4];
-    }
-    ft_free(s.seen);
-    return status;
 }
 
 /* ---- the whole check ---- */
@@ -501,7 +338,8 @@ static ft_status check_rules(struct ft_gguf_walk *w, struct ft_gguf_facts *facts
     FT_TRY(check_arch(w, h));
     FT_TRY(check_labels(w, facts));
     if (facts->n_tensor == 0 && facts->split_count == 1) {
-        return ft_gguf__fail(w, FT_FORMAT, 8, "the file has no tensors: it holds a vocabulary, not a model");
+        return ft_gguf__fail(w, FT_FORMAT, 8,
+                             "the file has no tensors: it holds a vocabulary, not a model");
     }
     FT_TRY(check_refusals(w));
     FT_TRY(check_sizes(w, h));
@@ -509,8 +347,8 @@ static ft_status check_rules(struct ft_gguf_walk *w, struct ft_gguf_facts *facts
     return ft_gguf__vocab(w, facts);
 }
 
-ft_status ft_gguf_check(const struct ft_file_map *file, const char *path, struct ft_gguf_facts *facts,
-                        struct ft_error *err) {
+ft_status ft_gguf_check(const struct ft_file_map *file, const char *path,
+                        struct ft_gguf_facts *facts, struct ft_error *err) {
     struct ft_gguf_walk walk = { .data = file->data, .size = file->size, .arch = "", .err = err };
     struct ft_gguf_facts found = { .name = NULL };
     ft_gguf__label(walk.label, path);

@@ -193,13 +193,6 @@ uint32_t ft_keep_rank(const float *score, uint32_t n, uint32_t k, uint32_t *work
     return k;
 }
 
-uint32_t ft_keep_rank_count(const struct ft_look *look, uint32_t keep, uint32_t n_prompt) {
-    uint32_t tail = look->window + look->refeed;
-    uint32_t n_row = n_prompt > tail ? n_prompt - tail : 0;
-    uint32_t chosen = keep > look->window ? keep - look->window : 0;
-    return FT_MIN(FT_MAX(chosen, look->prefill_vertical), n_row);
-}
-
 /* ---- what stays ---- */
 
 static void sort_ascending(uint32_t *x, uint32_t n) {
@@ -228,7 +221,8 @@ uint32_t ft_keep_retain(const uint32_t *ranked, const struct ft_look *look,
                         const struct ft_budget *budget, uint32_t *out) {
     uint32_t tail = look->window + look->refeed;
     ft_assert(budget->keep > look->window && budget->n_prompt > tail);
-    uint32_t count = FT_MIN(budget->keep - look->window, budget->n_rank);
+    ft_assert(budget->n_rank >= budget->keep - look->window);
+    uint32_t count = budget->keep - look->window;
     memcpy(out, ranked, count * sizeof(*out));
     sort_ascending(out, count);
     for (uint32_t i = 0; i < look->window; i++) {

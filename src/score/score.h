@@ -84,7 +84,7 @@ struct ft_evidence {      /* of one KV head (kv) or the whole prompt; borrowed f
 struct ft_budget {        /* what keep must obey */
     uint32_t keep;        /* C: rows that stay, window included, >= window + 1 */
     uint32_t n_prompt;    /* n */
-    uint32_t n_rank;      /* how long the ranking is: ft_keep_rank_count */
+    uint32_t n_rank;      /* how long the ranking is, >= keep - window (kv) */
     const uint32_t *must; /* [n_must] ascending indices that stay whatever their score (prompt) */
     uint32_t n_must;
 };
@@ -170,11 +170,6 @@ void ft_param_range(const struct ft_param *param, char *buf, size_t cap);
  * Cost       four passes over n and a sort of k; no allocation
  *   work     [n] scratch;  out [min(k, n)];  ->  min(k, n) */
 uint32_t ft_keep_rank(const float *score, uint32_t n, uint32_t k, uint32_t *work, uint32_t *out);
-/* ft_keep_rank_count - ranked candidates that a kv method's run uses: the rows to keep, or the
- * columns of the sparse prefill if those are more:
- * min(max(keep - window, prefill_vertical), n_prompt - window - refeed). */
-uint32_t ft_keep_rank_count(const struct ft_look *look, uint32_t keep, uint32_t n_prompt);
-
 /* ft_keep_retain - rows a KV head keeps: the first keep - window ranked candidates and the window
  * rows [n_prompt - window - refeed, n_prompt - refeed), ascending.
  *   ranked   [budget->n_rank] distinct, < n_prompt - window - refeed;  out [keep];  ->  count */

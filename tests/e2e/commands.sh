@@ -121,5 +121,7 @@ bad_arrays nan.json 'in "q": invalid token'
 bad_arrays twice.json 'in "n_prompt": duplicate object key'
 bad_arrays deep.json "maximum parsing depth"
 bad_arrays list.json "is no JSON object"
+echo '{"score":[1,-2]}' >minus.json
+refuses 1 "score[1] is -2, expected a number >= 0" score --arrays minus.json --prompt specpc
 bad_arrays none.json "none.json: No such file"
 finish

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* prop_damage.c - a damaged GGUF header is refused with a reason, or loads; it never crashes anyone.
+/* prop_damage.c - a damaged GGUF header is refused with a reason, or loads; it never crashes
+ * anyone.
  *
  *     prop_damage                 a seeded sample of all cases, and how much was left out
  *     prop_damage --full          every case
  *     prop_damage -s SEED         another sample
  *     prop_damage --case KIND I   one case, in this process (for a debugger)
  *
- * Kinds: cut = the first I bytes; byte = every header byte x {8 flips, 00, FF}; number = every count, length,
- * type, dimension and offset x boundary values.  What our check accepts also goes through gguf.h, libllama
- * (vocabulary, tokenising) and our loader.  Cases run in child processes, so that a crash becomes a report.
+ * Kinds: cut = the first I bytes; byte = every header byte x {8 flips, 00, FF}; number = every
+ * count, length, type, dimension and offset x boundary values.  What our check accepts also goes
+ * through gguf.h, libllama (vocabulary, tokenising) and our loader.  Cases run in child processes,
+ * so that a crash becomes a report.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -111,8 +113,21 @@ static void all_fields(void) {
 }
 
 static const uint64_t boundary[] = {
-    0, 1, 2, 0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff, UINT64_C(1) << 32, (UINT64_C(1) << 42) + 1,
-    UINT64_C(1) << 60, UINT64_C(1) << 62, INT64_MAX, UINT64_C(1) << 63, UINT64_MAX - 1, UINT64_MAX,
+    0,
+    1,
+    2,
+    0x7fffffff,
+    0x80000000,
+    0xfffffffe,
+    0xffffffff,
+    UINT64_C(1) << 32,
+    (UINT64_C(1) << 42) + 1,
+    UINT64_C(1) << 60,
+    UINT64_C(1) << 62,
+    INT64_MAX,
+    UINT64_C(1) << 63,
+    UINT64_MAX - 1,
+    UINT64_MAX,
 };
 enum { N_BOUNDARY = sizeof(boundary) / sizeof(boundary[0]), N_NEAR = 2, BYTE_VARIANTS = 10 };
 
@@ -130,12 +145,13 @@ static uint64_t case_count(enum kind kind) {
 /* Makes case index of this kind out of a copy of the good file; returns its size. */
 static size_t damage(enum kind kind, uint64_t index, uint8_t *data) {
     if (kind == CUT) {
-        return index < subject.header ? (size_t)index : subject.header + (size_t)(index - subject.header) * 4096;
+        return index < subject.header ? (size_t)index
+                                      : subject.header + (size_t)(index - subject.header) * 4096;
     }
     if (kind == BYTE) {
         uint8_t *byte = data + index / BYTE_VARIANTS;
         unsigned how = (unsigned)(index % BYTE_VARIANTS);
-        *byte = how < 8 ? (uint8_t)(*byte ^ 1u << how) : how == 8 ? 0x00 : 0xff;
+        *byte = (uint8_t)(how < 8 ? *byte ^ 1u << how : how == 8 ? 0x00 : 0xff);
         return subject.good.n;
     }
     const struct field *f = &subject.field[index / (N_BOUNDARY + N_NEAR)];
@@ -150,14 +166,16 @@ static size_t damage(enum kind kind, uint64_t index, uint8_t *data) {
 /* ---- what must hold ---- */
 
 static void bad(enum kind kind, uint64_t index, const char *what) {
-    fprintf(stderr, "prop_damage: %s; replay: prop_damage --case %s %" PRIu64 "\n", what, kind_names[kind], index);
+    fprintf(stderr, "prop_damage: %s; replay: prop_damage --case %s %" PRIu64 "\n", what,
+            kind_names[kind], index);
     progress->n_bad++;
 }
 
 /* libllama may refuse what we accept (an unknown pre-tokenizer); it must not die of it. */
 static void libraries_load(void) {
     struct ggml_context *meta = NULL;
-    struct gguf_context *gguf = gguf_init_from_file(subject.path, (struct gguf_init_params){ true, &meta });
+    struct gguf_context *gguf =
+        gguf_init_from_file(subject.path, (struct gguf_init_params){ true, &meta });
     if (gguf != NULL) {
         gguf_free(gguf);
         ggml_free(meta);
@@ -168,7 +186,8 @@ static void libraries_load(void) {
     if (model != NULL) {
         llama_token token[256];
         const char text[] = "The 7th caf\xc3\xa9, <0x41> <|eos|> \xf0\x9f\x98\x80\r\n\t  x";
-        llama_tokenize(llama_model_get_vocab(model), text, (int32_t)sizeof(text), token, 256, true, true);
+        llama_tokenize(llama_model_get_vocab(model), text, (int32_t)sizeof(text), token, 256, true,
+                       true);
         llama_model_free(model);
     }
     ft_model *ours = NULL;
@@ -197,7 +216,8 @@ static void run_case(enum kind kind, uint64_t index, bool may_load) {
             progress->n_loaded++;
         }
     } else if ((status != FT_FORMAT && status != FT_UNSUP) || err.code != status || err.where > n ||
-               strstr(err.text, "damaged.gguf: ") == NULL || strlen(err.text) < strlen("damaged.gguf: ") + 10) {
+               strstr(err.text, "damaged.gguf: ") == NULL ||
+               strlen(err.text) < strlen("damaged.gguf: ") + 10) {
         bad(kind, index, "the error does not say what is wrong and where");
     }
     if (kind == CUT && status == FT_OK && n < subject.header) {
@@ -257,13 +277,15 @@ static void prepare(void) {
     char command[1600];
     snprintf(subject.path, sizeof(subject.path), "%s/good.gguf", FT_TEST_SCRATCH_DIR);
     snprintf(command, sizeof(command),
-             "%s/mkmodel %s --layers 1 --embd 32 --heads 2 --kv-heads 1 --ff 32 --vocab 290 --ctx 512 --chat",
+             "%s/mkmodel %s --layers 1 --embd 32 --heads 2 --kv-heads 1 --ff 32 --vocab 290 --ctx "
+             "512 --chat",
              FT_TEST_BIN_DIR, subject.path);
     GE_CHECK(system(command) == 0);
     subject.good = ge_read(subject.path);
     snprintf(subject.path, sizeof(subject.path), "%s/damaged.gguf", FT_TEST_SCRATCH_DIR);
     all_fields();
-    progress = mmap(NULL, sizeof(*progress), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    progress =
+        mmap(NULL, sizeof(*progress), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     GE_CHECK(progress != MAP_FAILED);
     setenv("GGML_NO_BACKTRACE", "1", 1); /* an abort must not start a debugger */
     llama_log_set(silent, NULL);
@@ -273,7 +295,8 @@ static int run_one(const char *kind_name, const char *index) {
     for (int kind = 0; kind < N_KIND; kind++) {
         if (strcmp(kind_names[kind], kind_name) == 0) {
             run_case((enum kind)kind, strtoull(index, NULL, 10), true);
-            printf("case %s %s: %s\n", kind_name, index, progress->n_accepted ? "accepted" : "refused");
+            printf("case %s %s: %s\n", kind_name, index,
+                   progress->n_accepted ? "accepted" : "refused");
             return progress->n_bad != 0;
         }
     }
@@ -300,15 +323,19 @@ int main(int argc, char **argv) {
         plan.take[kind] = plan.is_full ? n : FT_MIN(n, (uint64_t)SAMPLE_CHECKS / N_KIND);
         taken += plan.take[kind];
     }
-    plan.load_every = plan.is_full ? 1 : FT_MAX(taken / SAMPLE_LOADS / 7, (uint64_t)1); /* one in seven is accepted */
+    plan.load_every =
+        plan.is_full ? 1
+                     : FT_MAX(taken / SAMPLE_LOADS / 7, (uint64_t)1); /* one in seven is accepted */
     for (int kind = 0; kind < N_KIND; kind++) {
         for (uint64_t first = 0; first < plan.take[kind]; first += BATCH) {
             spawn_batch(&plan, (enum kind)kind, first, FT_MIN(first + BATCH, plan.take[kind]));
         }
     }
-    printf("prop_damage: seed %" PRIu64 ", header of %zu bytes, %" PRIu64 " of %" PRIu64 " cases (%" PRIu64
-           " left out): %" PRIu64 " refused, %" PRIu64 " accepted, %" PRIu64 " of these loaded, %" PRIu64 " bad\n",
-           plan.seed, subject.header, progress->n_case, all, all - taken, progress->n_case - progress->n_accepted,
-           progress->n_accepted, progress->n_loaded, progress->n_bad);
+    printf("prop_damage: seed %" PRIu64 ", header of %zu bytes, %" PRIu64 " of %" PRIu64
+           " cases (%" PRIu64 " left out): %" PRIu64 " refused, %" PRIu64 " accepted, %" PRIu64
+           " of these loaded, %" PRIu64 " bad\n",
+           plan.seed, subject.header, progress->n_case, all, all - taken,
+           progress->n_case - progress->n_accepted, progress->n_accepted, progress->n_loaded,
+           progress->n_bad);
     return progress->n_bad != 0 || progress->n_case != taken || progress->n_loaded == 0;
 }

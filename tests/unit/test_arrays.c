@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_arrays.c - scoring on the caller's arrays against a naive twin in double, and every refusal.
  *
- * The twin (score_oracle.h) holds whole attention rows.  The chain is checked link by link, so that a
- * near tie cannot hide an error: mass within the kernels' contract, pooled from that mass, ranking and
- * selection exactly from that pooled; and the twin's own selection end to end where no near tie stands
- * at a decision.
+ * The twin (score_oracle.h) holds whole attention rows.  The chain is checked link by link, so that
+ * near ties cannot hide an error: mass within the contract of the kernels, pooled from it, ranking
+ * and selection exactly from that pooled; and the twin's own selection end to end where no near tie
+ * stands at a decision.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -67,7 +67,7 @@ static bool is_near(double got, double want) {
     return fabs(got - want) <= 2e-5 * want + 1e-30;
 }
 
-/* Is the order of the first `deep` ranked scores beyond doubt?  Exact plateaus of max-pooling are. */
+/* Is the order of the first `deep` ranked scores beyond doubt?  Plateaus of max-pooling are. */
 static bool is_clear(const double *s, const uint32_t *ranked, uint32_t deep, uint32_t n) {
     for (uint32_t i = 0; i < deep && i + 1 < n; i++) {
         double a = s[ranked[i]], b = s[ranked[i + 1]];
@@ -320,8 +320,13 @@ static void test_permuted_heads(void **state) {
         k[i] = 2 * oracle_real(&rng);
     }
     struct ft_score_layer layer = { .q = q, .k = k };
-    struct ft_score_input in = { .n_prompt = N, .n_more = MORE, .n_layer = 1, .n_head = H,
-                                 .n_head_kv = G, .d = WIDTH, .layer = &layer };
+    struct ft_score_input in = { .n_prompt = N,
+                                 .n_more = MORE,
+                                 .n_layer = 1,
+                                 .n_head = H,
+                                 .n_head_kv = G,
+                                 .d = WIDTH,
+                                 .layer = &layer };
     struct ft_score_output before, inside, across;
     const char *const spec = "speckv:keep=20,window=4";
     assert_int_equal(ft_score_arrays(FT_STAGE_KV, spec, &in, &before, NULL), FT_OK);
@@ -357,8 +362,13 @@ static void test_needle(void **state) {
     k[NEEDLE * WIDTH] = 1;
     q[N * WIDTH] = 100; /* only the lookahead row asks for it */
     struct ft_score_layer layer = { .q = q, .k = k };
-    struct ft_score_input in = { .n_prompt = N, .n_more = 1, .n_layer = 1, .n_head = 1,
-                                 .n_head_kv = 1, .d = WIDTH, .layer = &layer };
+    struct ft_score_input in = { .n_prompt = N,
+                                 .n_more = 1,
+                                 .n_layer = 1,
+                                 .n_head = 1,
+                                 .n_head_kv = 1,
+                                 .d = WIDTH,
+                                 .layer = &layer };
     struct ft_score_output out;
     const char *const spec = "speckv:keep=3,window=2,kernel=1";
     assert_int_equal(ft_score_arrays(FT_STAGE_KV, spec, &in, &out, NULL), FT_OK);
@@ -392,8 +402,9 @@ static void test_refusals(void **state) {
     (void)state;
     static float zero[40 * 16 * 2], score[40];
     struct ft_score_layer layer = { .q = zero, .k = zero };
-    const struct ft_score_input good = { .n_prompt = 20, .n_layer = 1, .n_head = 2,
-                                         .n_head_kv = 1, .d = 4, .layer = &layer };
+    const struct ft_score_input good = {
+        .n_prompt = 20, .n_layer = 1, .n_head = 2, .n_head_kv = 1, .d = 4, .layer = &layer
+    };
     const char *const kv = "speckv:keep=9", *const pc = "specpc:keep=9,window=2";
     struct ft_score_input in = good;
     expect_refusal(FT_STAGE_KV, "speckv:keep=9,keep=9", &in, "given twice");
@@ -442,8 +453,13 @@ static void test_nomem(void **state) {
     (void)state;
     static float zero[40 * 16 * 2];
     struct ft_score_layer layers[2] = { { .q = zero, .k = zero }, { .q = zero, .k = zero } };
-    const struct ft_score_input in = { .n_prompt = 20, .n_more = 1, .n_layer = 2, .n_head = 2,
-                                       .n_head_kv = 1, .d = 4, .layer = layers };
+    const struct ft_score_input in = { .n_prompt = 20,
+                                       .n_more = 1,
+                                       .n_layer = 2,
+                                       .n_head = 2,
+                                       .n_head_kv = 1,
+                                       .d = 4,
+                                       .layer = layers };
     for (int stage = FT_STAGE_PROMPT; stage <= FT_STAGE_KV; stage++) {
         const char *spec = stage == FT_STAGE_KV ? "speckv:keep=9" : "specpc:keep=9,window=2";
         ft_status status = FT_NOMEM;
@@ -466,9 +482,9 @@ static void test_nomem(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_speckv_random),  cmocka_unit_test(test_specpc_random),
-        cmocka_unit_test(test_start_layer),    cmocka_unit_test(test_permuted_heads),
-        cmocka_unit_test(test_needle),         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_speckv_random), cmocka_unit_test(test_specpc_random),
+        cmocka_unit_test(test_start_layer),   cmocka_unit_test(test_permuted_heads),
+        cmocka_unit_test(test_needle),        cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_nomem),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

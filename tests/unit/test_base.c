@@ -181,7 +181,11 @@ static void test_gauge(void **state) {
 static size_t utf8_slow(const unsigned char *p, size_t n) {
     static const uint32_t least[5] = { 0, 0, 0x80, 0x800, 0x10000 };
     for (size_t at = 0; at < n;) {
-        unsigned length = p[at] < 0x80 ? 1 : p[at] >> 5 == 6 ? 2 : p[at] >> 4 == 14 ? 3 : p[at] >> 3 == 30 ? 4 : 0;
+        unsigned length = p[at] < 0x80       ? 1
+                          : p[at] >> 5 == 6  ? 2
+                          : p[at] >> 4 == 14 ? 3
+                          : p[at] >> 3 == 30 ? 4
+                                             : 0;
         if (length == 0 || at + length > n) {
             return at;
         }
@@ -203,14 +207,16 @@ static size_t utf8_slow(const unsigned char *p, size_t n) {
 static void test_utf8_all_short_texts(void **state) {
     (void)state;
     unsigned char p[12];
-    for (uint32_t v = 0; v < 1u << 24; v += v < 1u << 16 ? 1 : 7) { /* every pair, every 7th triple */
+    for (uint32_t v = 0; v < 1u << 24;
+         v += v < 1u << 16 ? 1 : 7) { /* every pair, every 7th triple */
         memset(p, 'a', sizeof(p));
         p[8] = (unsigned char)v;
         p[9] = (unsigned char)(v >> 8);
         p[10] = (unsigned char)(v >> 16);
         size_t want = utf8_slow(p, 11);
         if (ft_utf8_check((char *)p, 11) != want) {
-            fail_msg("bytes %02x %02x %02x: got %zu want %zu", p[8], p[9], p[10], ft_utf8_check((char *)p, 11), want);
+            fail_msg("bytes %02x %02x %02x: got %zu want %zu", p[8], p[9], p[10],
+                     ft_utf8_check((char *)p, 11), want);
         }
     }
 }
@@ -219,7 +225,8 @@ static void test_utf8_four_bytes(void **state) {
     (void)state;
     for (uint32_t lead = 0xef; lead <= 0xf8; lead++) {
         for (uint32_t v = 0; v < 1u << 16; v += 5) {
-            unsigned char p[4] = { (unsigned char)lead, (unsigned char)(v >> 8), (unsigned char)v, 0x80 };
+            unsigned char p[4] = { (unsigned char)lead, (unsigned char)(v >> 8), (unsigned char)v,
+                                   0x80 };
             assert_int_equal(ft_utf8_check((char *)p, 4), utf8_slow(p, 4));
         }
     }
@@ -231,9 +238,24 @@ static void test_utf8_tail(void **state) {
         const char *text;
         size_t tail;
     } cases[] = {
-        { "", 0 }, { "a", 0 }, { "\xc3", 1 }, { "a\xc3", 1 }, { "\xc3\xa9", 0 }, { "\xe2", 1 }, { "\xe2\x82", 2 },
-        { "\xe2\x82\xac", 0 }, { "\xf0\x9f", 2 }, { "\xf0\x9f\x98", 3 }, { "\xf0\x9f\x98\x80", 0 }, { "\xff", 0 },
-        { "\x80", 0 }, { "\xc0", 0 }, { "\xe0\x80", 0 }, { "\xed\xa0", 0 }, { "\xf4\x90", 0 }, { "\xc3\x28\xe2", 1 },
+        { "", 0 },
+        { "a", 0 },
+        { "\xc3", 1 },
+        { "a\xc3", 1 },
+        { "\xc3\xa9", 0 },
+        { "\xe2", 1 },
+        { "\xe2\x82", 2 },
+        { "\xe2\x82\xac", 0 },
+        { "\xf0\x9f", 2 },
+        { "\xf0\x9f\x98", 3 },
+        { "\xf0\x9f\x98\x80", 0 },
+        { "\xff", 0 },
+        { "\x80", 0 },
+        { "\xc0", 0 },
+        { "\xe0\x80", 0 },
+        { "\xed\xa0", 0 },
+        { "\xf4\x90", 0 },
+        { "\xc3\x28\xe2", 1 },
         { "\x80\x80\x80\x80", 0 },
     };
     for (size_t i = 0; i < FT_COUNT(cases); i++) {
@@ -305,11 +327,20 @@ static void test_rng(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_status_text), cmocka_unit_test(test_fail), cmocka_unit_test(test_fail_is_one_clean_line),
-        cmocka_unit_test(test_log), cmocka_unit_test(test_sizes), cmocka_unit_test(test_alloc),
-        cmocka_unit_test(test_pages), cmocka_unit_test(test_fail_after), cmocka_unit_test(test_gauge),
-        cmocka_unit_test(test_utf8_all_short_texts), cmocka_unit_test(test_utf8_four_bytes),
-        cmocka_unit_test(test_utf8_tail), cmocka_unit_test(test_sha256), cmocka_unit_test(test_rng),
+        cmocka_unit_test(test_status_text),
+        cmocka_unit_test(test_fail),
+        cmocka_unit_test(test_fail_is_one_clean_line),
+        cmocka_unit_test(test_log),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_alloc),
+        cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_fail_after),
+        cmocka_unit_test(test_gauge),
+        cmocka_unit_test(test_utf8_all_short_texts),
+        cmocka_unit_test(test_utf8_four_bytes),
+        cmocka_unit_test(test_utf8_tail),
+        cmocka_unit_test(test_sha256),
+        cmocka_unit_test(test_rng),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

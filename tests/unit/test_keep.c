@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_keep.c - pooling, ranking and retention against naive twins, and the vectors of the method. */
+/* test_keep.c - pooling, ranking and retention against naive twins and the vectors. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -203,18 +203,6 @@ static void test_rank_large(void **state) {
 
 /* ---- retention ---- */
 
-static void test_rank_count(void **state) {
-    (void)state;
-    struct ft_look look = { .window = 32, .refeed = 1, .prefill_vertical = 2048 };
-    assert_int_equal(ft_keep_rank_count(&look, 1024, 100000), 2048);
-    look.prefill_vertical = 100;
-    assert_int_equal(ft_keep_rank_count(&look, 1024, 100000), 992);
-    assert_int_equal(ft_keep_rank_count(&look, 1024, 1025), 992); /* n = C + 1: all candidates */
-    look.prefill_vertical = 2048;
-    assert_int_equal(ft_keep_rank_count(&look, 1024, 1025), 992);
-    assert_int_equal(ft_keep_rank_count(&look, 1024, 20), 0);
-}
-
 static void test_retain(void **state) {
     (void)state;
     struct ft_look look = { .window = 2, .refeed = 1, .prefill_vertical = 4 };
@@ -235,8 +223,7 @@ int main(void) {
         cmocka_unit_test(test_pool_nan),     cmocka_unit_test(test_pool_residue),
         cmocka_unit_test(test_ramp),         cmocka_unit_test(test_fold_heads),
         cmocka_unit_test(test_rank_order),   cmocka_unit_test(test_rank_naive),
-        cmocka_unit_test(test_rank_large),   cmocka_unit_test(test_rank_count),
-        cmocka_unit_test(test_retain),
+        cmocka_unit_test(test_rank_large),   cmocka_unit_test(test_retain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

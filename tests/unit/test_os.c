@@ -48,7 +48,7 @@ static void test_map(void **state) {
     assert_int_equal(map.size, 5);
     assert_memory_equal(map.data, "hello", 5);
     ft_file_map_release(&map, 0, 5);
-    ft_file_map_release(&map, 3, 50);      /* out of range: nothing */
+    ft_file_map_release(&map, 3, 50); /* out of range: nothing */
     ft_file_map_release(&map, 6, SIZE_MAX);
     assert_memory_equal(map.data, "hello", 5);
     ft_file_map_close(&map);
@@ -129,7 +129,8 @@ static void test_groups_v2(void **state) {
     put("cg/a/b/memory.current", "5\n");
     put("cg/a/b/cpu.max", "150000 100000\n");
     put("cg/a/cpu.max", "max 100000\n");
-    assert_int_equal(memory_limit("0::/a/b\n"), 700000); /* the parent's limit; idle file pages count as free */
+    assert_int_equal(memory_limit("0::/a/b\n"),
+                     700000); /* the parent's limit; idle file pages count as free */
     assert_true(memory_limit("0::/elsewhere\n") == UINT64_MAX);
     assert_true(memory_limit("0::/\n") == UINT64_MAX);
     assert_int_equal(cpu_limit("0::/a/b\n"), 2); /* one and a half cores */
@@ -180,30 +181,37 @@ static void test_machine(void **state) {
     assert_true(ft_time_us() - t >= 2000);
 }
 
-/* The features must be those that the kernel reports: it lists a set only if it saves its registers. */
+/* The features must be those that the kernel reports: it lists a set only if it saves its
+ * registers. */
 static void test_cpu(void **state) {
     (void)state;
     struct ft_cpu cpu = ft_cpu_features();
     FILE *file = fopen("/proc/cpuinfo", "r");
     char line[8192] = "";
-    while (file != NULL && fgets(line, sizeof(line), file) != NULL && strncmp(line, "flags", 5) != 0) {
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL &&
+           strncmp(line, "flags", 5) != 0) {
     }
     if (file == NULL || strncmp(line, "flags", 5) != 0) {
         skip();
     }
     fclose(file);
     bool avx2 = strstr(line, " avx2 ") && strstr(line, " fma ") && strstr(line, " f16c ");
-    bool avx512 = avx2 && strstr(line, " avx512f ") && strstr(line, " avx512bw ") && strstr(line, " avx512vl ") &&
-                  strstr(line, " avx512dq ");
+    bool avx512 = avx2 && strstr(line, " avx512f ") && strstr(line, " avx512bw ") &&
+                  strstr(line, " avx512vl ") && strstr(line, " avx512dq ");
     assert_int_equal(cpu.has_avx2, avx2);
     assert_int_equal(cpu.has_avx512, avx512);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_map), cmocka_unit_test(test_map_errors), cmocka_unit_test(test_release_drops_pages),
-        cmocka_unit_test(test_groups_v2), cmocka_unit_test(test_groups_v1), cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_machine), cmocka_unit_test(test_cpu),
+        cmocka_unit_test(test_map),
+        cmocka_unit_test(test_map_errors),
+        cmocka_unit_test(test_release_drops_pages),
+        cmocka_unit_test(test_groups_v2),
+        cmocka_unit_test(test_groups_v1),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_machine),
+        cmocka_unit_test(test_cpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_score.c - the catalogue, "name:key=value,...", amounts, and what the public interface says. */
+/* test_score.c - the catalogue, "name:key=value,...", amounts, and the public text of it all. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -185,8 +185,10 @@ static void test_errors(void **state) {
     (void)state;
     const enum ft_stage kv = FT_STAGE_KV, pc = FT_STAGE_PROMPT;
     expect_error(kv, "snapkv", 0, "unknown kv method \"snapkv\"; there are: dense, speckv");
-    expect_error(pc, "Specpc:keep=3", 0, "unknown prompt method \"Specpc\"; there are: dense, specpc");
-    expect_error(kv, "specpc", 0, "specpc is a prompt method, not a kv method: use --prompt specpc");
+    expect_error(pc, "Specpc:keep=3", 0,
+                 "unknown prompt method \"Specpc\"; there are: dense, specpc");
+    expect_error(kv, "specpc", 0,
+                 "specpc is a prompt method, not a kv method: use --prompt specpc");
     expect_error(pc, "speckv:keep=3", 0, "speckv is a kv method, not a prompt method: use --kv");
     expect_error(kv, "speckv:kep=3", 7,
                  "speckv has no parameter \"kep\"; it has: keep, window, kernel, pool, reduce, "
@@ -199,7 +201,8 @@ static void test_errors(void **state) {
     expect_error(kv, "speckv:keep=128,", 16, "expected key=value at byte 16");
     expect_error(kv, "speckv:,keep=128", 7, "expected key=value at byte 7");
     expect_error(kv, ":keep=4", 0, "unknown kv method \"\"");
-    expect_error(kv, "speckv:keep", 7, "keep has no value, expected keep=rows (256), a share (25%)");
+    expect_error(kv, "speckv:keep", 7,
+                 "keep has no value, expected keep=rows (256), a share (25%)");
     expect_error(kv, "speckv:=4", 7, "no parameter \"\"");
     expect_error(kv, "speckv:keep=128,keep=256", 16, "keep is given twice");
     expect_error(kv, "speckv:keep=", 12, "keep is \"\", expected rows (256)");
@@ -220,7 +223,8 @@ static void test_errors(void **state) {
 static void test_window_and_keep(void **state) {
     (void)state;
     const enum ft_stage kv = FT_STAGE_KV, pc = FT_STAGE_PROMPT;
-    expect_error(kv, "speckv:keep=32,window=32", 0, "window is 32, expected less than keep, which is 32");
+    expect_error(kv, "speckv:keep=32,window=32", 0,
+                 "window is 32, expected less than keep, which is 32");
     expect_error(kv, "speckv:keep=8", 0, "window is 8, expected less than keep, which is 8");
     expect_error(pc, "specpc:keep=64", 0, "window is 64, expected less than keep, which is 64");
     struct ft_choice choice = parsed(kv, "speckv:keep=9");
@@ -241,7 +245,8 @@ static void test_window_and_keep(void **state) {
     assert_int_equal(ft_choice_budget_check(&choice, &facts, &err), FT_OK);
     facts.n_prompt = 16;
     assert_int_equal(ft_choice_budget_check(&choice, &facts, &err), FT_ARG);
-    assert_non_null(strstr(err.text, "window is 8, expected less than keep, which is 50% = 8 rows"));
+    assert_non_null(
+        strstr(err.text, "window is 8, expected less than keep, which is 50% = 8 rows"));
     ft_choice_done(&choice);
     choice = parsed(kv, "speckv:keep=9KB");
     assert_int_equal(ft_choice_budget_check(&choice, &facts, &err), FT_OK);
@@ -281,9 +286,10 @@ static void test_nomem(void **state) {
 
 static void test_amount_text(void **state) {
     (void)state;
-    static const char *const same[] = { "1",    "256",    "2147483647", "25%",    "12.5%", "0.0001%",
-                                        "100%", "64MiB",  "1.5GiB",     "64MB",   "3KB",   "7KiB",
-                                        "1GB",  "0.3KiB", "1000001B",   "33.25%", "1B" };
+    static const char *const same[] = { "1",       "256",  "2147483647", "25%",    "12.5%",
+                                        "0.0001%", "100%", "64MiB",      "1.5GiB", "64MB",
+                                        "3KB",     "7KiB", "1GB",        "0.3KiB", "1000001B",
+                                        "33.25%",  "1B" };
     static const char *const shorter[][2] = { { "1024KiB", "1MiB" }, { "1000KB", "1MB" },
                                               { "1000000B", "1MB" }, { "007", "7" },
                                               { "25.0%", "25%" },    { "1024B", "1KiB" } };
@@ -303,11 +309,13 @@ static void test_amount_text(void **state) {
 
 static void test_amount_bad(void **state) {
     (void)state;
-    static const char *const bad[] = { "",      "0",     "0%",     "0MiB",  "-1",     "+1",   "1.5",
-                                       "%",     "101%",  "100.1%", "1e3",   "64mib",  "64M",  "64 MiB",
-                                       "MiB",   ".5%",   "1.%",    "1..2%", "12%%",   "0x10", "nan",
-                                       "inf",   "256 ",  " 256",   "1,5%",  "0.00001%",
-                                       "2147483648",     "99999999999999999999",      "25%x" };
+    static const char *const bad[] = {
+        "",    "0",    "0%",     "0MiB",  "-1",       "+1",         "1.5",
+        "%",   "101%", "100.1%", "1e3",   "64mib",    "64M",        "64 MiB",
+        "MiB", ".5%",  "1.%",    "1..2%", "12%%",     "0x10",       "nan",
+        "inf", "256 ", " 256",   "1,5%",  "0.00001%", "2147483648", "99999999999999999999",
+        "25%x"
+    };
     for (size_t i = 0; i < FT_COUNT(bad); i++) {
         struct ft_amount amount = { FT_AMOUNT_ROWS, 42 };
         if (ft_amount_parse(bad[i], &amount) != FT_ARG || amount.value != 42) {
@@ -323,13 +331,13 @@ static void test_amount_rows(void **state) {
         uint32_t n_prompt;
         uint64_t token_bytes;
         uint32_t want;
-    } cases[] = {
-        { "256", 10, 1, 256 },          { "25%", 10, 1, 2 },      { "25%", 1000, 1, 250 },
-        { "29%", 100, 1, 29 },          { "0.1%", 1000, 1, 1 },   { "0.1%", 999, 1, 0 },
-        { "33.3333%", 30000, 1, 9999 }, { "100%", 7, 1, 7 },      { "1MiB", 0, 1024, 1024 },
-        { "1MiB", 0, 1025, 1023 },      { "1KB", 0, 1024, 0 },    { "0.5KiB", 0, 2, 256 },
-        { "8GiB", 0, 1, INT32_MAX },    { "1.1%", 10000, 1, 110 }
-    };
+    } cases[] = { { "256", 10, 1, 256 },          { "25%", 10, 1, 2 },
+                  { "25%", 1000, 1, 250 },        { "29%", 100, 1, 29 },
+                  { "0.1%", 1000, 1, 1 },         { "0.1%", 999, 1, 0 },
+                  { "33.3333%", 30000, 1, 9999 }, { "100%", 7, 1, 7 },
+                  { "1MiB", 0, 1024, 1024 },      { "1MiB", 0, 1025, 1023 },
+                  { "1KB", 0, 1024, 0 },          { "0.5KiB", 0, 2, 256 },
+                  { "8GiB", 0, 1, INT32_MAX },    { "1.1%", 10000, 1, 110 } };
     for (size_t i = 0; i < FT_COUNT(cases); i++) {
         struct ft_amount amount;
         struct ft_facts facts = { .n_prompt = cases[i].n_prompt,
@@ -341,12 +349,12 @@ static void test_amount_rows(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_catalogue),   cmocka_unit_test(test_public),
-        cmocka_unit_test(test_dense),       cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_given),       cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_catalogue),       cmocka_unit_test(test_public),
+        cmocka_unit_test(test_dense),           cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_given),           cmocka_unit_test(test_errors),
         cmocka_unit_test(test_window_and_keep), cmocka_unit_test(test_uint),
-        cmocka_unit_test(test_nomem),       cmocka_unit_test(test_amount_text),
-        cmocka_unit_test(test_amount_bad),  cmocka_unit_test(test_amount_rows),
+        cmocka_unit_test(test_nomem),           cmocka_unit_test(test_amount_text),
+        cmocka_unit_test(test_amount_bad),      cmocka_unit_test(test_amount_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_speckv.c - SpecKV: its vector through the public arrays interface, and what it asks to be watched. */
+/* test_speckv.c - SpecKV: its vector through the public interface, and what it asks to watch. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,8 +37,13 @@ static void expect_near(const float *got, const double *want, uint32_t n, double
 static struct ft_score_output run(const char *spec, uint32_t n_prompt, uint32_t n_more) {
     static float q[N_HEAD * N_ROW_MAX * D], k[N_ROW_MAX * D];
     struct ft_score_layer layer = { .q = q, .k = k };
-    struct ft_score_input in = { .n_prompt = n_prompt, .n_more = n_more, .n_layer = 1,
-                                 .n_head = N_HEAD, .n_head_kv = 1, .d = D, .layer = &layer };
+    struct ft_score_input in = { .n_prompt = n_prompt,
+                                 .n_more = n_more,
+                                 .n_layer = 1,
+                                 .n_head = N_HEAD,
+                                 .n_head_kv = 1,
+                                 .d = D,
+                                 .layer = &layer };
     struct ft_score_output out;
     struct ft_error err;
     formula(q, k, n_prompt + n_more);
@@ -53,8 +58,9 @@ static void test_vector(void **state) {
     /* printed with six decimals: half a unit of the last, and a little for fp32 */
     const double tolerance = 6e-7;
     static const double mass[7] = { .324828, .061777, .274341, .379768, .797590, .160163, .092328 };
-    static const double pooled[7] = { .324828, .324828, .379768, .797590,
-                                      .797590, .797590, .160163 };
+    static const double pooled[7] = {
+        .324828, .324828, .379768, .797590, .797590, .797590, .160163
+    };
     static const uint32_t ranked[3] = { 3, 4, 5 }, kept[5] = { 3, 4, 5, 7, 8 };
     struct ft_score_output out = run("speckv:keep=5,window=2,kernel=3", 10, 2);
     assert_int_equal(out.n_head, 1);
@@ -90,7 +96,8 @@ static void test_mean(void **state) {
     struct oracle_layer layer = { .q = q, .k = k, .n_head = 2, .n_head_kv = 1, .n_q = 12, .d = D };
     oracle_speckv(&layer, 0, 10, 2, false, mass);
     oracle_pool(mass, 7, 5, false, pooled);
-    struct ft_score_output out = run("speckv:keep=5,window=2,kernel=5,pool=mean,reduce=mean", 10, 2);
+    const char *spec = "speckv:keep=5,window=2,kernel=5,pool=mean,reduce=mean";
+    struct ft_score_output out = run(spec, 10, 2);
     expect_near(out.head->mass, mass, 7, 1e-6);
     expect_near(out.head->pooled, pooled, 7, 1e-6);
     ft_score_free(&out);
@@ -168,9 +175,12 @@ static void test_vertical_raised(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vector),      cmocka_unit_test(test_lookahead_votes),
-        cmocka_unit_test(test_mean),        cmocka_unit_test(test_one_above),
-        cmocka_unit_test(test_within_keep), cmocka_unit_test(test_look),
+        cmocka_unit_test(test_vector),
+        cmocka_unit_test(test_lookahead_votes),
+        cmocka_unit_test(test_mean),
+        cmocka_unit_test(test_one_above),
+        cmocka_unit_test(test_within_keep),
+        cmocka_unit_test(test_look),
         cmocka_unit_test(test_vertical_raised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

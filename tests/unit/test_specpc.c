@@ -38,8 +38,13 @@ static struct ft_score_output run(const char *spec, const struct ft_score_input 
 static struct ft_score_output run_formula(const char *spec, uint32_t n_more) {
     float q[N_HEAD * (N + 1) * D], k[(N + 1) * D];
     struct ft_score_layer layer = { .q = q, .k = k };
-    struct ft_score_input in = { .n_prompt = N, .n_more = n_more, .n_layer = 1, .n_head = N_HEAD,
-                                 .n_head_kv = 1, .d = D, .layer = &layer };
+    struct ft_score_input in = { .n_prompt = N,
+                                 .n_more = n_more,
+                                 .n_layer = 1,
+                                 .n_head = N_HEAD,
+                                 .n_head_kv = 1,
+                                 .d = D,
+                                 .layer = &layer };
     formula(q, k, N + n_more);
     return run(spec, &in);
 }
@@ -136,9 +141,11 @@ static void test_select_vectors(void **state) {
         { "specpc:window=4,kernel=4,keep=10", 10, { 2, 3, 4, 5, 6, 7, 16, 17, 18, 19 } },
         { "specpc:window=4,kernel=4,keep=12", 12, { 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 18, 19 } },
         { "specpc:window=4,kernel=4,keep=10,neighbors=0",
-          10, { 3, 4, 5, 6, 9, 10, 16, 17, 18, 19 } },
+          10,
+          { 3, 4, 5, 6, 9, 10, 16, 17, 18, 19 } },
         { "specpc:window=4,kernel=4,keep=50%,neighbors=4,pool=none",
-          10, { 4, 5, 6, 7, 10, 11, 16, 17, 18, 19 } },
+          10,
+          { 4, 5, 6, 7, 10, 11, 16, 17, 18, 19 } },
     };
     struct ft_score_input in = { .n_prompt = N_SELECT, .score = select_score };
     for (size_t i = 0; i < FT_COUNT(cases); i++) {
@@ -268,11 +275,11 @@ static void test_look(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_score_vectors),  cmocka_unit_test(test_score_selection),
-        cmocka_unit_test(test_score_sum),      cmocka_unit_test(test_select_vectors),
-        cmocka_unit_test(test_select_all),     cmocka_unit_test(test_pool_vectors),
-        cmocka_unit_test(test_clamped),        cmocka_unit_test(test_peak_cost),
-        cmocka_unit_test(test_protected),      cmocka_unit_test(test_look),
+        cmocka_unit_test(test_score_vectors), cmocka_unit_test(test_score_selection),
+        cmocka_unit_test(test_score_sum),     cmocka_unit_test(test_select_vectors),
+        cmocka_unit_test(test_select_all),    cmocka_unit_test(test_pool_vectors),
+        cmocka_unit_test(test_clamped),       cmocka_unit_test(test_peak_cost),
+        cmocka_unit_test(test_protected),     cmocka_unit_test(test_look),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
