@@ -4,7 +4,7 @@
 set(FT_LIBRARY_FOLDERS base kern model kv attn score engine)
 set(FT_SOURCES_base base.c os.c)
 set(FT_SOURCES_kern kern.c ref.c)
-set(FT_SOURCES_model ggufwalk.c ggufkeys.c ggufvocab.c ggufset.c ggufcheck.c load.c graph.c vocab.c grammar.c sampler.c peer.c)
+set(FT_SOURCES_model ggufwalk.c ggufkeys.c ggufvocab.c ggufset.c ggufcheck.c load.c graph.c cut.c vocab.c grammar.c sampler.c peer.c)
 set(FT_SOURCES_kv store.c)
 set(FT_SOURCES_attn dense.c vslash.c evidence.c op.c stock.c)
 set(FT_SOURCES_score score.c keep.c speckv.c specpc.c dense.c)

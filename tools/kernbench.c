@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernbench.c - speed of the attention kernels on one thread: GFLOP/s of prefill, GB/s of decode, per variant.
+/* kernbench.c - speed of the attention kernels on one thread: GFLOP/s of prefill, GB/s of decode,
+ * per variant.
  *
  *   kernbench [rows] [repeats]      defaults 4096 and 5; the median of the repeats is printed
  *
@@ -25,20 +26,17 @@ struct bench {
     uint32_t n_repeat;
 };
 
-static int by_value(const void *a, const void *b)
-{
+static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
 /* Processor time of this process: what other programs take of the core does not count. */
-static double cpu_us(void)
-{
+static double cpu_us(void) {
     return (double)clock() * 1e6 / CLOCKS_PER_SEC;
 }
 
-static void *must(void *p)
-{
+static void *must(void *p) {
     if (p == NULL) {
         fprintf(stderr, "kernbench: out of memory\n");
         exit(1);
@@ -46,8 +44,7 @@ static void *must(void *p)
     return p;
 }
 
-static double median_us(const struct bench *b, void (*run)(const struct bench *))
-{
+static double median_us(const struct bench *b, void (*run)(const struct bench *)) {
     double us[MAX_REPEAT];
     for (uint32_t r = 0; r < b->n_repeat; r++) {
         double from = cpu_us();
@@ -58,15 +55,13 @@ static double median_us(const struct bench *b, void (*run)(const struct bench *)
     return us[b->n_repeat / 2];
 }
 
-static void run_prefill(const struct bench *b)
-{
+static void run_prefill(const struct bench *b) {
     for (uint32_t i = 0; i < ft_attn_item_count(&b->job); i++) {
         ft_attn_dense(b->kern, &b->job, i, b->scratch);
     }
 }
 
-static void run_decode(const struct bench *b)
-{
+static void run_decode(const struct bench *b) {
     for (uint32_t r = 0; r < 20; r++) {
         for (uint32_t i = 0; i < ft_attn_split_count(&b->job); i++) {
             ft_attn_split(b->kern, &b->job, i, b->state, b->scratch);
@@ -75,8 +70,7 @@ static void run_decode(const struct bench *b)
     }
 }
 
-static void bench_shape(struct bench *b, uint32_t n_row, uint32_t d, enum ft_fmt fmt)
-{
+static void bench_shape(struct bench *b, uint32_t n_row, uint32_t d, enum ft_fmt fmt) {
     size_t row = d * ft_fmt_bytes(fmt);
     uint32_t n_query = n_row <= 8192 ? n_row : 512;
     float *x = must(malloc((size_t)n_row * GROUP * d * sizeof *x));
@@ -89,18 +83,27 @@ static void bench_shape(struct bench *b, uint32_t n_row, uint32_t d, enum ft_fmt
     b->kern->encode(fmt, x + (size_t)n_row * d, v, (size_t)n_row * d);
     b->head = (struct ft_span){ k, v, n_row };
     b->job = (struct ft_attn_job){
-        .q = x, .out = out, .head = &b->head, .n_query = n_query, .n_head = GROUP, .n_head_kv = 1, .d = d,
-        .k_fmt = fmt, .v_fmt = fmt, .scale = 1 / sqrtf((float)d),
+        .q = x,
+        .out = out,
+        .head = &b->head,
+        .n_query = n_query,
+        .n_head = GROUP,
+        .n_head_kv = 1,
+        .d = d,
+        .k_fmt = fmt,
+        .v_fmt = fmt,
+        .scale = 1 / sqrtf((float)d),
     };
     b->scratch = must(aligned_alloc(64, (ft_attn_scratch_bytes(GROUP, d) + 63) & ~(size_t)63));
-    b->state = must(malloc((n_row / FT_SPLIT_ROW + 1) * ft_attn_split_floats(GROUP, d) * sizeof(float)));
+    b->state =
+        must(malloc((n_row / FT_SPLIT_ROW + 1) * ft_attn_split_floats(GROUP, d) * sizeof(float)));
     double pairs = (n_row - (n_query - 1) / 2.0) * n_query * GROUP;
     double prefill = median_us(b, run_prefill);
     b->job.n_query = 1;
     double decode = median_us(b, run_decode) / 20;
-    printf("%-7s d %3u group %u rows %u %-4s  prefill %7.1f GFLOP/s  decode %6.2f GB/s\n", b->kern->name, (unsigned)d,
-           (unsigned)GROUP, (unsigned)n_row, ft_fmt_name(fmt), pairs * d * 4 / prefill * 1e-3,
-           (double)n_row * (double)row * 2 / decode * 1e-3);
+    printf("%-7s d %3u group %u rows %u %-4s  prefill %7.1f GFLOP/s  decode %6.2f GB/s\n",
+           b->kern->name, (unsigned)d, (unsigned)GROUP, (unsigned)n_row, ft_fmt_name(fmt),
+           pairs * d * 4 / prefill * 1e-3, (double)n_row * (double)row * 2 / decode * 1e-3);
     fflush(stdout);
     free(x);
     free(k);
@@ -110,8 +113,7 @@ static void bench_shape(struct bench *b, uint32_t n_row, uint32_t d, enum ft_fmt
     free(b->state);
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     const struct ft_kern *list[4];
     uint32_t n_row = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 4096;
     uint32_t n_repeat = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 5;

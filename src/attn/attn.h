@@ -31,7 +31,9 @@ struct ft_attn_job {
     uint32_t n_query, n_head, n_head_kv, d;
     enum ft_fmt k_fmt, v_fmt;
     float scale;
-    /* vertical-slash (ft_attn_vslash only): query at row i sees row j <= i iff j >= 64*floor(i/64) - window or j is listed.
+    /* Items are cut at multiples of a power of two of absolute rows, counted from first_row; dense attention may
+     * leave it 0, its bits do not depend on it.
+     * vertical-slash (ft_attn_vslash only): query at row i sees row j <= i iff j >= 64*floor(i/64) - window or j is listed.
      * Rows are absolute: query 0 of this job stands at row `first_row`; each head has n_row >= first_row + n_query. */
     uint32_t first_row, window;
     const uint32_t *const *vertical;  /* [n_head_kv] ascending lists */

@@ -1,14 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dense.c - causal attention over all rows of ragged heads, in blocks for a prompt and in row splits for one token. */
+/* dense.c - causal attention over all rows of ragged heads, in blocks for a prompt and in row
+ * splits for one token. */
 #include <math.h>
 
 #include "attn/items.h"
 
-size_t ft_scratch_cut(struct ft_attn_scratch *s, void *memory, uint32_t d)
-{
+size_t ft_scratch_cut(struct ft_attn_scratch *s, void *memory, uint32_t d) {
     size_t rows = (size_t)FT_TILE_QUERY * d * sizeof(float), one = FT_TILE_QUERY * sizeof(float);
     size_t gather = (size_t)FT_GATHER_ROW * d * sizeof(float);
-    size_t size[] = { (ft_kern_work_bytes() + 63) & ~(size_t)63, rows, rows, one, one, one, one, one, gather, gather };
+    size_t size[] = { (ft_kern_work_bytes() + 63) & ~(size_t)63,
+                      rows,
+                      rows,
+                      one,
+                      one,
+                      one,
+                      one,
+                      one,
+                      gather,
+                      gather };
     char *at[FT_COUNT(size)];
     size_t used = 0;
     for (size_t i = 0; i < FT_COUNT(size); i++) {
@@ -30,8 +39,7 @@ size_t ft_scratch_cut(struct ft_attn_scratch *s, void *memory, uint32_t d)
     return used;
 }
 
-size_t ft_attn_scratch_bytes(uint32_t group, uint32_t d)
-{
+size_t ft_attn_scratch_bytes(uint32_t group, uint32_t d) {
     struct ft_attn_scratch s;
     ft_assert(group >= 1 && group <= FT_TILE_QUERY);
     ft_assert(d >= 16 && d <= FT_HEAD_MAX && d % 8 == 0);
@@ -40,8 +48,7 @@ size_t ft_attn_scratch_bytes(uint32_t group, uint32_t d)
 
 /* ---- blocks of queries ---- */
 
-uint32_t ft_query_block(uint32_t group)
-{
+uint32_t ft_query_block(uint32_t group) {
     uint32_t block = FT_TILE_ROW;
     while (block > 1 && block * group > FT_TILE_QUERY) {
         block /= 2;
@@ -49,22 +56,21 @@ uint32_t ft_query_block(uint32_t group)
     return block;
 }
 
-/* Number of blocks that tokens [first_row, first_row + n_query) touch when blocks are cut at absolute rows. */
-static uint32_t block_count(const struct ft_attn_job *job, uint32_t block)
-{
+/* Number of blocks that tokens [first_row, first_row + n_query) touch when blocks are cut at
+ * absolute rows. */
+static uint32_t block_count(const struct ft_attn_job *job, uint32_t block) {
     return (job->first_row + job->n_query - 1) / block - job->first_row / block + 1;
 }
 
-uint32_t ft_attn_item_count(const struct ft_attn_job *job)
-{
+uint32_t ft_attn_item_count(const struct ft_attn_job *job) {
     ft_assert(job->n_query > 0 && job->n_head_kv > 0 && job->n_head % job->n_head_kv == 0);
     return job->n_head_kv * block_count(job, ft_query_block(job->n_head / job->n_head_kv));
 }
 
 /* Later queries see more rows: they come first, so that no thread starts the largest item last. */
-struct ft_attn_item ft_attn_item_at(const struct ft_attn_job *job, uint32_t item)
-{
-    uint32_t block = ft_query_block(job->n_head / job->n_head_kv), n_block = block_count(job, block);
+struct ft_attn_item ft_attn_item_at(const struct ft_attn_job *job, uint32_t item) {
+    uint32_t block = ft_query_block(job->n_head / job->n_head_kv),
+             n_block = block_count(job, block);
     ft_assert(item / job->n_head_kv < n_block);
     uint32_t b = job->first_row / block + n_block - 1 - item / job->n_head_kv;
     uint32_t from = FT_MAX(b * block, job->first_row);
@@ -72,15 +78,16 @@ struct ft_attn_item ft_attn_item_at(const struct ft_attn_job *job, uint32_t item
     return (struct ft_attn_item){ item % job->n_head_kv, from - job->first_row, to - from };
 }
 
-void ft_attn_dense(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item, void *scratch)
-{
+void ft_attn_dense(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
+                   void *scratch) {
     struct ft_attn_item it = ft_attn_item_at(job, item);
     uint32_t group = job->n_head / job->n_head_kv, d = job->d, m = it.n * group;
     const struct ft_span *head = &job->head[it.h];
     struct ft_attn_scratch s;
     ft_scratch_cut(&s, scratch, d);
     ft_assert(head->n_row >= job->n_query);
-    ft_queries_gather(job->q + ((size_t)it.first * job->n_head + it.h * group) * d, job->n_head, group, d, it.n, s.q);
+    ft_queries_gather(job->q + ((size_t)it.first * job->n_head + it.h * group) * d, job->n_head,
+                      group, d, it.n, s.q);
     for (uint32_t i = 0; i < m; i++) {
         s.vis[i] = head->n_row - job->n_query + it.first + i / group + 1;
         s.max[i] = -INFINITY;
@@ -88,12 +95,23 @@ void ft_attn_dense(const struct ft_kern *kern, const struct ft_attn_job *job, ui
     }
     memset(s.acc, 0, (size_t)m * d * sizeof *s.acc);
     struct ft_attend a = {
-        .q = s.q, .k = head->k, .v = head->v, .vis = s.vis, .max = s.max, .sum = s.sum, .acc = s.acc, .work = s.work,
+        .q = s.q,
+        .k = head->k,
+        .v = head->v,
+        .vis = s.vis,
+        .max = s.max,
+        .sum = s.sum,
+        .acc = s.acc,
+        .work = s.work,
         .q_stride = d,
         .k_stride = d * ft_fmt_bytes(job->k_fmt),
         .v_stride = d * ft_fmt_bytes(job->v_fmt),
-        .m = m, .n = s.vis[m - 1], .d = d,
-        .k_fmt = job->k_fmt, .v_fmt = job->v_fmt, .scale = job->scale,
+        .m = m,
+        .n = s.vis[m - 1],
+        .d = d,
+        .k_fmt = job->k_fmt,
+        .v_fmt = job->v_fmt,
+        .scale = job->scale,
     };
     kern->attend(&a);
     for (uint32_t i = 0; i < it.n; i++) {
@@ -104,13 +122,11 @@ void ft_attn_dense(const struct ft_kern *kern, const struct ft_attn_job *job, ui
 
 /* ---- one query, rows split ---- */
 
-static uint32_t split_count(uint32_t n_row)
-{
+static uint32_t split_count(uint32_t n_row) {
     return (n_row + FT_SPLIT_ROW - 1) / FT_SPLIT_ROW;
 }
 
-static uint32_t split_max(const struct ft_attn_job *job)
-{
+static uint32_t split_max(const struct ft_attn_job *job) {
     uint32_t n = 0;
     for (uint32_t h = 0; h < job->n_head_kv; h++) {
         n = FT_MAX(n, split_count(job->head[h].n_row));
@@ -118,18 +134,16 @@ static uint32_t split_max(const struct ft_attn_job *job)
     return n;
 }
 
-uint32_t ft_attn_split_count(const struct ft_attn_job *job)
-{
+uint32_t ft_attn_split_count(const struct ft_attn_job *job) {
     return job->n_head_kv * split_max(job);
 }
 
-size_t ft_attn_split_floats(uint32_t group, uint32_t d)
-{
+size_t ft_attn_split_floats(uint32_t group, uint32_t d) {
     return (size_t)group * (2 + d);
 }
 
-void ft_attn_split(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item, float *state, void *scratch)
-{
+void ft_attn_split(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
+                   float *state, void *scratch) {
     uint32_t n_split = split_max(job), h = item / n_split, first = item % n_split * FT_SPLIT_ROW;
     uint32_t group = job->n_head / job->n_head_kv, d = job->d;
     const struct ft_span *head = &job->head[h];
@@ -145,10 +159,19 @@ void ft_attn_split(const struct ft_kern *kern, const struct ft_attn_job *job, ui
         .q = job->q + (size_t)h * group * d,
         .k = (const char *)head->k + first * k_stride,
         .v = (const char *)head->v + first * v_stride,
-        .max = mine, .sum = mine + group, .acc = mine + 2 * (size_t)group, .work = s.work,
-        .q_stride = d, .k_stride = k_stride, .v_stride = v_stride,
-        .m = group, .n = FT_MIN(head->n_row - first, (uint32_t)FT_SPLIT_ROW), .d = d,
-        .k_fmt = job->k_fmt, .v_fmt = job->v_fmt, .scale = job->scale,
+        .max = mine,
+        .sum = mine + group,
+        .acc = mine + 2 * (size_t)group,
+        .work = s.work,
+        .q_stride = d,
+        .k_stride = k_stride,
+        .v_stride = v_stride,
+        .m = group,
+        .n = FT_MIN(head->n_row - first, (uint32_t)FT_SPLIT_ROW),
+        .d = d,
+        .k_fmt = job->k_fmt,
+        .v_fmt = job->v_fmt,
+        .scale = job->scale,
     };
     for (uint32_t i = 0; i < group; i++) {
         a.max[i] = -INFINITY;
@@ -158,8 +181,7 @@ void ft_attn_split(const struct ft_kern *kern, const struct ft_attn_job *job, ui
     kern->attend(&a);
 }
 
-void ft_attn_join(const struct ft_attn_job *job, uint32_t h, const float *state)
-{
+void ft_attn_join(const struct ft_attn_job *job, uint32_t h, const float *state) {
     uint32_t group = job->n_head / job->n_head_kv, d = job->d;
     size_t n_float = ft_attn_split_floats(group, d);
     const float *first = state + (size_t)h * split_max(job) * n_float;
@@ -167,7 +189,8 @@ void ft_attn_join(const struct ft_attn_job *job, uint32_t h, const float *state)
         float max = -INFINITY, sum = 0, acc[FT_HEAD_MAX] = { 0 };
         for (uint32_t i = 0; i < split_count(job->head[h].n_row); i++) {
             const float *part = first + i * n_float;
-            ft_attend_merge(d, &max, &sum, acc, part[g], part[group + g], part + 2 * (size_t)group + (size_t)g * d);
+            ft_attend_merge(d, &max, &sum, acc, part[g], part[group + g],
+                            part + 2 * (size_t)group + (size_t)g * d);
         }
         ft_attend_done(1, d, acc, &sum, job->out + ((size_t)h * group + g) * d, d);
     }

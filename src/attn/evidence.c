@@ -1,54 +1,52 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* evidence.c - how much attention each row receives from a set of voters, without ever holding a row of attention.
+/* evidence.c - how much attention each row receives from a set of voters, without ever holding a
+ * row of attention.
  *
- * Pass 1: log-sum-exp of every (query head, voter) over all rows the voter sees.  Items: KV head x voters.
- * Pass 2: exp(logit - lse) folded down the columns.  Items: KV head x columns; voters in order, so that the
- * bits of a column do not depend on how columns are cut.
+ * Pass 1: log-sum-exp of every (query head, voter) over all rows the voter sees; items are KV head
+ * x voters.  Pass 2: exp(logit - lse) folded down the columns; items are KV head x columns, voters
+ * in order, so that the bits of a column do not depend on how columns are cut.
  */
 #include <math.h>
 
 #include "attn/items.h"
 
 enum {
-    LSE_QUERY = 64,    /* query rows per item of pass 1: small enough that one KV head still feeds several threads */
-    MASS_COLUMN = 512, /* columns per item of pass 2 */
+    /* Query rows per item of pass 1: small enough that one KV head still feeds several threads. */
+    LSE_QUERY = 64,
+    /* Columns per item of pass 2. */
+    MASS_COLUMN = 512,
 };
 
-static uint32_t group_of(const struct ft_evidence_job *job)
-{
+static uint32_t group_of(const struct ft_evidence_job *job) {
     ft_assert(job->n_head_kv > 0 && job->n_head % job->n_head_kv == 0);
     uint32_t group = job->n_head / job->n_head_kv;
     ft_assert(group <= FT_TILE_QUERY);
     return group;
 }
 
-static uint32_t ceil_div(uint32_t a, uint32_t b)
-{
+static uint32_t ceil_div(uint32_t a, uint32_t b) {
     return a / b + (a % b != 0);
 }
 
-static uint32_t lse_block(uint32_t group)
-{
+static uint32_t lse_block(uint32_t group) {
     return group < LSE_QUERY ? LSE_QUERY / group : 1;
 }
 
-uint32_t ft_evidence_lse_items(const struct ft_evidence_job *job)
-{
+uint32_t ft_evidence_lse_items(const struct ft_evidence_job *job) {
     return job->n_head_kv * ceil_div(job->n_voter, lse_block(group_of(job)));
 }
 
-uint32_t ft_evidence_mass_items(const struct ft_evidence_job *job)
-{
+uint32_t ft_evidence_mass_items(const struct ft_evidence_job *job) {
     return job->n_head_kv * ceil_div(job->n_col, MASS_COLUMN);
 }
 
 /* Voters [first, first + n) of KV head h for the kernels: row i*group + g is head g of voter i.
  * Rows below `from` are not shown; visibility is counted from there. */
-static struct ft_vote vote_of(const struct ft_evidence_job *job, uint32_t h, uint32_t first, uint32_t n, uint32_t from,
-                              struct ft_attn_scratch *s)
-{
+static struct ft_vote vote_of(const struct ft_evidence_job *job, uint32_t h, uint32_t first,
+                              uint32_t n, uint32_t from, struct ft_attn_scratch *s) {
     uint32_t group = group_of(job), m = n * group;
-    ft_queries_gather(job->q + ((size_t)first * job->n_head + h * group) * job->d, job->n_head, group, job->d, n, s->q);
+    ft_queries_gather(job->q + ((size_t)first * job->n_head + h * group) * job->d, job->n_head,
+                      group, job->d, n, s->q);
     for (uint32_t i = 0; i < m; i++) {
         uint32_t vis = job->vis[first + i / group];
         s->vis[i] = vis > from ? vis - from : 0;
@@ -57,15 +55,20 @@ static struct ft_vote vote_of(const struct ft_evidence_job *job, uint32_t h, uin
     return (struct ft_vote){
         .q = s->q,
         .k = (const char *)job->head[h].k + from * k_stride,
-        .vis = s->vis, .work = s->work, .q_stride = job->d, .k_stride = k_stride,
-        .m = m, .d = job->d, .k_fmt = job->k_fmt,
+        .vis = s->vis,
+        .work = s->work,
+        .q_stride = job->d,
+        .k_stride = k_stride,
+        .m = m,
+        .d = job->d,
+        .k_fmt = job->k_fmt,
         .red = job->red == FT_REDUCE_MAX ? FT_REDUCE_MAX : FT_REDUCE_SUM,
         .scale = job->scale,
     };
 }
 
-void ft_evidence_lse(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t item, void *scratch)
-{
+void ft_evidence_lse(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t item,
+                     void *scratch) {
     uint32_t group = group_of(job), block = lse_block(group);
     uint32_t h = item % job->n_head_kv, first = item / job->n_head_kv * block;
     ft_assert(first < job->n_voter);
@@ -84,8 +87,8 @@ void ft_evidence_lse(const struct ft_kern *kern, const struct ft_evidence_job *j
     }
 }
 
-void ft_evidence_mass(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t item, void *scratch)
-{
+void ft_evidence_mass(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t item,
+                      void *scratch) {
     uint32_t group = group_of(job), block = FT_TILE_QUERY / group;
     uint32_t h = item % job->n_head_kv, from = item / job->n_head_kv * MASS_COLUMN;
     ft_assert(from < job->n_col && job->n_col <= job->head[h].n_row);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* items.h - how attn/ cuts a job into items and a thread's scratch into arrays; private to this folder. */
+/* items.h - how attn/ cuts a job into items and a thread's scratch into arrays; private to this
+ * folder. */
 #ifndef FT_ATTN_ITEMS_H
 #define FT_ATTN_ITEMS_H
 
@@ -9,20 +10,22 @@
 
 enum { FT_GATHER_ROW = 256 }; /* listed rows copied together at a time; a multiple of FT_TILE_ROW */
 
-/* One thread's scratch.  Sized by ft_attn_scratch_bytes(); every array starts on a 64-byte boundary. */
+/* One thread's scratch.  Sized by ft_attn_scratch_bytes(); every array starts on a 64-byte
+ * boundary. */
 struct ft_attn_scratch {
-    void *work;                /* ft_kern_work_bytes() */
-    float *q, *acc;            /* [FT_TILE_QUERY][d] */
-    float *max, *sum;          /* [FT_TILE_QUERY] */
-    float *lse, *weight;       /* [FT_TILE_QUERY] */
-    uint32_t *vis;             /* [FT_TILE_QUERY] */
-    char *k, *v;               /* [FT_GATHER_ROW][d] encoded */
+    void *work;          /* ft_kern_work_bytes() */
+    float *q, *acc;      /* [FT_TILE_QUERY][d] */
+    float *max, *sum;    /* [FT_TILE_QUERY] */
+    float *lse, *weight; /* [FT_TILE_QUERY] */
+    uint32_t *vis;       /* [FT_TILE_QUERY] */
+    char *k, *v;         /* [FT_GATHER_ROW][d] encoded */
 };
 
 /* ft_scratch_cut - lay the arrays over memory (NULL: only measure).  ->  bytes used */
 size_t ft_scratch_cut(struct ft_attn_scratch *s, void *memory, uint32_t d);
 
-/* ft_query_block - tokens per item: a power of two that divides 64, so that no item crosses a row block of 64. */
+/* ft_query_block - tokens per item: a power of two that divides 64, so that no item crosses a row
+ * block of 64. */
 uint32_t ft_query_block(uint32_t group);
 
 /* One item's queries: tokens [first, first + n) of the job, for KV head h. */
@@ -32,11 +35,11 @@ struct ft_attn_item {
 struct ft_attn_item ft_attn_item_at(const struct ft_attn_job *job, uint32_t item);
 
 /* ft_queries_gather - the group's query rows of n tokens, [n][group][d], one after the other. */
-static inline void ft_queries_gather(const float *q, uint32_t n_head, uint32_t group, uint32_t d, uint32_t n,
-                                     float *out)
-{
+static inline void ft_queries_gather(const float *q, uint32_t n_head, uint32_t group, uint32_t d,
+                                     uint32_t n, float *out) {
     for (uint32_t i = 0; i < n; i++) {
-        memcpy(out + (size_t)i * group * d, q + (size_t)i * n_head * d, (size_t)group * d * sizeof *out);
+        memcpy(out + (size_t)i * group * d, q + (size_t)i * n_head * d,
+               (size_t)group * d * sizeof *out);
     }
 }
 

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vslash.c - causal attention over a band of recent rows plus chosen older rows: the sparse prefill of SpecKV.
+/* vslash.c - causal attention over a band of recent rows plus chosen older rows: the sparse
+ * prefill of SpecKV.
  *
- *   query at row i sees row j  <=>  j <= i and (j >= 64*floor(i/64) - window  or  j is in its KV head's list)
+ *   query at row i sees row j  <=>  j <= i and
+ *                                   (j >= 64*floor(i/64) - window  or  j is in its KV head's list)
  *
- * All queries of one row block of 64 share the band's start, and so the listed rows below it: these are copied
- * together, encoded as they are, and attended to by the whole group of query heads; then comes the band.
+ * All queries of one row block of 64 share the band's start, and so the listed rows below it:
+ * these are copied together, encoded as they are, and attended to by the whole group of query
+ * heads; then comes the band.
  */
 #include <math.h>
 
 #include "attn/items.h"
 
 /* How many of the ascending rows are below limit. */
-static uint32_t count_below(const uint32_t *row, uint32_t n, uint32_t limit)
-{
+static uint32_t count_below(const uint32_t *row, uint32_t n, uint32_t limit) {
     uint32_t low = 0;
     while (low < n) {
         uint32_t mid = low + (n - low) / 2;
@@ -25,17 +27,18 @@ static uint32_t count_below(const uint32_t *row, uint32_t n, uint32_t limit)
     return low;
 }
 
-static void rows_gather(const void *from, size_t stride, const uint32_t *row, uint32_t n, char *to)
-{
+static void rows_gather(const void *from, size_t stride, const uint32_t *row, uint32_t n,
+                        char *to) {
     for (uint32_t j = 0; j < n; j++) {
         memcpy(to + j * stride, (const char *)from + row[j] * stride, stride);
     }
 }
 
-/* Columns in lots of FT_GATHER_ROW: whole tiles, so that the lots fold to the same bits as one span. */
-static void attend_columns(const struct ft_kern *kern, const struct ft_attend *band, const struct ft_span *head,
-                           const uint32_t *column, uint32_t n_column, struct ft_attn_scratch *s)
-{
+/* Columns in lots of FT_GATHER_ROW: whole tiles, so that the lots fold to the same bits as one
+ * span. */
+static void attend_columns(const struct ft_kern *kern, const struct ft_attend *band,
+                           const struct ft_span *head, const uint32_t *column, uint32_t n_column,
+                           struct ft_attn_scratch *s) {
     struct ft_attend a = *band;
     a.k = s->k;
     a.v = s->v;
@@ -48,8 +51,8 @@ static void attend_columns(const struct ft_kern *kern, const struct ft_attend *b
     }
 }
 
-void ft_attn_vslash(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item, void *scratch)
-{
+void ft_attn_vslash(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
+                    void *scratch) {
     struct ft_attn_item it = ft_attn_item_at(job, item);
     uint32_t group = job->n_head / job->n_head_kv, d = job->d, m = it.n * group;
     uint32_t row = job->first_row + it.first, block = row / FT_TILE_ROW * FT_TILE_ROW;
@@ -58,7 +61,8 @@ void ft_attn_vslash(const struct ft_kern *kern, const struct ft_attn_job *job, u
     struct ft_attn_scratch s;
     ft_scratch_cut(&s, scratch, d);
     ft_assert(head->n_row >= row + it.n);
-    ft_queries_gather(job->q + ((size_t)it.first * job->n_head + it.h * group) * d, job->n_head, group, d, it.n, s.q);
+    ft_queries_gather(job->q + ((size_t)it.first * job->n_head + it.h * group) * d, job->n_head,
+                      group, d, it.n, s.q);
     for (uint32_t i = 0; i < m; i++) {
         s.vis[i] = row - start + i / group + 1;
         s.max[i] = -INFINITY;
@@ -70,10 +74,20 @@ void ft_attn_vslash(const struct ft_kern *kern, const struct ft_attn_job *job, u
         .q = s.q,
         .k = (const char *)head->k + start * k_stride,
         .v = (const char *)head->v + start * v_stride,
-        .vis = s.vis, .max = s.max, .sum = s.sum, .acc = s.acc, .work = s.work,
-        .q_stride = d, .k_stride = k_stride, .v_stride = v_stride,
-        .m = m, .n = s.vis[m - 1], .d = d,
-        .k_fmt = job->k_fmt, .v_fmt = job->v_fmt, .scale = job->scale,
+        .vis = s.vis,
+        .max = s.max,
+        .sum = s.sum,
+        .acc = s.acc,
+        .work = s.work,
+        .q_stride = d,
+        .k_stride = k_stride,
+        .v_stride = v_stride,
+        .m = m,
+        .n = s.vis[m - 1],
+        .d = d,
+        .k_fmt = job->k_fmt,
+        .v_fmt = job->v_fmt,
+        .scale = job->scale,
     };
     uint32_t n_column = count_below(job->vertical[it.h], job->n_vertical[it.h], start);
     attend_columns(kern, &a, head, job->vertical[it.h], n_column, &s);

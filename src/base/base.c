@@ -316,30 +316,40 @@ static uint32_t rotr(uint32_t x, unsigned n) {
     return (x >> n) | (x << (32 - n));
 }
 
+/* One round with its letters; the callers rotate the letters instead of the values. */
+#define SHA_ROUND(a, b, c, d, e, f, g, h, kw)                                                      \
+    do {                                                                                           \
+        uint32_t t1_ = h + (rotr(e, 6) ^ rotr(e, 11) ^ rotr(e, 25)) + (g ^ (e & (f ^ g))) + (kw);  \
+        d += t1_;                                                                                  \
+        h = t1_ + (rotr(a, 2) ^ rotr(a, 13) ^ rotr(a, 22)) + ((a & b) | (c & (a | b)));            \
+    } while (0)
+
 static void sha_block(uint32_t state[8], const uint8_t *block) {
-    uint32_t w[64], s[8];
+    uint32_t w[64];
     for (unsigned t = 0; t < 16; t++) {
-        const uint8_t *b = block + 4 * t;
-        w[t] = (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
+        const uint8_t *p = block + 4 * t;
+        w[t] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
     }
     for (unsigned t = 16; t < 64; t++) {
         uint32_t s0 = rotr(w[t - 15], 7) ^ rotr(w[t - 15], 18) ^ (w[t - 15] >> 3);
         uint32_t s1 = rotr(w[t - 2], 17) ^ rotr(w[t - 2], 19) ^ (w[t - 2] >> 10);
         w[t] = w[t - 16] + s0 + w[t - 7] + s1;
     }
-    memcpy(s, state, sizeof(s));
-    for (unsigned t = 0; t < 64; t++) {
-        uint32_t sum1 = rotr(s[4], 6) ^ rotr(s[4], 11) ^ rotr(s[4], 25);
-        uint32_t ch = (s[4] & s[5]) ^ (~s[4] & s[6]);
-        uint32_t t1 = s[7] + sum1 + ch + sha_k[t] + w[t];
-        uint32_t sum0 = rotr(s[0], 2) ^ rotr(s[0], 13) ^ rotr(s[0], 22);
-        uint32_t maj = (s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]);
-        memmove(s + 1, s, 7 * sizeof(s[0]));
-        s[4] += t1;
-        s[0] = t1 + sum0 + maj;
+    uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+    uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
+    for (unsigned t = 0; t < 64; t += 8) {
+        SHA_ROUND(a, b, c, d, e, f, g, h, sha_k[t] + w[t]);
+        SHA_ROUND(h, a, b, c, d, e, f, g, sha_k[t + 1] + w[t + 1]);
+        SHA_ROUND(g, h, a, b, c, d, e, f, sha_k[t + 2] + w[t + 2]);
+        SHA_ROUND(f, g, h, a, b, c, d, e, sha_k[t + 3] + w[t + 3]);
+        SHA_ROUND(e, f, g, h, a, b, c, d, sha_k[t + 4] + w[t + 4]);
+        SHA_ROUND(d, e, f, g, h, a, b, c, sha_k[t + 5] + w[t + 5]);
+        SHA_ROUND(c, d, e, f, g, h, a, b, sha_k[t + 6] + w[t + 6]);
+        SHA_ROUND(b, c, d, e, f, g, h, a, sha_k[t + 7] + w[t + 7]);
     }
+    const uint32_t add[8] = { a, b, c, d, e, f, g, h };
     for (unsigned i = 0; i < 8; i++) {
-        state[i] += s[i];
+        state[i] += add[i];
     }
 }
 

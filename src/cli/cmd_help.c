@@ -209,7 +209,8 @@ static void man_methods(void) {
 }
 
 static void print_man(void) {
-    ft_out(".\\\" Made by: foretoken help --man\n.TH FORETOKEN 1 \"\" \"foretoken %s\" \"User "
+    ft_out(".\\\" SPDX-License-Identifier: Apache-2.0\n.\\\" Made by: foretoken help --man\n.TH "
+           "FORETOKEN 1 \"\" \"foretoken %s\" \"User "
            "Commands\"\n.ad l\n.nh\n",
            ft_version());
     ft_out(

@@ -307,7 +307,7 @@ void ft_progress_step(enum ft_phase phase, uint64_t done, uint64_t total, void *
     }
     int64_t pause_us = progress->is_bar                     ? 100000
                        : progress->mode == FT_PROGRESS_JSON ? 500000
-                                                            : 2000000;
+                                                            : 5000000;
     if (done < total && progress->shown_us != 0 && now - progress->shown_us < pause_us) {
         return;
     }

@@ -1,5 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* avx2.c - the kernels in 256-bit registers (AVX2, FMA, F16C): f32 arithmetic, rows converted in registers. */
+/* avx2.c - the kernels in 256-bit registers (AVX2, FMA, F16C): f32 arithmetic, rows converted in
+ * registers.
+ *
+ * Lab book.  `kernbench 4096 7`, the machine and the conditions of avx512.c:
+ *                                                                  prefill GFLOP/s    decode GB/s
+ *   1  8 x 8 transposes into f32 panels, f32 copies of V tiles,
+ *      6 x 16 products                                                 87 / 91          14.0 / 12.5
+ *   2  next tile prefetched by the loops that multiply                 87 / 92          13.5 / 14.3
+ *   3  no f32 copies of V                                              88 / 95          14.0 / 14.6
+ */
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
@@ -14,7 +23,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
-    MR = 6,          /* 6 queries x 16 keys: 12 sums, 2 operands and a broadcast of the 16 registers */
+    MR = 6, /* 6 queries x 16 keys: 12 sums, 2 operands and a broadcast of the 16 registers */
     SOFTMAX_ROW = 8, /* row maxima and sums are reduced 8 rows at a time, one lane each */
     PANEL = 16,      /* keys side by side in a panel */
 };
@@ -23,22 +32,23 @@ struct tile_work;
 struct rows;
 struct panel {
     const float *data; /* [64/PANEL][d][PANEL] */
-    const char *next; /* encoded rows of the next tile, to be prefetched, if they are 16-bit and lie together */
+    const char *next;  /* encoded rows of the next tile to prefetch, if 16-bit and contiguous */
 };
 static struct panel panel_make(const struct rows *k, uint32_t d, float *to);
-static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d, float *s);
-static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
-                         float *shrink, bool weights);
+static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d,
+                   float *s);
+static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale,
+                         float *max, float *sum, float *shrink, bool weights);
 static void values_add(const struct rows *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
                        const float *shrink, float *acc, uint32_t d);
-static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float *out, uint32_t rows);
+static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float *out,
+                      uint32_t rows);
 
 #include "kern/tile.h"
 
 /* ---- row formats ---- */
 
-INLINE __m256 load8(const void *p, size_t i, enum ft_fmt fmt)
-{
+INLINE __m256 load8(const void *p, size_t i, enum ft_fmt fmt) {
     if (fmt == FT_F32) {
         return _mm256_loadu_ps((const float *)p + i);
     }
@@ -47,10 +57,11 @@ INLINE __m256 load8(const void *p, size_t i, enum ft_fmt fmt)
                          : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
 
-/* Nearest even; a NaN keeps its sign and upper payload and is made quiet, as vcvtps2ph does for f16. */
-INLINE __m128i narrow_bf16(__m256 x)
-{
-    __m256i u = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+/* Nearest even; a NaN keeps its sign and upper payload and is made quiet, as vcvtps2ph does for
+ * f16. */
+INLINE __m128i narrow_bf16(__m256 x) {
+    __m256i u = _mm256_castps_si256(x);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
     __m256i up = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
     __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
     up = _mm256_blendv_epi8(up, _mm256_or_si256(u, _mm256_set1_epi32(0x400000)), nan);
@@ -58,19 +69,19 @@ INLINE __m128i narrow_bf16(__m256 x)
     return _mm_packus_epi32(_mm256_castsi256_si128(up), _mm256_extracti128_si256(up, 1));
 }
 
-static void encode(enum ft_fmt fmt, const float *src, void *dst, size_t n)
-{
+static void encode(enum ft_fmt fmt, const float *src, void *dst, size_t n) {
     size_t i = 0;
     for (; fmt != FT_F32 && i + 8 <= n; i += 8) {
         __m256 x = _mm256_loadu_ps(src + i);
-        __m128i h = fmt == FT_F16 ? _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC) : narrow_bf16(x);
+        __m128i h = fmt == FT_F16
+                        ? _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+                        : narrow_bf16(x);
         _mm_storeu_si128((__m128i *)(void *)((uint16_t *)dst + i), h);
     }
     ft_kern_ref.encode(fmt, src + i, (char *)dst + i * ft_fmt_bytes(fmt), n - i);
 }
 
-static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n)
-{
+static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n) {
     size_t i = 0;
     for (; fmt != FT_F32 && i + 8 <= n; i += 8) {
         _mm256_storeu_ps(dst + i, load8(src, i, fmt));
@@ -81,8 +92,7 @@ static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n)
 /* ---- K panels ---- */
 
 /* Transpose 8 x 8 numbers: x[c] lane r = x[r] lane c. */
-INLINE void transpose8(__m256 x[8])
-{
+INLINE void transpose8(__m256 x[8]) {
     __m256 y[8];
     UNROLL for (int i = 0; i < 8; i += 2) {
         y[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
@@ -102,20 +112,18 @@ INLINE void transpose8(__m256 x[8])
 }
 
 /* The hardware's own prefetching stops at page ends and starts anew with every tile. */
-INLINE void fetch(const char *p, size_t ahead)
-{
+INLINE void fetch(const char *p, size_t ahead) {
     _mm_prefetch((const char *)((uintptr_t)p + ahead), _MM_HINT_T1);
 }
 
-INLINE void pack(const struct rows *k, enum ft_fmt fmt, uint32_t d, float *out)
-{
+INLINE void pack(const struct rows *k, enum ft_fmt fmt, uint32_t d, float *out) {
     for (uint32_t r = 0; r < FT_TILE_ROW; r += 8) {
         float *to = out + (size_t)(r / PANEL) * d * PANEL + r % PANEL;
         for (uint32_t t = 0; t < d; t += 8) {
             __m256 x[8];
             UNROLL for (uint32_t i = 0; i < 8; i++) {
-                const char *row = k->data + (r + i) * k->stride;
-                x[i] = r + i < k->n ? load8(row, t, fmt) : _mm256_setzero_ps();
+                x[i] = r + i < k->n ? load8(k->data + (r + i) * k->stride, t, fmt)
+                                    : _mm256_setzero_ps();
             }
             transpose8(x);
             UNROLL for (uint32_t i = 0; i < 8; i++) {
@@ -125,8 +133,7 @@ INLINE void pack(const struct rows *k, enum ft_fmt fmt, uint32_t d, float *out)
     }
 }
 
-static struct panel panel_make(const struct rows *k, uint32_t d, float *to)
-{
+static struct panel panel_make(const struct rows *k, uint32_t d, float *to) {
     bool next = k->fmt != FT_F32 && k->ahead != 0 && k->stride == d * 2;
     if (k->fmt == FT_F32) {
         pack(k, FT_F32, d, to);
@@ -140,9 +147,8 @@ static struct panel panel_make(const struct rows *k, uint32_t d, float *to)
 
 /* ---- q . k ---- */
 
-INLINE void logits_n(const float *panel, const float *q, size_t q_stride, int m, uint32_t d, float *s,
-                     const char *next)
-{
+INLINE void logits_n(const float *panel, const float *q, size_t q_stride, int m, uint32_t d,
+                     float *s, const char *next) {
     __m256 sum[MR][2];
     UNROLL for (int i = 0; i < m; i++) {
         sum[i][0] = sum[i][1] = _mm256_setzero_ps();
@@ -151,7 +157,8 @@ INLINE void logits_n(const float *panel, const float *q, size_t q_stride, int m,
         if (next != NULL) { /* 16 keys of 16-bit numbers: 32 bytes for every t */
             fetch(next, t * 32);
         }
-        __m256 k0 = _mm256_loadu_ps(panel + (size_t)t * PANEL), k1 = _mm256_loadu_ps(panel + (size_t)t * PANEL + 8);
+        __m256 k0 = _mm256_loadu_ps(panel + (size_t)t * PANEL),
+               k1 = _mm256_loadu_ps(panel + (size_t)t * PANEL + 8);
         UNROLL for (int i = 0; i < m; i++) {
             __m256 x = _mm256_broadcast_ss(q + (size_t)i * q_stride + t);
             sum[i][0] = _mm256_fmadd_ps(x, k0, sum[i][0]);
@@ -164,21 +171,35 @@ INLINE void logits_n(const float *panel, const float *q, size_t q_stride, int m,
     }
 }
 
-#define BY_ROWS(call)                \
-    switch (m) {                     \
-    case 1: call(1); break;          \
-    case 2: call(2); break;          \
-    case 3: call(3); break;          \
-    case 4: call(4); break;          \
-    case 5: call(5); break;          \
-    default: call(6); break;         \
+#define BY_ROWS(call)                                                                              \
+    switch (m) {                                                                                   \
+    case 1:                                                                                        \
+        call(1);                                                                                   \
+        break;                                                                                     \
+    case 2:                                                                                        \
+        call(2);                                                                                   \
+        break;                                                                                     \
+    case 3:                                                                                        \
+        call(3);                                                                                   \
+        break;                                                                                     \
+    case 4:                                                                                        \
+        call(4);                                                                                   \
+        break;                                                                                     \
+    case 5:                                                                                        \
+        call(5);                                                                                   \
+        break;                                                                                     \
+    default:                                                                                       \
+        call(6);                                                                                   \
+        break;                                                                                     \
     }
 
-static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d, float *s)
-{
-#define CALL_PLAIN(n) logits_n(k->data + (size_t)b * d * PANEL, q, q_stride, n, d, s + b * PANEL, NULL)
-#define CALL_FETCH(n) \
-    logits_n(k->data + (size_t)b * d * PANEL, q, q_stride, n, d, s + b * PANEL, k->next + (size_t)b * d * 32)
+static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d,
+                   float *s) {
+#define CALL_PLAIN(n)                                                                              \
+    logits_n(k->data + (size_t)b * d * PANEL, q, q_stride, n, d, s + b * PANEL, NULL)
+#define CALL_FETCH(n)                                                                              \
+    logits_n(k->data + (size_t)b * d * PANEL, q, q_stride, n, d, s + b * PANEL,                    \
+             k->next + (size_t)b * d * 32)
     for (uint32_t b = 0; b < FT_TILE_ROW / PANEL; b++) {
         if (k->next == NULL) {
             BY_ROWS(CALL_PLAIN)
@@ -190,16 +211,15 @@ static void logits(const struct panel *k, const float *q, size_t q_stride, uint3
 
 /* ---- softmax ---- */
 
-INLINE __m256 power_of_two(__m256i n)
-{
+INLINE __m256 power_of_two(__m256i n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
 }
 
-/* exp for x <= 88; below -104 it is zero.  The same polynomial as in avx512.c; 2^n is applied in two halves
- * because n reaches -150, below the normal exponents. */
-INLINE __m256 exp8(__m256 x)
-{
-    x = _mm256_max_ps(_mm256_set1_ps(-104.0f), x); /* the second operand, and so a NaN, wins when unordered */
+/* exp for x <= 88; below -104 it is zero.  The same polynomial as in avx512.c; 2^n is applied in
+ * two halves because n reaches -150, below the normal exponents. */
+INLINE __m256 exp8(__m256 x) {
+    x = _mm256_max_ps(_mm256_set1_ps(-104.0f),
+                      x); /* the second operand, and so a NaN, wins when unordered */
     __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(0x1.715476p+0f)),
                                _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.62e4p-1f), x);
@@ -212,43 +232,46 @@ INLINE __m256 exp8(__m256 x)
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
     __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
-    return _mm256_mul_ps(_mm256_mul_ps(p, power_of_two(half)), power_of_two(_mm256_sub_epi32(whole, half)));
+    return _mm256_mul_ps(_mm256_mul_ps(p, power_of_two(half)),
+                         power_of_two(_mm256_sub_epi32(whole, half)));
 }
 
 #define ADD(a, b) _mm256_add_ps(a, b)
 #define MAX(a, b) _mm256_max_ps(a, b)
 /* Reduce 8 vectors to one whose lane r belongs to x[r]; every row is paired up in the same way. */
-#define REDUCE8(x, OP)                                                                                   \
-    do {                                                                                                 \
-        UNROLL for (int e = 0; e < 4; e++) {                                                             \
-            x[e] = OP(_mm256_unpacklo_ps(x[2 * e], x[2 * e + 1]), _mm256_unpackhi_ps(x[2 * e], x[2 * e + 1])); \
-        }                                                                                                \
-        UNROLL for (int e = 0; e < 2; e++) {                                                             \
-            x[e] = OP(_mm256_shuffle_ps(x[2 * e], x[2 * e + 1], 0x44), _mm256_shuffle_ps(x[2 * e], x[2 * e + 1], 0xee)); \
-        }                                                                                                \
-        x[0] = OP(_mm256_permute2f128_ps(x[0], x[1], 0x20), _mm256_permute2f128_ps(x[0], x[1], 0x31));   \
+#define REDUCE8(x, OP)                                                                             \
+    do {                                                                                           \
+        UNROLL for (int e = 0; e < 4; e++) {                                                       \
+            x[e] = OP(_mm256_unpacklo_ps(x[2 * e], x[2 * e + 1]),                                  \
+                      _mm256_unpackhi_ps(x[2 * e], x[2 * e + 1]));                                 \
+        }                                                                                          \
+        UNROLL for (int e = 0; e < 2; e++) {                                                       \
+            x[e] = OP(_mm256_shuffle_ps(x[2 * e], x[2 * e + 1], 0x44),                             \
+                      _mm256_shuffle_ps(x[2 * e], x[2 * e + 1], 0xee));                            \
+        }                                                                                          \
+        x[0] = OP(_mm256_permute2f128_ps(x[0], x[1], 0x20),                                        \
+                  _mm256_permute2f128_ps(x[0], x[1], 0x31));                                       \
     } while (0)
 
 /* All ones in lanes 8*v + l < count. */
-INLINE __m256i lanes(uint32_t count, int v)
-{
+INLINE __m256i lanes(uint32_t count, int v) {
     __m256i iota = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count - 8 * v), iota);
 }
 
-INLINE __m256 row_max(const float *s, uint32_t count, bool full)
-{
+INLINE __m256 row_max(const float *s, uint32_t count, bool full) {
     __m256 top = _mm256_set1_ps(-INFINITY);
     UNROLL for (int v = 0; v < 8; v++) {
         __m256 x = _mm256_loadu_ps(s + 8 * v);
-        x = full ? x : _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), x, _mm256_castsi256_ps(lanes(count, v)));
+        x = full ? x
+                 : _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), x,
+                                    _mm256_castsi256_ps(lanes(count, v)));
         top = _mm256_max_ps(top, x);
     }
     return top;
 }
 
-INLINE __m256 row_exp(float *s, uint32_t count, bool full, float scale, float max, bool weights)
-{
+INLINE __m256 row_exp(float *s, uint32_t count, bool full, float scale, float max, bool weights) {
     __m256 by = _mm256_set1_ps(scale), top = _mm256_set1_ps(max), sum = _mm256_setzero_ps();
     UNROLL for (int v = 0; v < 8; v++) {
         __m256 p = exp8(_mm256_fmsub_ps(_mm256_loadu_ps(s + 8 * v), by, top));
@@ -261,9 +284,8 @@ INLINE __m256 row_exp(float *s, uint32_t count, bool full, float scale, float ma
     return sum;
 }
 
-INLINE void softmax_n(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
-                      float *shrink, bool weights)
-{
+INLINE void softmax_n(float *s, uint32_t m, const uint32_t *count, bool full, float scale,
+                      float *max, float *sum, float *shrink, bool weights) {
     __m256i rows = lanes(m, 0), n = _mm256_maskload_epi32((const int *)(const void *)count, rows);
     __m256i some = _mm256_cmpgt_epi32(n, _mm256_setzero_si256());
     float top[8];
@@ -279,16 +301,16 @@ INLINE void softmax_n(float *s, uint32_t m, const uint32_t *count, bool full, fl
     _mm256_maskstore_ps(shrink, some, factor);
     _mm256_storeu_ps(top, high);
     for (uint32_t i = 0; i < 8; i++) {
-        x[i] = i < m && count[i] > 0 ? row_exp(s + i * FT_TILE_ROW, count[i], full, scale, top[i], weights)
-                                     : _mm256_setzero_ps();
+        x[i] = i < m && count[i] > 0
+                   ? row_exp(s + i * FT_TILE_ROW, count[i], full, scale, top[i], weights)
+                   : _mm256_setzero_ps();
     }
     REDUCE8(x, ADD);
     _mm256_maskstore_ps(sum, some, _mm256_fmadd_ps(_mm256_maskload_ps(sum, rows), factor, x[0]));
 }
 
-static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
-                         float *shrink, bool weights)
-{
+static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale,
+                         float *max, float *sum, float *shrink, bool weights) {
     if (full && weights) {
         softmax_n(s, m, count, true, scale, max, sum, shrink, true);
     } else if (weights) {
@@ -300,9 +322,9 @@ static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full,
 
 /* ---- p v ---- */
 
-INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int m, int n_vec, uint32_t from,
-                     uint32_t to, const float *shrink, float *acc, uint32_t d, uint32_t t)
-{
+INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int m, int n_vec,
+                     uint32_t from, uint32_t to, const float *shrink, float *acc, uint32_t d,
+                     uint32_t t) {
     __m256 sum[MR][2];
     UNROLL for (int i = 0; i < m; i++) {
         UNROLL for (int c = 0; c < n_vec; c++) {
@@ -335,9 +357,8 @@ INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int 
     }
 }
 
-INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, const float *p, uint32_t m, uint32_t from, uint32_t to,
-                       const float *shrink, float *acc, uint32_t d)
-{
+INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, const float *p, uint32_t m,
+                       uint32_t from, uint32_t to, const float *shrink, float *acc, uint32_t d) {
     uint32_t t = 0;
 #define CALL_2(n) values_n(v, fmt, p, n, 2, from, to, shrink, acc, d, t)
 #define CALL_1(n) values_n(v, fmt, p, n, 1, from, to, shrink, acc, d, t)
@@ -350,8 +371,7 @@ INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, const float *p, ui
 }
 
 static void values_add(const struct rows *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
-                       const float *shrink, float *acc, uint32_t d)
-{
+                       const float *shrink, float *acc, uint32_t d) {
     if (v->fmt == FT_F32) {
         values_fmt(v, FT_F32, p, m, from, to, shrink, acc, d);
     } else if (v->fmt == FT_F16) {
@@ -363,8 +383,8 @@ static void values_add(const struct rows *v, const float *p, uint32_t m, uint32_
 
 /* ---- mass ---- */
 
-static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float *out, uint32_t rows)
-{
+static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float *out,
+                      uint32_t rows) {
     __m256 by = _mm256_set1_ps(v->scale);
     for (int c = 0; 8 * c < (int)rows; c++) {
         __m256i here = lanes(rows, c);

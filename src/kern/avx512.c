@@ -1,5 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* avx512.c - the kernels in 512-bit registers: f32 arithmetic, rows converted in registers. */
+/* avx512.c - the kernels in 512-bit registers: f32 arithmetic, rows converted in registers.
+ *
+ * Lab book.  `kernbench 4096 7` (d 64 / d 128, 4 query heads per KV head, f16 rows), one thread of
+ * a 2-core Zen 4 at 3.65 GHz with a ceiling of 117 GFLOP/s of f32 multiply-adds; gcc 12; processor
+ * time, as the machine was busy.
+ *                                                           prefill GFLOP/s     decode GB/s
+ *   1  16 x 16 transposes, f32 copies of K and V tiles,
+ *      6 x 64 products, 16 rows' maxima and sums at once          89 / 95         15.3 / 16.0
+ *   2  next tile prefetched by the loops that multiply            90 / 96         16.8 / 17.5
+ *   3  no f32 copies: K stays 16-bit in its panel                 94 / 99         16.9 / 17.8
+ *
+ * Out of memory that streamed 16 to 18 GB/s (`kernbench 131072`), step 2 raised decode from
+ * 10.9 / 7.4 to 14.8 / 14.8 GB/s.  Tried without gain: transposing the next tile between parts of
+ * this one's V (a third slower, the sums go through memory), transposing it before V (equal),
+ * running row pointers (2 % slower).
+ */
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
@@ -15,7 +30,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
-    MR = 6,           /* 6 queries x 64 keys: 24 sums, 4 operands and a broadcast of the 32 registers */
+    MR = 6, /* 6 queries x 64 keys: 24 sums, 4 operands and a broadcast of the 32 registers */
     SOFTMAX_ROW = 16, /* row maxima and sums are reduced 16 rows at a time, one lane each */
 };
 
@@ -24,38 +39,36 @@ struct rows;
 struct panel {
     const void *data; /* [d][64] keys of dimension t, in fmt */
     enum ft_fmt fmt;
-    const char *next; /* encoded rows of the next tile, to be prefetched, if they are 16-bit and lie together */
+    const char *next; /* encoded rows of the next tile to prefetch, if 16-bit and contiguous */
 };
 static struct panel panel_make(const struct rows *k, uint32_t d, float *to);
-static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d, float *s);
-static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
-                         float *shrink, bool weights);
+static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d,
+                   float *s);
+static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale,
+                         float *max, float *sum, float *shrink, bool weights);
 static void values_add(const struct rows *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
                        const float *shrink, float *acc, uint32_t d);
-static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float *out, uint32_t rows);
+static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float *out,
+                      uint32_t rows);
 
 #include "kern/tile.h"
 
 /* The first n lanes, at most all. */
-INLINE __mmask16 low_lanes(size_t n)
-{
+INLINE __mmask16 low_lanes(size_t n) {
     return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1);
 }
 
 /* ---- row formats ---- */
 
-INLINE __m512 wide_f16(__m256i h)
-{
+INLINE __m512 wide_f16(__m256i h) {
     return _mm512_cvtph_ps(h);
 }
 
-INLINE __m512 wide_bf16(__m256i h)
-{
+INLINE __m512 wide_bf16(__m256i h) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
-INLINE __m512 load16(const void *p, size_t i, enum ft_fmt fmt)
-{
+INLINE __m512 load16(const void *p, size_t i, enum ft_fmt fmt) {
     if (fmt == FT_F32) {
         return _mm512_loadu_ps((const float *)p + i);
     }
@@ -63,8 +76,7 @@ INLINE __m512 load16(const void *p, size_t i, enum ft_fmt fmt)
     return fmt == FT_F16 ? wide_f16(h) : wide_bf16(h);
 }
 
-INLINE __m512 load16_mask(__mmask16 mask, const void *p, size_t i, enum ft_fmt fmt)
-{
+INLINE __m512 load16_mask(__mmask16 mask, const void *p, size_t i, enum ft_fmt fmt) {
     if (fmt == FT_F32) {
         return _mm512_maskz_loadu_ps(mask, (const float *)p + i);
     }
@@ -72,18 +84,18 @@ INLINE __m512 load16_mask(__mmask16 mask, const void *p, size_t i, enum ft_fmt f
     return fmt == FT_F16 ? wide_f16(h) : wide_bf16(h);
 }
 
-/* Nearest even; a NaN keeps its sign and upper payload and is made quiet, as vcvtps2ph does for f16. */
-INLINE __m256i narrow_bf16(__m512 x)
-{
-    __m512i u = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+/* Nearest even; a NaN keeps its sign and upper payload and is made quiet, as vcvtps2ph does for
+ * f16. */
+INLINE __m256i narrow_bf16(__m512 x) {
+    __m512i u = _mm512_castps_si512(x),
+            odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     __m512i up = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
     __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
     up = _mm512_mask_or_epi32(up, nan, u, _mm512_set1_epi32(0x400000));
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16));
 }
 
-static void encode(enum ft_fmt fmt, const float *src, void *dst, size_t n)
-{
+static void encode(enum ft_fmt fmt, const float *src, void *dst, size_t n) {
     if (fmt == FT_F32) {
         memcpy(dst, src, n * sizeof *src);
         return;
@@ -102,8 +114,7 @@ static void encode(enum ft_fmt fmt, const float *src, void *dst, size_t n)
     }
 }
 
-static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n)
-{
+static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n) {
     if (fmt == FT_F32) {
         memcpy(dst, src, n * sizeof *dst);
         return;
@@ -121,8 +132,7 @@ static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n)
 /* ---- K panels ---- */
 
 /* Transpose 16 x 16 numbers of 32 bits: out[c] lane r = in[r] lane c. */
-INLINE void transpose16(__m512i x[16])
-{
+INLINE void transpose16(__m512i x[16]) {
     __m512i y[16];
     UNROLL for (int i = 0; i < 16; i += 2) {
         y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
@@ -149,21 +159,23 @@ INLINE void transpose16(__m512i x[16])
 }
 
 /* The hardware's own prefetching stops at page ends and starts anew with every tile. */
-INLINE void fetch(const char *p, size_t ahead)
-{
+INLINE void fetch(const char *p, size_t ahead) {
     _mm_prefetch((const char *)((uintptr_t)p + ahead), _MM_HINT_T1);
 }
 
-/* 32 keys x 32 dimensions of 16-bit numbers; keys from `rows` on and dimensions from nd on read as zero. */
-INLINE void pack_block16(const char *k, size_t stride, uint32_t rows, uint32_t nd, uint16_t *out, bool full)
-{
+/* 32 keys x 32 dimensions of 16-bit numbers; keys from `rows` on and dimensions from nd on read as
+ * zero. */
+INLINE void pack_block16(const char *k, size_t stride, uint32_t rows, uint32_t nd, uint16_t *out,
+                         bool full) {
     __mmask32 mask = full || nd >= 32 ? 0xffffffff : (1u << nd) - 1;
     UNROLL for (int half = 0; half < 2; half++) {
         __m512i x[16];
         UNROLL for (uint32_t r = 0; r < 16; r++) {
             const char *p = k + 2 * r * stride;
-            __m512i a = full || 2 * r < rows ? _mm512_maskz_loadu_epi16(mask, p) : _mm512_setzero_si512();
-            __m512i b = full || 2 * r + 1 < rows ? _mm512_maskz_loadu_epi16(mask, p + stride) : _mm512_setzero_si512();
+            __m512i a =
+                full || 2 * r < rows ? _mm512_maskz_loadu_epi16(mask, p) : _mm512_setzero_si512();
+            __m512i b = full || 2 * r + 1 < rows ? _mm512_maskz_loadu_epi16(mask, p + stride)
+                                                 : _mm512_setzero_si512();
             x[r] = half == 0 ? _mm512_unpacklo_epi16(a, b) : _mm512_unpackhi_epi16(a, b);
         }
         transpose16(x);
@@ -176,8 +188,7 @@ INLINE void pack_block16(const char *k, size_t stride, uint32_t rows, uint32_t n
     }
 }
 
-INLINE void pack16(const char *k, size_t stride, uint32_t rows, uint32_t d, uint16_t *out)
-{
+INLINE void pack16(const char *k, size_t stride, uint32_t rows, uint32_t d, uint16_t *out) {
     for (uint32_t r = 0; r < FT_TILE_ROW; r += 32) {
         uint32_t n = rows > r ? rows - r : 0;
         for (uint32_t t = 0; t < d; t += 32) {
@@ -191,15 +202,15 @@ INLINE void pack16(const char *k, size_t stride, uint32_t rows, uint32_t d, uint
     }
 }
 
-static void pack32(const char *k, size_t stride, uint32_t rows, uint32_t d, float *out)
-{
+static void pack32(const char *k, size_t stride, uint32_t rows, uint32_t d, float *out) {
     for (uint32_t first = 0; first < FT_TILE_ROW; first += 16) {
         for (uint32_t t = 0; t < d; t += 16) {
             __mmask16 mask = low_lanes(d - t);
             __m512i x[16];
             UNROLL for (uint32_t r = 0; r < 16; r++) {
-                x[r] = first + r < rows ? _mm512_maskz_loadu_epi32(mask, k + (first + r) * stride + t * 4)
-                                        : _mm512_setzero_si512();
+                x[r] = first + r < rows
+                           ? _mm512_maskz_loadu_epi32(mask, k + (first + r) * stride + t * 4)
+                           : _mm512_setzero_si512();
             }
             transpose16(x);
             UNROLL for (uint32_t c = 0; c < 16; c++) {
@@ -211,8 +222,7 @@ static void pack32(const char *k, size_t stride, uint32_t rows, uint32_t d, floa
     }
 }
 
-static struct panel panel_make(const struct rows *k, uint32_t d, float *to)
-{
+static struct panel panel_make(const struct rows *k, uint32_t d, float *to) {
     if (k->fmt == FT_F32) {
         pack32(k->data, k->stride, k->n, d, to);
         return (struct panel){ to, FT_F32, NULL };
@@ -223,9 +233,8 @@ static struct panel panel_make(const struct rows *k, uint32_t d, float *to)
 
 /* ---- q . k ---- */
 
-INLINE void logits_n(const struct panel *panel, enum ft_fmt fmt, const float *q, size_t q_stride, int m, uint32_t d,
-                     float *s)
-{
+INLINE void logits_n(const struct panel *panel, enum ft_fmt fmt, const float *q, size_t q_stride,
+                     int m, uint32_t d, float *s) {
     __m512 sum[MR][4];
     UNROLL for (int i = 0; i < m; i++) {
         UNROLL for (int v = 0; v < 4; v++) {
@@ -255,18 +264,30 @@ INLINE void logits_n(const struct panel *panel, enum ft_fmt fmt, const float *q,
     }
 }
 
-#define BY_ROWS(call)                \
-    switch (m) {                     \
-    case 1: call(1); break;          \
-    case 2: call(2); break;          \
-    case 3: call(3); break;          \
-    case 4: call(4); break;          \
-    case 5: call(5); break;          \
-    default: call(6); break;         \
+#define BY_ROWS(call)                                                                              \
+    switch (m) {                                                                                   \
+    case 1:                                                                                        \
+        call(1);                                                                                   \
+        break;                                                                                     \
+    case 2:                                                                                        \
+        call(2);                                                                                   \
+        break;                                                                                     \
+    case 3:                                                                                        \
+        call(3);                                                                                   \
+        break;                                                                                     \
+    case 4:                                                                                        \
+        call(4);                                                                                   \
+        break;                                                                                     \
+    case 5:                                                                                        \
+        call(5);                                                                                   \
+        break;                                                                                     \
+    default:                                                                                       \
+        call(6);                                                                                   \
+        break;                                                                                     \
     }
 
-static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d, float *s)
-{
+static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d,
+                   float *s) {
 #define CALL_F32(n) logits_n(k, FT_F32, q, q_stride, n, d, s)
 #define CALL_F16(n) logits_n(k, FT_F16, q, q_stride, n, d, s)
 #define CALL_BF16(n) logits_n(k, FT_BF16, q, q_stride, n, d, s)
@@ -281,13 +302,11 @@ static void logits(const struct panel *k, const float *q, size_t q_stride, uint3
 
 /* ---- softmax ---- */
 
-/* exp for x <= 88; below -104 it is zero.  Cody-Waite reduction to |r| <= ln2/2; a NaN comes out as NaN, since
- * max takes its second operand when they do not compare. */
-INLINE __m512 exp16(__m512 x)
-{
+/* exp for x <= 88; below -104 it is zero.  Cody-Waite reduction to |r| <= ln2/2; a NaN comes out
+ * as NaN, since max takes its second operand when they do not compare. */
+INLINE __m512 exp16(__m512 x) {
     x = _mm512_max_ps(_mm512_set1_ps(-104.0f), x);
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)),
-                                    NEAREST);
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)), NEAREST);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x);
     r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
     __m512 p = _mm512_set1_ps(EXP_C6);
@@ -303,38 +322,38 @@ INLINE __m512 exp16(__m512 x)
 #define ADD(a, b) _mm512_add_ps(a, b)
 #define MAX(a, b) _mm512_max_ps(a, b)
 /* Reduce 16 vectors to one whose lane r belongs to x[r]; every row is paired up in the same way. */
-#define REDUCE16(x, OP)                                                                        \
-    do {                                                                                       \
-        UNROLL for (int e = 0; e < 8; e++) {                                                   \
-            x[e] = OP(_mm512_unpacklo_ps(x[2 * e], x[2 * e + 1]), _mm512_unpackhi_ps(x[2 * e], x[2 * e + 1])); \
-        }                                                                                      \
-        UNROLL for (int e = 0; e < 4; e++) {                                                   \
-            __m512d a_ = _mm512_castps_pd(x[2 * e]), b_ = _mm512_castps_pd(x[2 * e + 1]);       \
-            x[e] = OP(_mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)), _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_))); \
-        }                                                                                      \
-        UNROLL for (int e = 0; e < 2; e++) {                                                   \
-            x[e] = OP(_mm512_shuffle_f32x4(x[2 * e], x[2 * e + 1], 0x88),                      \
-                      _mm512_shuffle_f32x4(x[2 * e], x[2 * e + 1], 0xdd));                     \
-        }                                                                                      \
+#define REDUCE16(x, OP)                                                                            \
+    do {                                                                                           \
+        UNROLL for (int e = 0; e < 8; e++) {                                                       \
+            x[e] = OP(_mm512_unpacklo_ps(x[2 * e], x[2 * e + 1]),                                  \
+                      _mm512_unpackhi_ps(x[2 * e], x[2 * e + 1]));                                 \
+        }                                                                                          \
+        UNROLL for (int e = 0; e < 4; e++) {                                                       \
+            __m512d a_ = _mm512_castps_pd(x[2 * e]), b_ = _mm512_castps_pd(x[2 * e + 1]);          \
+            x[e] = OP(_mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)),                                \
+                      _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)));                               \
+        }                                                                                          \
+        UNROLL for (int e = 0; e < 2; e++) {                                                       \
+            x[e] = OP(_mm512_shuffle_f32x4(x[2 * e], x[2 * e + 1], 0x88),                          \
+                      _mm512_shuffle_f32x4(x[2 * e], x[2 * e + 1], 0xdd));                         \
+        }                                                                                          \
         x[0] = OP(_mm512_shuffle_f32x4(x[0], x[1], 0x88), _mm512_shuffle_f32x4(x[0], x[1], 0xdd)); \
     } while (0)
 
-INLINE __mmask16 lanes(uint32_t count, uint32_t v)
-{
+INLINE __mmask16 lanes(uint32_t count, uint32_t v) {
     return low_lanes(count > 16 * v ? count - 16 * v : 0);
 }
 
-INLINE __m512 row_max(const float *s, uint32_t count, bool full)
-{
+INLINE __m512 row_max(const float *s, uint32_t count, bool full) {
     __m512 low = _mm512_set1_ps(-INFINITY), x[4];
     UNROLL for (uint32_t v = 0; v < 4; v++) {
-        x[v] = full ? _mm512_loadu_ps(s + 16 * v) : _mm512_mask_loadu_ps(low, lanes(count, v), s + 16 * v);
+        x[v] = full ? _mm512_loadu_ps(s + 16 * v)
+                    : _mm512_mask_loadu_ps(low, lanes(count, v), s + 16 * v);
     }
     return _mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3]));
 }
 
-INLINE __m512 row_exp(float *s, uint32_t count, bool full, float scale, float max, bool weights)
-{
+INLINE __m512 row_exp(float *s, uint32_t count, bool full, float scale, float max, bool weights) {
     __m512 by = _mm512_set1_ps(scale), top = _mm512_set1_ps(max), p[4];
     UNROLL for (uint32_t v = 0; v < 4; v++) {
         p[v] = exp16(_mm512_fmsub_ps(_mm512_loadu_ps(s + 16 * v), by, top));
@@ -348,11 +367,11 @@ INLINE __m512 row_exp(float *s, uint32_t count, bool full, float scale, float ma
     return _mm512_add_ps(_mm512_add_ps(p[0], p[1]), _mm512_add_ps(p[2], p[3]));
 }
 
-INLINE void softmax_n(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
-                      float *shrink, bool weights)
-{
-    __mmask16 rows = lanes(m, 0), some = _mm512_mask_cmpgt_epu32_mask(rows, _mm512_maskz_loadu_epi32(rows, count),
-                                                                      _mm512_setzero_si512());
+INLINE void softmax_n(float *s, uint32_t m, const uint32_t *count, bool full, float scale,
+                      float *max, float *sum, float *shrink, bool weights) {
+    __mmask16 rows = lanes(m, 0),
+              some = _mm512_mask_cmpgt_epu32_mask(rows, _mm512_maskz_loadu_epi32(rows, count),
+                                                  _mm512_setzero_si512());
     float top[16];
     __m512 x[16];
     for (uint32_t i = 0; i < 16; i++) {
@@ -366,16 +385,17 @@ INLINE void softmax_n(float *s, uint32_t m, const uint32_t *count, bool full, fl
     _mm512_mask_storeu_ps(shrink, some, factor);
     _mm512_storeu_ps(top, high);
     for (uint32_t i = 0; i < 16; i++) {
-        x[i] = i < m && count[i] > 0 ? row_exp(s + i * FT_TILE_ROW, count[i], full, scale, top[i], weights)
-                                     : _mm512_setzero_ps();
+        x[i] = i < m && count[i] > 0
+                   ? row_exp(s + i * FT_TILE_ROW, count[i], full, scale, top[i], weights)
+                   : _mm512_setzero_ps();
     }
     REDUCE16(x, ADD);
-    _mm512_mask_storeu_ps(sum, some, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(rows, sum), factor, x[0]));
+    _mm512_mask_storeu_ps(sum, some,
+                          _mm512_fmadd_ps(_mm512_maskz_loadu_ps(rows, sum), factor, x[0]));
 }
 
-static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale, float *max, float *sum,
-                         float *shrink, bool weights)
-{
+static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full, float scale,
+                         float *max, float *sum, float *shrink, bool weights) {
     if (full && weights) {
         softmax_n(s, m, count, true, scale, max, sum, shrink, true);
     } else if (weights) {
@@ -387,9 +407,9 @@ static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full,
 
 /* ---- p v ---- */
 
-INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int m, int n_vec, __mmask16 last,
-                     uint32_t from, uint32_t to, const float *shrink, float *acc, uint32_t d, uint32_t t)
-{
+INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int m, int n_vec,
+                     __mmask16 last, uint32_t from, uint32_t to, const float *shrink, float *acc,
+                     uint32_t d, uint32_t t) {
     __m512 sum[MR][4];
     UNROLL for (int i = 0; i < m; i++) {
         UNROLL for (int c = 0; c < n_vec; c++) {
@@ -423,9 +443,8 @@ INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int 
     }
 }
 
-INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, const float *p, uint32_t m, uint32_t from, uint32_t to,
-                       const float *shrink, float *acc, uint32_t d)
-{
+INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, const float *p, uint32_t m,
+                       uint32_t from, uint32_t to, const float *shrink, float *acc, uint32_t d) {
     uint32_t t = 0;
 #define CALL_4(n) values_n(v, fmt, p, n, 4, 0xffff, from, to, shrink, acc, d, t)
 #define CALL_1(n) values_n(v, fmt, p, n, 1, last, from, to, shrink, acc, d, t)
@@ -439,8 +458,7 @@ INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, const float *p, ui
 }
 
 static void values_add(const struct rows *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
-                       const float *shrink, float *acc, uint32_t d)
-{
+                       const float *shrink, float *acc, uint32_t d) {
     if (v->fmt == FT_F32) {
         values_fmt(v, FT_F32, p, m, from, to, shrink, acc, d);
     } else if (v->fmt == FT_F16) {
@@ -452,8 +470,8 @@ static void values_add(const struct rows *v, const float *p, uint32_t m, uint32_
 
 /* ---- mass ---- */
 
-static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float *out, uint32_t rows)
-{
+static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float *out,
+                      uint32_t rows) {
     __m512 by = _mm512_set1_ps(v->scale), o[4];
     UNROLL for (uint32_t c = 0; c < 4; c++) {
         o[c] = _mm512_maskz_loadu_ps(lanes(rows, c), out + 16 * c);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kern.c - which kernel table runs on this machine, the row formats' names, and the small shared finishers. */
+/* kern.c - which kernel table runs on this machine, the row formats' names, and the small shared
+ * finishers. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,8 +9,7 @@
 
 /* ---- which variant ---- */
 
-uint32_t ft_kern_list(const struct ft_kern *out[4])
-{
+uint32_t ft_kern_list(const struct ft_kern *out[4]) {
     uint32_t n = 0;
     out[n++] = &ft_kern_ref;
 #if defined(__x86_64__)
@@ -24,8 +24,7 @@ uint32_t ft_kern_list(const struct ft_kern *out[4])
     return n;
 }
 
-static const struct ft_kern *choose(void)
-{
+static const struct ft_kern *choose(void) {
     const struct ft_kern *list[4];
     uint32_t n = ft_kern_list(list);
     const char *forced = getenv("FT_KERN");
@@ -37,14 +36,15 @@ static const struct ft_kern *choose(void)
             return list[i];
         }
     }
-    ft_log(FT_LOG_WARN, "FT_KERN=%s does not name a kernel variant that this machine can run; using %s", forced,
+    ft_log(FT_LOG_WARN,
+           "FT_KERN=%s does not name a kernel variant that this machine can run; using %s", forced,
            list[n - 1]->name);
     return list[n - 1];
 }
 
-const struct ft_kern *ft_kern(void)
-{
-    static _Atomic(const struct ft_kern *) chosen; /* written once; two first callers choose the same */
+const struct ft_kern *ft_kern(void) {
+    static _Atomic(const struct ft_kern *)
+        chosen; /* written once; two first callers choose the same */
     const struct ft_kern *kern = atomic_load_explicit(&chosen, memory_order_acquire);
     if (kern == NULL) {
         kern = choose();
@@ -64,18 +64,15 @@ static const struct {
     [FT_BF16] = { "bf16", 2 },
 };
 
-size_t ft_fmt_bytes(enum ft_fmt fmt)
-{
+size_t ft_fmt_bytes(enum ft_fmt fmt) {
     return formats[fmt].n_byte;
 }
 
-const char *ft_fmt_name(enum ft_fmt fmt)
-{
+const char *ft_fmt_name(enum ft_fmt fmt) {
     return formats[fmt].name;
 }
 
-bool ft_fmt_parse(const char *text, enum ft_fmt *out)
-{
+bool ft_fmt_parse(const char *text, enum ft_fmt *out) {
     for (size_t i = 0; i < FT_COUNT(formats); i++) {
         if (strcmp(text, formats[i].name) == 0) {
             *out = (enum ft_fmt)i;
@@ -85,16 +82,16 @@ bool ft_fmt_parse(const char *text, enum ft_fmt *out)
     return false;
 }
 
-size_t ft_kern_work_bytes(void)
-{
+size_t ft_kern_work_bytes(void) {
     /* tile.h: a K panel, the logits of a query tile, four numbers per query */
-    return ((size_t)FT_TILE_ROW * FT_HEAD_MAX + (size_t)FT_TILE_QUERY * (FT_TILE_ROW + 4)) * sizeof(float);
+    return ((size_t)FT_TILE_ROW * FT_HEAD_MAX + (size_t)FT_TILE_QUERY * (FT_TILE_ROW + 4)) *
+           sizeof(float);
 }
 
 /* ---- finishing a softmax ---- */
 
-void ft_attend_done(uint32_t m, uint32_t d, const float *acc, const float *sum, float *out, size_t out_stride)
-{
+void ft_attend_done(uint32_t m, uint32_t d, const float *acc, const float *sum, float *out,
+                    size_t out_stride) {
     for (uint32_t i = 0; i < m; i++) {
         for (uint32_t t = 0; t < d; t++) {
             out[i * out_stride + t] = sum[i] != 0.0f ? acc[(size_t)i * d + t] / sum[i] : 0.0f;
@@ -102,8 +99,8 @@ void ft_attend_done(uint32_t m, uint32_t d, const float *acc, const float *sum, 
     }
 }
 
-void ft_attend_merge(uint32_t d, float *max, float *sum, float *acc, float max2, float sum2, const float *acc2)
-{
+void ft_attend_merge(uint32_t d, float *max, float *sum, float *acc, float max2, float sum2,
+                     const float *acc2) {
     if (sum2 == 0.0f) { /* the other state saw no row: its max is -INFINITY */
         return;
     }

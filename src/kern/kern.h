@@ -33,8 +33,13 @@ enum {
  *   work                 ft_kern_work_bytes() bytes, 64-byte aligned, uninitialised
  * Spans are folded by further calls on the same state; the caller divides acc by sum at the end
  * (attend_done).  Tiles in which a query sees nothing leave its state untouched.
- * Exact      ft_kern_ref.attend accumulates in double; variants within 2e-6 * max|v| + NMSE 1e-10 of it for F32 rows
- * Same bits  the result of query i depends on its own q, vis[i] and the rows alone, never on m or on its index
+ * Exact      ref accumulates in double.  With L = max over rows of sum|q_t k_t| * scale, variants differ
+ *            from it by at most (2e-6 + 4 sqrt(d) 2^-24 L) * max|v| and NMSE 1e-10 * max(1, L/64)^2, for
+ *            every row format: both read the same stored rows
+ * Masked     a row that query i does not see is never multiplied for it, so NaN there cannot leak; bytes
+ *            behind row n are not read
+ * Same bits  the result of query i depends on its own q, vis[i] and the rows alone, never on m or on its
+ *            index; in the variants, spans cut at multiples of FT_TILE_ROW fold to the bits of one span
  */
 struct ft_attend {
     const float *q;
@@ -45,19 +50,20 @@ struct ft_attend {
     size_t q_stride, k_stride, v_stride; /* floats, bytes, bytes */
     uint32_t m, n, d;
     enum ft_fmt k_fmt, v_fmt;
-    float scale;
+    float scale; /* > 0 */
 };
 
 /* lse - log-sum-exp of the scaled logits of each voter over the rows it may see.
  *   out      [m]         log(sum_j exp(q.k_j * scale)), natural log; -INFINITY when it sees nothing
- * Exact      ref accumulates in double; variants within 1e-5 absolute for |logit| <= 100
+ * Exact      ref accumulates in double; variants within 2e-6 + 2 sqrt(d) 2^-24 L + 2^-23 |lse| of it
  *
  * mass - what each row receives from the voters: fold over i of weight[i] * exp(q_i.k_j*scale - lse[i]).
  *   lse      [m]         from lse, over ALL rows each voter sees
  *   weight   [m]         multiplies a voter's row; NULL: 1
- *   vis      [m]         as in attend, counted from row 0 of THIS span; a row that voter i cannot see gets 0 from it
+ *   vis      [m]         as in attend, counted from row 0 of THIS span, may exceed n; a row that voter i
+ *                        cannot see gets 0 from it
  *   out      [n]         folded into what is already there (max or sum); starts at 0
- * Exact      ref in double; variants within relative 2e-5 of it
+ * Exact      ref in double; variants within relative 3e-6 + 2 sqrt(d) 2^-24 L of it (above 1e-36)
  * Same bits  out[j] depends on row j and the voters in order, never on n or where the span starts
  */
 struct ft_vote {
@@ -71,7 +77,7 @@ struct ft_vote {
     uint32_t m, n, d;
     enum ft_fmt k_fmt;
     enum ft_reduce red;  /* mass only: max or sum */
-    float scale;
+    float scale;         /* > 0 */
 };
 
 struct ft_kern {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ref.c - every kernel in plain C with sums in double: slow, portable, and what the others are measured against. */
+/* ref.c - every kernel in plain C with sums in double: slow, portable, and what the others are
+ * measured against. */
 #include <math.h>
 #include <string.h>
 
@@ -7,32 +8,29 @@
 
 /* ---- row formats, by bits ---- */
 
-static uint32_t bits_of(float x)
-{
+static uint32_t bits_of(float x) {
     uint32_t u;
     memcpy(&u, &x, sizeof u);
     return u;
 }
 
-static float float_of(uint32_t u)
-{
+static float float_of(uint32_t u) {
     float x;
     memcpy(&x, &u, sizeof x);
     return x;
 }
 
 /* Drop the lowest n_bit bits (1..31) of a magnitude, round to nearest even. */
-static uint32_t shift_round_even(uint32_t u, uint32_t n_bit)
-{
+static uint32_t shift_round_even(uint32_t u, uint32_t n_bit) {
     uint32_t half = (uint32_t)1 << (n_bit - 1);
     uint32_t odd = (u >> n_bit) & 1;
     return (uint32_t)(((uint64_t)u + half - 1 + odd) >> n_bit);
 }
 
-static uint16_t f16_of(float x)
-{
+static uint16_t f16_of(float x) {
     uint32_t u = bits_of(x), sign = (u >> 16) & 0x8000, mag = u & 0x7fffffff;
-    if (mag > 0x7f800000) { /* NaN: quiet, upper payload bits kept, as the hardware conversions do */
+    if (mag >
+        0x7f800000) { /* NaN: quiet, upper payload bits kept, as the hardware conversions do */
         return (uint16_t)(sign | 0x7e00 | ((mag >> 13) & 0x3ff));
     }
     if (mag >= 0x477ff000) { /* rounds to 65536 or more */
@@ -48,8 +46,7 @@ static uint16_t f16_of(float x)
     return (uint16_t)(sign | shift_round_even((mag & 0x7fffff) | 0x800000, 126 - exponent));
 }
 
-static float f16_to(uint16_t h)
-{
+static float f16_to(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = (h >> 10) & 31, mantissa = h & 0x3ff;
     if (exponent == 31) {
         return float_of(sign | 0x7f800000 | (mantissa << 13) | (mantissa != 0 ? 0x400000 : 0));
@@ -61,8 +58,7 @@ static float f16_to(uint16_t h)
     return float_of(sign | ((exponent + 112) << 23) | (mantissa << 13));
 }
 
-static uint16_t bf16_of(float x)
-{
+static uint16_t bf16_of(float x) {
     uint32_t u = bits_of(x);
     if ((u & 0x7fffffff) > 0x7f800000) {
         return (uint16_t)((u >> 16) | 0x40);
@@ -70,8 +66,7 @@ static uint16_t bf16_of(float x)
     return (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
 }
 
-static void encode(enum ft_fmt fmt, const float *src, void *dst, size_t n)
-{
+static void encode(enum ft_fmt fmt, const float *src, void *dst, size_t n) {
     uint16_t *half = dst;
     if (fmt == FT_F32) {
         memcpy(dst, src, n * sizeof *src);
@@ -82,8 +77,7 @@ static void encode(enum ft_fmt fmt, const float *src, void *dst, size_t n)
     }
 }
 
-static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n)
-{
+static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n) {
     const uint16_t *half = src;
     if (fmt == FT_F32) {
         memcpy(dst, src, n * sizeof *dst);
@@ -94,13 +88,12 @@ static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n)
     }
 }
 
-static void row_decode(enum ft_fmt fmt, const void *rows, size_t stride, uint32_t row, uint32_t d, float *out)
-{
+static void row_decode(enum ft_fmt fmt, const void *rows, size_t stride, uint32_t row, uint32_t d,
+                       float *out) {
     decode(fmt, (const char *)rows + (size_t)row * stride, out, d);
 }
 
-static double dot(const float *a, const float *b, uint32_t d)
-{
+static double dot(const float *a, const float *b, uint32_t d) {
     double sum = 0;
     for (uint32_t t = 0; t < d; t++) {
         sum += (double)a[t] * (double)b[t];
@@ -110,8 +103,7 @@ static double dot(const float *a, const float *b, uint32_t d)
 
 /* ---- attention ---- */
 
-static void attend_one(const struct ft_attend *a, uint32_t i, uint32_t n_visible)
-{
+static void attend_one(const struct ft_attend *a, uint32_t i, uint32_t n_visible) {
     double acc[FT_HEAD_MAX], sum = (double)a->sum[i], max = (double)a->max[i];
     float row[FT_HEAD_MAX], *out = a->acc + (size_t)i * a->d;
     const float *q = a->q + (size_t)i * a->q_stride;
@@ -136,8 +128,7 @@ static void attend_one(const struct ft_attend *a, uint32_t i, uint32_t n_visible
     a->sum[i] = (float)sum;
 }
 
-static void attend(const struct ft_attend *a)
-{
+static void attend(const struct ft_attend *a) {
     for (uint32_t i = 0; i < a->m; i++) {
         uint32_t n_visible = a->vis != NULL ? a->vis[i] : a->n;
         if (n_visible > 0) {
@@ -148,15 +139,15 @@ static void attend(const struct ft_attend *a)
 
 /* ---- evidence ---- */
 
-static void lse(const struct ft_vote *v)
-{
+static void lse(const struct ft_vote *v) {
     float row[FT_HEAD_MAX];
     for (uint32_t i = 0; i < v->m; i++) {
         uint32_t n_visible = v->vis != NULL ? v->vis[i] : v->n;
         double max = -INFINITY, sum = 0;
         for (uint32_t j = 0; j < n_visible; j++) {
             row_decode(v->k_fmt, v->k, v->k_stride, j, v->d, row);
-            double logit = dot(v->q + (size_t)i * v->q_stride, row, v->d) * (double)v->scale, old = max;
+            double logit = dot(v->q + (size_t)i * v->q_stride, row, v->d) * (double)v->scale,
+                   old = max;
             max = logit > max ? logit : max;
             sum = sum * (old == max ? 1 : exp(old - max)) + exp(logit - max);
         }
@@ -164,8 +155,7 @@ static void lse(const struct ft_vote *v)
     }
 }
 
-static void mass(const struct ft_vote *v)
-{
+static void mass(const struct ft_vote *v) {
     float row[FT_HEAD_MAX];
     for (uint32_t j = 0; j < v->n; j++) {
         double out = (double)v->out[j];
@@ -175,7 +165,8 @@ static void mass(const struct ft_vote *v)
                 continue;
             }
             double logit = dot(v->q + (size_t)i * v->q_stride, row, v->d) * (double)v->scale;
-            double p = exp(logit - (double)v->lse[i]) * (v->weight != NULL ? (double)v->weight[i] : 1);
+            double p =
+                exp(logit - (double)v->lse[i]) * (v->weight != NULL ? (double)v->weight[i] : 1);
             out = v->red == FT_REDUCE_MAX ? (p > out ? p : out) : out + p;
         }
         v->out[j] = (float)out;

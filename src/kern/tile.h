@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tile.h - the loops over tiles of 64 rows that every vector variant shares; included once by each variant file.
+/* tile.h - the loops over tiles of 64 rows that all vector variants share; each includes it once.
  *
  * The including file defines, for its registers:
  *
  *   MR              query rows of one call of the inner products below
  *   SOFTMAX_ROW     query rows of one call of softmax_rows()
  *   struct panel    K of one tile, transposed; panel_make()
- *   logits()        s[i][j] = q_i . k_j for MR rows or fewer, j over the whole tile; one chain of fused
- *                   multiply-adds in the order of t for every (i, j), whatever m is
- *   softmax_rows()  fold the first count[i] logits of each row of s into (max, sum), replace them by
- *                   exp(logit - max), leave the factor for older sums in shrink; count 0: row untouched
- *   values_add()    acc_i = acc_i * shrink_i + sum over j in [from, to) of p_ij v_j; one chain in the order of j
+ *   logits()        s[i][j] = q_i . k_j for at most MR rows, j over the whole tile; one chain of
+ *                   fused multiply-adds in the order of t for every (i, j), whatever m is
+ *   softmax_rows()  fold the first count[i] logits of each row of s into (max, sum), replace them
+ *                   by exp(logit - max), leave the factor for older sums in shrink; a row with
+ *                   count 0 is untouched
+ *   values_add()    acc_i = acc_i * shrink_i + sum over j in [from, to) of p_ij v_j; one chain in
+ *                   the order of j
  *   mass_fold()     out_j folded with the weights of the rows of s, in their order
  *
- * A query's numbers pass through the same operations in the same order wherever it stands, so its bits depend
- * on nothing but its own q, its count and the rows.
+ * A query's numbers pass through the same operations in the same order wherever it stands, so its
+ * bits depend on nothing but its own q, its count and the rows.
  *
- * Rows are converted in registers where they are used, once for every block of MR queries.  Keeping f32 copies
- * of a tile instead was slower for 12 to 256 queries: the copies double the traffic between caches.
+ * Rows are converted in registers where they are used, once for every block of MR queries.  Keeping
+ * f32 copies of a tile was slower for 8 to 256 queries: copies double the traffic between caches.
  */
 #ifndef FT_KERN_TILE_H
 #define FT_KERN_TILE_H
@@ -33,9 +35,9 @@
 /* Encoded rows of one tile. */
 struct rows {
     const char *data;
-    size_t stride;  /* bytes */
-    size_t ahead;   /* bytes to the next tile, which is prefetched while this one is used; 0: this is the last */
-    uint32_t n;     /* at most FT_TILE_ROW; nothing behind them is read */
+    size_t stride; /* bytes */
+    size_t ahead;  /* bytes to the next tile, prefetched meanwhile; 0: this is the last */
+    uint32_t n;    /* at most FT_TILE_ROW; nothing behind them is read */
     enum ft_fmt fmt;
 };
 
@@ -49,8 +51,7 @@ struct tile_work {
     uint32_t *count; /* [FT_TILE_QUERY] rows of this tile that a query sees */
 };
 
-static struct tile_work tile_work_cut(void *work, uint32_t m, uint32_t d)
-{
+static struct tile_work tile_work_cut(void *work, uint32_t m, uint32_t d) {
     struct tile_work w;
     ft_assert(m <= FT_TILE_QUERY && d >= 16 && d <= FT_HEAD_MAX && d % 8 == 0);
     w.panel = work;
@@ -63,14 +64,12 @@ static struct tile_work tile_work_cut(void *work, uint32_t m, uint32_t d)
 }
 
 /* Rows in blocks of at most MR, as even as possible: 8 is 4 + 4, not 6 + 2. */
-static uint32_t block_rows(uint32_t m, uint32_t first)
-{
+static uint32_t block_rows(uint32_t m, uint32_t first) {
     uint32_t left = m - first, n_block = (left + MR - 1) / MR;
     return (left + n_block - 1) / n_block;
 }
 
-static uint32_t row_limit(const uint32_t *vis, uint32_t m, uint32_t n)
-{
+static uint32_t row_limit(const uint32_t *vis, uint32_t m, uint32_t n) {
     uint32_t most = 0;
     for (uint32_t i = 0; i < m && vis != NULL; i++) {
         most = FT_MAX(most, vis[i]);
@@ -79,8 +78,8 @@ static uint32_t row_limit(const uint32_t *vis, uint32_t m, uint32_t n)
 }
 
 /* count[i] = rows of tile [first, first + rows) that query i sees. */
-static void tile_counts(const uint32_t *vis, uint32_t m, uint32_t first, uint32_t rows, uint32_t *count)
-{
+static void tile_counts(const uint32_t *vis, uint32_t m, uint32_t first, uint32_t rows,
+                        uint32_t *count) {
     for (uint32_t i = 0; i < m; i++) {
         uint32_t seen = vis == NULL ? rows : vis[i] > first ? vis[i] - first : 0;
         count[i] = FT_MIN(seen, rows);
@@ -91,8 +90,7 @@ struct extent {
     uint32_t least, most;
 };
 
-static struct extent count_extent(const uint32_t *count, uint32_t m)
-{
+static struct extent count_extent(const uint32_t *count, uint32_t m) {
     struct extent e = { count[0], count[0] };
     for (uint32_t i = 1; i < m; i++) {
         e.least = FT_MIN(e.least, count[i]);
@@ -101,9 +99,8 @@ static struct extent count_extent(const uint32_t *count, uint32_t m)
     return e;
 }
 
-static void tile_logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d,
-                        const struct tile_work *w)
-{
+static void tile_logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m,
+                        uint32_t d, const struct tile_work *w) {
     for (uint32_t i = 0, n; i < m; i += n) {
         n = block_rows(m, i);
         if (count_extent(w->count + i, n).most > 0) {
@@ -112,27 +109,28 @@ static void tile_logits(const struct panel *k, const float *q, size_t q_stride, 
     }
 }
 
-static void tile_softmax(uint32_t m, float scale, float *max, float *sum, bool weights, const struct tile_work *w)
-{
+static void tile_softmax(uint32_t m, float scale, float *max, float *sum, bool weights,
+                         const struct tile_work *w) {
     for (uint32_t i = 0; i < m; i += SOFTMAX_ROW) {
         uint32_t n = FT_MIN(m - i, (uint32_t)SOFTMAX_ROW);
         struct extent e = count_extent(w->count + i, n);
         if (e.most > 0) {
-            softmax_rows(w->s + (size_t)i * FT_TILE_ROW, n, w->count + i, e.least == FT_TILE_ROW, scale, max + i,
-                         sum + i, w->shrink + i, weights);
+            softmax_rows(w->s + (size_t)i * FT_TILE_ROW, n, w->count + i, e.least == FT_TILE_ROW,
+                         scale, max + i, sum + i, w->shrink + i, weights);
         }
     }
 }
 
-/* Rows that all queries of a block see go through it together; the ragged rest one query at a time, so that
- * no query ever multiplies a row that it does not see, not even by zero. */
-static void tile_values(const struct rows *v, uint32_t m, uint32_t d, float *acc, const struct tile_work *w)
-{
+/* Rows that all queries of a block see go through it together; the ragged rest one query at a
+ * time, so that no query ever multiplies a row that it does not see, not even by zero. */
+static void tile_values(const struct rows *v, uint32_t m, uint32_t d, float *acc,
+                        const struct tile_work *w) {
     for (uint32_t i = 0, n; i < m; i += n) {
         n = block_rows(m, i);
         uint32_t common = count_extent(w->count + i, n).least;
         if (common > 0) {
-            values_add(v, w->s + (size_t)i * FT_TILE_ROW, n, 0, common, w->shrink + i, acc + (size_t)i * d, d);
+            values_add(v, w->s + (size_t)i * FT_TILE_ROW, n, 0, common, w->shrink + i,
+                       acc + (size_t)i * d, d);
         }
         for (uint32_t g = i; g < i + n; g++) {
             if (w->count[g] > common) {
@@ -143,8 +141,8 @@ static void tile_values(const struct rows *v, uint32_t m, uint32_t d, float *acc
     }
 }
 
-static struct rows tile_rows(const void *data, size_t stride, enum ft_fmt fmt, uint32_t first, uint32_t limit)
-{
+static struct rows tile_rows(const void *data, size_t stride, enum ft_fmt fmt, uint32_t first,
+                             uint32_t limit) {
     bool last = limit - first <= FT_TILE_ROW;
     return (struct rows){
         .data = (const char *)data + first * stride,
@@ -155,8 +153,7 @@ static struct rows tile_rows(const void *data, size_t stride, enum ft_fmt fmt, u
     };
 }
 
-static void attend(const struct ft_attend *a)
-{
+static void attend(const struct ft_attend *a) {
     struct tile_work w = tile_work_cut(a->work, a->m, a->d);
     uint32_t limit = row_limit(a->vis, a->m, a->n);
     for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {
@@ -170,8 +167,7 @@ static void attend(const struct ft_attend *a)
     }
 }
 
-static void lse(const struct ft_vote *v)
-{
+static void lse(const struct ft_vote *v) {
     struct tile_work w = tile_work_cut(v->work, v->m, v->d);
     uint32_t limit = row_limit(v->vis, v->m, v->n);
     for (uint32_t i = 0; i < v->m; i++) {
@@ -186,12 +182,12 @@ static void lse(const struct ft_vote *v)
         tile_softmax(v->m, v->scale, w.max, w.sum, false, &w);
     }
     for (uint32_t i = 0; i < v->m; i++) {
-        v->out[i] = w.sum[i] != 0.0f ? (float)((double)w.max[i] + log((double)w.sum[i])) : -INFINITY;
+        v->out[i] =
+            w.sum[i] != 0.0f ? (float)((double)w.max[i] + log((double)w.sum[i])) : -INFINITY;
     }
 }
 
-static void mass(const struct ft_vote *v)
-{
+static void mass(const struct ft_vote *v) {
     struct tile_work w = tile_work_cut(v->work, v->m, v->d);
     uint32_t limit = row_limit(v->vis, v->m, v->n);
     for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {

@@ -2,19 +2,8 @@
 /* vocab.c - text to token ids and back, chat templates, and whether two vocabularies are the same.
  *
  * The work is libllama's; what it would answer with an abort, an exception or a stack overflow is
- * checked here first.  Three of its habits shape ft_tokenize:
- *
- *   - A pre-tokenizer without hand-written code runs on std::regex, which recurses once per
- *     character of a match: 8 MiB of stack end after 26,000 letters (14,000 digits with one of
- *     them).  Such text is cut every 4,096 characters.
- *   - Every special token found walks a list of all found before it: 20,000 of them take a second,
- *     200,000 two minutes.  Other text is cut about every 65,536 characters.
- *   - It adds EOS at the end where a model asks for that, and BOS in front of a BOS that is already
- *     there.  ft_tokenize adds BOS itself: never twice, and never anything at the end.
- *
- * A cut is made where no token can reach across: between a word and the space in front of the next
- * one, between a Chinese or Japanese letter and a full-width comma or full stop, behind a special
- * token.  So the ids are those of one call.  Only where there is no such place is a run cut anyway.
+ * checked here first.  Long text goes to it in pieces (cut.c).  BOS is added here and not by
+ * libllama, which would add it in front of a BOS that is already there, and EOS behind.
  */
 #include "model/vocab.h"
 
@@ -23,212 +12,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "model/cut.h"
 #include "model/load.h"
-
-enum {
-    CUT_SHORT = 4096,      /* characters in one call on std::regex */
-    CUT_LONG = 65536,      /* characters in one call otherwise */
-    CUT_PATIENCE = 16,     /* CUT_LONG may grow this many times to find a seam */
-    SPECIAL_MAX = 1 << 16, /* special tokens that are looked at as seams */
-};
 
 static const struct llama_vocab *vocab_of(const ft_model *model) {
     return llama_model_get_vocab(ft_model_vocab_llama(model));
-}
-
-/* ---- where text may be cut ---- */
-
-enum cut_kind {
-    CUT_REGEX, /* BPE on std::regex: must be short */
-    CUT_HAND,  /* BPE on hand-written code */
-    CUT_NEVER, /* SentencePiece: each call adds a space, so only special tokens are seams */
-};
-
-struct seams {
-    enum cut_kind kind;
-    bool has_space;       /* a special token holds a word, a space and more: spaces are no seams */
-    bool is_last[256];    /* last bytes of special tokens */
-    const char **special; /* [n_special] texts, borrowed from libllama */
-    uint32_t n_special;
-};
-
-/* Names whose expressions libllama v0.5.0 matches by hand-written code only (unicode.cpp), or by
- * std::regex on single characters. */
-/* clang-format off */
-static const char *const hand_written[] = {
-    "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2",
-    "dbrx", "smaug-bpe", "glm4", "chatglm-bpe", "qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2",
-    "stablelm2", "megrez", "hunyuan", "solar-open", "qwen35", "gpt-2", "phi-2", "mpt", "olmo",
-    "jais", "trillion", "granite-docling", "gigachat", "mellum", "smollm", "starcoder", "refact",
-    "command-r", "codeshell", "exaone", "minerva-7b", "mellum2", "grok-2",
-};
-/* clang-format on */
-
-static enum cut_kind cut_kind_of(const ft_model *model) {
-    const struct llama_model *llama = ft_model_vocab_llama(model);
-    if (llama_vocab_type(vocab_of(model)) != LLAMA_VOCAB_TYPE_BPE) {
-        return CUT_NEVER;
-    }
-    char pre[64] = "";
-    llama_model_meta_val_str(llama, "tokenizer.ggml.pre", pre, sizeof(pre));
-    for (size_t i = 0; i < FT_COUNT(hand_written); i++) {
-        if (strcmp(pre, hand_written[i]) == 0) {
-            return CUT_HAND;
-        }
-    }
-    return CUT_REGEX;
-}
-
-static bool has_inner_space(const char *text) {
-    for (size_t i = 1; text[0] != '\0' && text[i] != '\0'; i++) {
-        if (text[i] == ' ' && text[i - 1] != ' ') {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Whether libllama looks for this token's text before anything else, and whether it eats spaces. */
-static bool is_special(const struct llama_vocab *vocab, ft_token id, bool parse, bool *is_seam) {
-    enum llama_token_attr attr = llama_vocab_get_attr(vocab, id);
-    unsigned always = LLAMA_TOKEN_ATTR_USER_DEFINED;
-    unsigned asked = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN;
-    *is_seam = ((unsigned)attr & (LLAMA_TOKEN_ATTR_LSTRIP | LLAMA_TOKEN_ATTR_RSTRIP)) == 0;
-    return ((unsigned)attr & (parse ? always | asked : always)) != 0;
-}
-
-static ft_status seams_init(struct seams *s, const ft_model *model, bool parse,
-                            struct ft_error *err) {
-    const struct llama_vocab *vocab = vocab_of(model);
-    ft_token n_vocab = llama_vocab_n_tokens(vocab);
-    uint32_t n = 0;
-    bool is_seam;
-    *s = (struct seams){ .kind = cut_kind_of(model) };
-    for (ft_token id = 0; id < n_vocab; id++) {
-        n += is_special(vocab, id, parse, &is_seam);
-    }
-    n = FT_MIN(n, (uint32_t)SPECIAL_MAX);
-    s->special = ft_alloc((size_t)n + 1, sizeof(*s->special));
-    if (s->special == NULL) {
-        return ft_fail(err, FT_NOMEM, 0, "tokenizer: no memory for %u special tokens", n);
-    }
-    for (ft_token id = 0; id < n_vocab; id++) {
-        const char *text = llama_vocab_get_text(vocab, id);
-        if (text[0] == '\0' || !is_special(vocab, id, parse, &is_seam)) {
-            continue;
-        }
-        s->has_space = s->has_space || has_inner_space(text);
-        if (is_seam && s->n_special < n) {
-            s->is_last[(unsigned char)text[strlen(text) - 1]] = true;
-            s->special[s->n_special++] = text;
-        }
-    }
-    return FT_OK;
-}
-
-static bool is_special_end(const struct seams *s, const char *text, size_t from, size_t at) {
-    if (at == from || !s->is_last[(unsigned char)text[at - 1]]) {
-        return false;
-    }
-    for (uint32_t i = 0; i < s->n_special; i++) {
-        size_t n = strlen(s->special[i]);
-        if (n <= at - from && memcmp(text + at - n, s->special[i], n) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The character that begins at p; text is UTF-8. */
-static uint32_t char_at(const char *p) {
-    const unsigned char *u = (const unsigned char *)p;
-    if (u[0] < 0x80) {
-        return u[0];
-    }
-    if (u[0] < 0xe0) {
-        return (u[0] & 0x1fu) << 6 | (u[1] & 0x3fu);
-    }
-    uint32_t two = (uint32_t)(u[1] & 0x3f) << 6 | (u[2] & 0x3fu);
-    return u[0] < 0xf0 ? (u[0] & 0x0fu) << 12 | two
-                       : (u[0] & 0x07u) << 18 | two << 6 | (u[3] & 0x3fu);
-}
-
-static bool is_char_start(char c) {
-    return ((unsigned char)c & 0xc0) != 0x80;
-}
-
-static uint32_t char_before(const char *text, size_t at) {
-    do {
-        at--;
-    } while (!is_char_start(text[at]));
-    return char_at(text + at);
-}
-
-static bool is_blank(uint32_t c) {
-    return c <= 0x20 || c == 0x7f || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200f) || (c >= 0x2028 && c <= 0x202f) || c == 0x205f ||
-           c == 0x3000 || c == 0xfeff;
-}
-
-static bool is_cjk_letter(uint32_t c) {
-    return (c >= 0x4e00 && c <= 0x9fa5) || (c >= 0x3041 && c <= 0x3096) ||
-           (c >= 0x30a1 && c <= 0x30fa);
-}
-
-static bool is_cjk_stop(uint32_t c) {
-    return c == 0x3001 || c == 0x3002 || c == 0xff0c; /* ideographic comma, full stop, wide comma */
-}
-
-/* Whether the words left and right of byte `at` are the same with and without a cut there. */
-static bool is_seam_at(const struct seams *s, const char *text, size_t from, size_t at, size_t n) {
-    if (is_special_end(s, text, from, at)) {
-        return true;
-    }
-    if (s->kind == CUT_NEVER || s->has_space || at == from || at + 1 >= n ||
-        !is_char_start(text[at])) {
-        return false;
-    }
-    if (text[at] == ' ') {
-        return !is_blank(char_before(text, at)) && !is_blank(char_at(text + at + 1));
-    }
-    return (unsigned char)text[at] >= 0xe3 && is_cjk_stop(char_at(text + at)) &&
-           is_cjk_letter(char_before(text, at));
-}
-
-/* The byte behind n_char characters from `from`, or n. */
-static size_t skip_chars(const char *text, size_t from, size_t n, size_t n_char) {
-    size_t at = from;
-    while (at < n && n_char > 0) {
-        at++;
-        while (at < n && !is_char_start(text[at])) {
-            at++;
-        }
-        n_char--;
-    }
-    return at;
-}
-
-/* Where the piece that starts at `from` ends. */
-static size_t piece_end(const struct seams *s, const char *text, size_t from, size_t n) {
-    size_t limit = skip_chars(text, from, n, s->kind == CUT_REGEX ? CUT_SHORT : CUT_LONG);
-    if (limit == n) {
-        return n;
-    }
-    for (size_t at = limit; at > from + (limit - from) / 2; at--) {
-        if (is_seam_at(s, text, from, at, n)) {
-            return at;
-        }
-    }
-    if (s->kind == CUT_REGEX) {
-        return limit;
-    }
-    size_t last = s->kind == CUT_NEVER ? n : skip_chars(text, from, n, CUT_LONG * CUT_PATIENCE);
-    for (size_t at = limit + 1; at < last; at++) {
-        if (is_seam_at(s, text, from, at, n)) {
-            return at;
-        }
-    }
-    return last;
 }
 
 /* ---- tokens ---- */
@@ -274,21 +62,50 @@ static ft_status add_piece(struct id_list *list, const struct llama_vocab *vocab
     }
 }
 
+/* A later piece of SentencePiece text: libllama puts a space in front of each text, so the piece
+ * gets a line feed in front, and what both of them become is dropped again. */
+static ft_status add_joined(struct id_list *list, const struct llama_vocab *vocab, const char *text,
+                            size_t n, bool parse, struct ft_error *err) {
+    struct id_list front = { .n = 0 };
+    size_t start = list->n;
+    char *joined = ft_alloc(n + 1, 1);
+    if (joined == NULL) {
+        return ft_fail(err, FT_NOMEM, 0, "text: no memory for a piece of %zu bytes", n);
+    }
+    joined[0] = '\n';
+    memcpy(joined + 1, text, n);
+    ft_status status = add_piece(&front, vocab, "\n", 1, parse, err);
+    if (status == FT_OK) {
+        status = add_piece(list, vocab, joined, n + 1, parse, err);
+    }
+    if (status == FT_OK && list->n - start >= front.n) {
+        list->n -= front.n;
+        memmove(list->id + start, list->id + start + front.n,
+                (list->n - start) * sizeof(*list->id));
+    }
+    ft_free(front.id);
+    ft_free(joined);
+    return status;
+}
+
 static ft_status add_text(struct id_list *list, const ft_model *model, const char *text, size_t n,
                           bool parse, struct ft_error *err) {
     const struct llama_vocab *vocab = vocab_of(model);
-    if (n <= CUT_SHORT) { /* the common case needs no list of special tokens */
+    if (n <= FT_CUT_NONE) {
         return n == 0 ? FT_OK : add_piece(list, vocab, text, n, parse, err);
     }
-    struct seams seams;
-    FT_TRY(seams_init(&seams, model, parse, err));
-    ft_status status = FT_OK;
+    struct ft_cut cut;
+    bool is_fresh = true;
+    ft_status status = ft_model__cut_init(&cut, model, parse, err);
     for (size_t from = 0; from < n && status == FT_OK;) {
-        size_t end = piece_end(&seams, text, from, n);
-        status = add_piece(list, vocab, text + from, end - from, parse, err);
+        bool is_next_fresh;
+        size_t end = ft_model__cut_next(&cut, text, from, n, &is_next_fresh);
+        status = is_fresh ? add_piece(list, vocab, text + from, end - from, parse, err)
+                          : add_joined(list, vocab, text + from, end - from, parse, err);
+        is_fresh = is_next_fresh;
         from = end;
     }
-    ft_free(seams.special);
+    ft_model__cut_done(&cut);
     return status;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_attn.c - dense, vertical-slash and one-query attention against a plain double oracle; who sees whom; same bits. */
+/* test_attn.c - dense, vertical-slash and one-query attention against a plain double oracle; who
+ * sees whom; same bits. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,9 +15,10 @@
 
 enum { KV_HEAD_MAX = 4 };
 
-/* q, k and v are uniform in (-1, 1), scale is 1/sqrt(d): |logit| <= 4 and sum|q k| * scale <= 6 for the heads used
- * here.  An output then differs from the double oracle by at most 2e-6 (exp, sums, division) plus twice the error
- * of a logit, 2 sqrt(d) 2^-24 * 6 <= 1.2e-5 for d = 256; max|v| = 1. */
+/* q, k and v are uniform in (-1, 1), scale is 1/sqrt(d): |logit| <= 4 and sum|q k| * scale <= 6
+ * for the heads used here.  An output then differs from the double oracle by at most 2e-6 (exp,
+ * sums, division) plus twice the error of a logit, 2 sqrt(d) 2^-24 * 6 <= 1.2e-5 for d = 256;
+ * max|v| = 1. */
 #define TOLERANCE 2.6e-5
 
 struct shape {
@@ -38,19 +40,17 @@ struct scene {
 static const struct ft_kern *variants[4];
 static uint32_t n_variant;
 
-static void *must(void *p)
-{
+static void *must(void *p) {
     assert_non_null(p);
     return p;
 }
 
-static float uniform(uint32_t what, uint32_t head, uint64_t i)
-{
+static float uniform(uint32_t what, uint32_t head, uint64_t i) {
     return (float)(ft_rng_uniform(11, what, head, i) * 2 - 1);
 }
 
-static void *rows_new(uint32_t what, uint32_t head, uint32_t n, uint32_t d, enum ft_fmt fmt, float **decoded)
-{
+static void *rows_new(uint32_t what, uint32_t head, uint32_t n, uint32_t d, enum ft_fmt fmt,
+                      float **decoded) {
     size_t n_number = (size_t)n * d;
     float *x = must(malloc(n_number * sizeof *x));
     void *rows = must(malloc(n_number * ft_fmt_bytes(fmt)));
@@ -63,16 +63,14 @@ static void *rows_new(uint32_t what, uint32_t head, uint32_t n, uint32_t d, enum
     return rows;
 }
 
-static void *scratch_new(uint32_t group, uint32_t d)
-{
+static void *scratch_new(uint32_t group, uint32_t d) {
     size_t n_byte = (ft_attn_scratch_bytes(group, d) + 63) & ~(size_t)63;
     void *scratch = must(aligned_alloc(64, n_byte));
     memset(scratch, 0xff, n_byte); /* NaNs: nothing may depend on what was there */
     return scratch;
 }
 
-static struct scene *scene_new(struct shape shape, enum ft_fmt fmt)
-{
+static struct scene *scene_new(struct shape shape, enum ft_fmt fmt) {
     struct scene *s = must(calloc(1, sizeof *s));
     size_t n = (size_t)shape.n_query * shape.n_head * shape.d;
     s->shape = shape;
@@ -89,15 +87,23 @@ static struct scene *scene_new(struct shape shape, enum ft_fmt fmt)
     }
     s->scratch = scratch_new(shape.n_head / shape.n_head_kv, shape.d);
     s->job = (struct ft_attn_job){
-        .q = s->q, .out = s->out, .head = s->span, .n_query = shape.n_query, .n_head = shape.n_head,
-        .n_head_kv = shape.n_head_kv, .d = shape.d, .k_fmt = fmt, .v_fmt = fmt,
-        .scale = 1 / sqrtf((float)shape.d), .vertical = s->vertical, .n_vertical = s->n_vertical,
+        .q = s->q,
+        .out = s->out,
+        .head = s->span,
+        .n_query = shape.n_query,
+        .n_head = shape.n_head,
+        .n_head_kv = shape.n_head_kv,
+        .d = shape.d,
+        .k_fmt = fmt,
+        .v_fmt = fmt,
+        .scale = 1 / sqrtf((float)shape.d),
+        .vertical = s->vertical,
+        .n_vertical = s->n_vertical,
     };
     return s;
 }
 
-static void scene_free(struct scene *s)
-{
+static void scene_free(struct scene *s) {
     for (uint32_t h = 0; h < s->shape.n_head_kv; h++) {
         free((void *)(uintptr_t)s->span[h].k);
         free((void *)(uintptr_t)s->span[h].v);
@@ -114,15 +120,13 @@ static void scene_free(struct scene *s)
 
 typedef bool (*sees_fn)(const struct scene *s, uint32_t h, uint32_t row, uint32_t j);
 
-static bool sees_past(const struct scene *s, uint32_t h, uint32_t row, uint32_t j)
-{
+static bool sees_past(const struct scene *s, uint32_t h, uint32_t row, uint32_t j) {
     (void)s;
     (void)h;
     return j <= row;
 }
 
-static bool sees_vslash(const struct scene *s, uint32_t h, uint32_t row, uint32_t j)
-{
+static bool sees_vslash(const struct scene *s, uint32_t h, uint32_t row, uint32_t j) {
     bool listed = false;
     for (uint32_t i = 0; i < s->n_vertical[h]; i++) {
         listed = listed || s->vertical[h][i] == j;
@@ -131,8 +135,8 @@ static bool sees_vslash(const struct scene *s, uint32_t h, uint32_t row, uint32_
 }
 
 /* One query head of one query, at `row`: weights in double, two passes, then the weighted sum. */
-static void oracle(const struct scene *s, uint32_t i, uint32_t g, uint32_t row, sees_fn sees, double *out)
-{
+static void oracle(const struct scene *s, uint32_t i, uint32_t g, uint32_t row, sees_fn sees,
+                   double *out) {
     uint32_t d = s->shape.d, h = g / (s->shape.n_head / s->shape.n_head_kv);
     const float *q = s->q + ((size_t)i * s->shape.n_head + g) * d;
     double sum = 0;
@@ -157,20 +161,21 @@ static void oracle(const struct scene *s, uint32_t i, uint32_t g, uint32_t row, 
 }
 
 /* Query 0 stands at first_row, or at the end of its ragged head when that is negative. */
-static void check_oracle(const struct scene *s, const struct ft_kern *kern, const char *what, int64_t first_row,
-                         sees_fn sees)
-{
+static void check_oracle(const struct scene *s, const struct ft_kern *kern, const char *what,
+                         int64_t first_row, sees_fn sees) {
     const struct shape *shape = &s->shape;
     for (uint32_t i = 0; i < shape->n_query; i++) {
         for (uint32_t g = 0; g < shape->n_head; g++) {
             double want[FT_HEAD_MAX];
             uint32_t h = g / (shape->n_head / shape->n_head_kv);
-            uint32_t start = first_row >= 0 ? (uint32_t)first_row : shape->n_row[h] - shape->n_query;
+            uint32_t start =
+                first_row >= 0 ? (uint32_t)first_row : shape->n_row[h] - shape->n_query;
             oracle(s, i, g, start + i, sees, want);
             for (uint32_t t = 0; t < shape->d; t++) {
                 double got = (double)s->out[((size_t)i * shape->n_head + g) * shape->d + t];
                 if (!(fabs(got - want[t]) <= TOLERANCE)) {
-                    fail_msg("%s %s: query %u head %u dim %u: got %.9g want %.9g", kern->name, what, i, g, t, got, want[t]);
+                    fail_msg("%s %s: query %u head %u dim %u: got %.9g want %.9g", kern->name, what,
+                             i, g, t, got, want[t]);
                 }
             }
         }
@@ -181,15 +186,13 @@ static void check_oracle(const struct scene *s, const struct ft_kern *kern, cons
 
 typedef void (*item_fn)(const struct ft_kern *, const struct ft_attn_job *, uint32_t, void *);
 
-static void run_items(const struct ft_kern *kern, const struct scene *s, item_fn one)
-{
+static void run_items(const struct ft_kern *kern, const struct scene *s, item_fn one) {
     for (uint32_t i = 0; i < ft_attn_item_count(&s->job); i++) {
         one(kern, &s->job, i, s->scratch);
     }
 }
 
-static float *out_copy(const struct scene *s)
-{
+static float *out_copy(const struct scene *s) {
     size_t n_byte = (size_t)s->shape.n_query * s->shape.n_head * s->shape.d * sizeof(float);
     float *copy = must(malloc(n_byte));
     memcpy(copy, s->out, n_byte);
@@ -197,13 +200,13 @@ static float *out_copy(const struct scene *s)
     return copy;
 }
 
-static void assert_out(const struct scene *s, const struct ft_kern *kern, const char *what, const float *want)
-{
+static void assert_out(const struct scene *s, const struct ft_kern *kern, const char *what,
+                       const float *want) {
     size_t n = (size_t)s->shape.n_query * s->shape.n_head * s->shape.d;
     for (size_t i = 0; i < n; i++) {
         if (memcmp(&s->out[i], &want[i], sizeof want[i]) != 0) {
-            fail_msg("%s %s: place %zu: got %.9g want the bits of %.9g", kern->name, what, i, (double)s->out[i],
-                     (double)want[i]);
+            fail_msg("%s %s: place %zu: got %.9g want the bits of %.9g", kern->name, what, i,
+                     (double)s->out[i], (double)want[i]);
         }
     }
 }
@@ -212,17 +215,16 @@ static void assert_out(const struct scene *s, const struct ft_kern *kern, const 
 
 static const struct shape dense_shapes[] = {
     { 1, 1, 16, 1, { 1 } },
-    { 4, 1, 64, 70, { 70 } },                        /* one whole prompt */
-    { 4, 2, 64, 67, { 200, 131 } },                  /* ragged: heads kept different numbers of rows */
-    { 14, 2, 64, 33, { 97, 33 } },                   /* groups of 7: 32 tokens per item */
-    { 4, 4, 80, 65, { 65, 66, 129, 300 } },          /* no sharing; head size beside the powers of two */
-    { 32, 1, 128, 9, { 73 } },                       /* one head for all: 8 tokens per item */
+    { 4, 1, 64, 70, { 70 } },               /* one whole prompt */
+    { 4, 2, 64, 67, { 200, 131 } },         /* ragged: heads kept different numbers of rows */
+    { 14, 2, 64, 33, { 97, 33 } },          /* groups of 7: 32 tokens per item */
+    { 4, 4, 80, 65, { 65, 66, 129, 300 } }, /* no sharing; head size beside the powers of two */
+    { 32, 1, 128, 9, { 73 } },              /* one head for all: 8 tokens per item */
     { 3, 1, 256, 5, { 70 } },
     { 6, 3, 24, 66, { 66, 80, 128 } },
 };
 
-static void test_dense(void **unused)
-{
+static void test_dense(void **unused) {
     (void)unused;
     for (uint32_t v = 0; v < n_variant; v++) {
         for (size_t c = 0; c < FT_COUNT(dense_shapes); c++) {
@@ -235,8 +237,7 @@ static void test_dense(void **unused)
 }
 
 /* K and V may be stored in different formats. */
-static void test_mixed_formats(void **unused)
-{
+static void test_mixed_formats(void **unused) {
     (void)unused;
     for (uint32_t v = 0; v < n_variant; v++) {
         struct scene *s = scene_new((struct shape){ 4, 2, 64, 20, { 90, 100 } }, FT_F16);
@@ -253,8 +254,7 @@ static void test_mixed_formats(void **unused)
 }
 
 /* Items first to last, last to first: every output is written once, by one item. */
-static void test_item_order(void **unused)
-{
+static void test_item_order(void **unused) {
     (void)unused;
     for (uint32_t v = 0; v < n_variant; v++) {
         struct scene *s = scene_new((struct shape){ 4, 2, 64, 200, { 210, 333 } }, FT_F16);
@@ -272,8 +272,7 @@ static void test_item_order(void **unused)
 }
 
 /* A prompt in chunks of any length gives the bits of the prompt in one. */
-static void test_chunks(void **unused)
-{
+static void test_chunks(void **unused) {
     (void)unused;
     static const uint32_t chunks[] = { 1, 7, 64, 100 };
     for (uint32_t v = 0; v < n_variant; v++) {
@@ -302,8 +301,7 @@ static void test_chunks(void **unused)
 
 /* ---- one query, rows split ---- */
 
-static void test_decode(void **unused)
-{
+static void test_decode(void **unused) {
     (void)unused;
     static const struct shape shapes[] = {
         { 4, 1, 64, 1, { 1 } },
@@ -314,7 +312,8 @@ static void test_decode(void **unused)
     for (uint32_t c = 0; c < FT_COUNT(shapes) * n_variant; c++) {
         const struct ft_kern *kern = variants[c % n_variant];
         struct scene *s = scene_new(shapes[c / n_variant], FT_F16);
-        uint32_t group = s->shape.n_head / s->shape.n_head_kv, n = ft_attn_split_count(&s->job), longest = 0;
+        uint32_t group = s->shape.n_head / s->shape.n_head_kv, n = ft_attn_split_count(&s->job),
+                 longest = 0;
         for (uint32_t h = 0; h < s->shape.n_head_kv; h++) {
             longest = FT_MAX(longest, s->shape.n_row[h]);
         }
@@ -343,7 +342,8 @@ static void test_decode(void **unused)
 
 /* ---- vertical-slash ---- */
 
-/* V-band: which rows are seen, read off uniform attention (q = 0) over values that are one-hot in 256 at a time. */
+/* V-band: which rows are seen, read off uniform attention (q = 0) over values that are one-hot in
+ * 256 at a time. */
 static void band_seen(const struct ft_kern *kern, struct scene *s, bool *seen) /* seen [T][T] */
 {
     uint32_t total = s->shape.n_query, d = s->shape.d;
@@ -365,12 +365,13 @@ static void band_seen(const struct ft_kern *kern, struct scene *s, bool *seen) /
     free(v);
 }
 
-static void test_band_vector(void **unused)
-{
+static void test_band_vector(void **unused) {
     (void)unused;
     enum { T = 400 };
     static const uint32_t columns[] = { 3, 70, 150, 200 };
-    static const uint32_t n_used[] = { 0, 0, 0, 1, 2, 3, 4 }; /* by row block: columns below the band's start */
+    static const uint32_t n_used[] = {
+        0, 0, 0, 1, 2, 3, 4
+    }; /* by row block: columns below the band's start */
     bool *seen = must(calloc(T * T, sizeof *seen));
     for (uint32_t v = 0; v < n_variant; v++) {
         struct scene *s = scene_new((struct shape){ 1, 1, 256, T, { T } }, FT_F32);
@@ -387,7 +388,8 @@ static void test_band_vector(void **unused)
                     want = want || j == columns[c];
                 }
                 if (seen[i * T + j] != want) {
-                    fail_msg("%s: row %u column %u: seen %d want %d", variants[v]->name, i, j, seen[i * T + j], want);
+                    fail_msg("%s: row %u column %u: seen %d want %d", variants[v]->name, i, j,
+                             seen[i * T + j], want);
                 }
             }
         }
@@ -397,8 +399,7 @@ static void test_band_vector(void **unused)
 }
 
 /* Every head has its own list; d, group and window vary; chunks that start anywhere. */
-static void test_vslash(void **unused)
-{
+static void test_vslash(void **unused) {
     (void)unused;
     static const uint32_t first_rows[] = { 0, 64, 100, 301 };
     for (uint32_t c = 0; c < FT_COUNT(first_rows) * n_variant; c++) {
@@ -423,10 +424,10 @@ static void test_vslash(void **unused)
     }
 }
 
-/* P6: all keys listed, or a window over everything, is dense attention.  As the band starts at whole tiles, even
- * the bits agree in the vector variants; ref rounds its double state between the two spans. */
-static void test_vslash_is_dense(void **unused)
-{
+/* P6: all keys listed, or a window over everything, is dense attention.  As the band starts at
+ * whole tiles, even the bits agree in the vector variants; ref rounds its double state between the
+ * two spans. */
+static void test_vslash_is_dense(void **unused) {
     (void)unused;
     uint32_t all[320];
     for (uint32_t j = 0; j < FT_COUNT(all); j++) {
@@ -452,8 +453,7 @@ static void test_vslash_is_dense(void **unused)
     }
 }
 
-static void test_vslash_chunks(void **unused)
-{
+static void test_vslash_chunks(void **unused) {
     (void)unused;
     static const uint32_t columns[] = { 1, 2, 30, 90, 91, 170 };
     for (uint32_t v = 0; v < n_variant; v++) {
@@ -477,8 +477,7 @@ static void test_vslash_chunks(void **unused)
     }
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense),         cmocka_unit_test(test_mixed_formats),
         cmocka_unit_test(test_item_order),    cmocka_unit_test(test_chunks),

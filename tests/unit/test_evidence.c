@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_evidence.c - attention received per column: the published vectors, a plain double scorer, item order. */
+/* test_evidence.c - attention received per column: the published vectors, a plain double scorer,
+ * item order. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,16 +18,15 @@ enum { KV_HEAD_MAX = 4, VOTER_MAX = 200 };
 static const struct ft_kern *variants[4];
 static uint32_t n_variant;
 
-static void *must(void *p)
-{
+static void *must(void *p) {
     assert_non_null(p);
     return p;
 }
 
 /* Both passes, items in order or backwards, on scratch that holds NaNs. */
-static void run(const struct ft_kern *kern, const struct ft_evidence_job *job, bool backwards)
-{
-    size_t n_byte = (ft_attn_scratch_bytes(job->n_head / job->n_head_kv, job->d) + 63) & ~(size_t)63;
+static void run(const struct ft_kern *kern, const struct ft_evidence_job *job, bool backwards) {
+    size_t n_byte =
+        (ft_attn_scratch_bytes(job->n_head / job->n_head_kv, job->d) + 63) & ~(size_t)63;
     void *scratch = must(aligned_alloc(64, n_byte));
     memset(scratch, 0xff, n_byte);
     memset(job->lse, 0xff, (size_t)job->n_head * job->n_voter * sizeof(float));
@@ -44,8 +44,9 @@ static void run(const struct ft_kern *kern, const struct ft_evidence_job *job, b
 
 /* ---- the vectors of the method description ---- */
 
-/* K[j] = (((3j) mod 7)-3, ((5j) mod 4)-1), Q[h][t] = (((t+h) mod 3)-1, ((2t+h) mod 5)-2), two heads on one KV
- * head, d = 2: padded with zeros to the least head size, scaled by 1/sqrt(2) all the same. */
+/* K[j] = (((3j) mod 7)-3, ((5j) mod 4)-1), Q[h][t] = (((t+h) mod 3)-1, ((2t+h) mod 5)-2), two
+ * heads on one KV head, d = 2: padded with zeros to the least head size, scaled by 1/sqrt(2) all
+ * the same. */
 enum { PAD = 16 };
 
 struct tiny {
@@ -56,8 +57,8 @@ struct tiny {
 };
 
 /* Voters are rows [first, first + n_voter); the mass of n_col columns is wanted. */
-static void tiny_fill(struct tiny *t, uint32_t first, uint32_t n_voter, uint32_t n_row, uint32_t n_col)
-{
+static void tiny_fill(struct tiny *t, uint32_t first, uint32_t n_voter, uint32_t n_row,
+                      uint32_t n_col) {
     memset(t, 0, sizeof *t);
     for (int j = 0; j < (int)n_row; j++) {
         t->k[j * PAD] = (float)(3 * j % 7 - 3);
@@ -73,26 +74,39 @@ static void tiny_fill(struct tiny *t, uint32_t first, uint32_t n_voter, uint32_t
     }
     t->head = (struct ft_span){ t->k, NULL, n_row };
     t->job = (struct ft_evidence_job){
-        .q = t->q, .vis = t->vis, .head = &t->head, .lse = t->lse, .mass = t->mass, .n_voter = n_voter, .n_head = 2,
-        .n_head_kv = 1, .d = PAD, .n_col = n_col, .k_fmt = FT_F32, .red = FT_REDUCE_MAX, .scale = 1 / sqrtf(2),
+        .q = t->q,
+        .vis = t->vis,
+        .head = &t->head,
+        .lse = t->lse,
+        .mass = t->mass,
+        .n_voter = n_voter,
+        .n_head = 2,
+        .n_head_kv = 1,
+        .d = PAD,
+        .n_col = n_col,
+        .k_fmt = FT_F32,
+        .red = FT_REDUCE_MAX,
+        .scale = 1 / sqrtf(2),
     };
 }
 
-/* The vectors are given with six digits (half a unit: 5e-7); f32 adds less than 5e-7 to numbers below 1. */
-static void check_vector(const struct ft_kern *kern, const char *what, const float *got, const double *want, uint32_t n)
-{
+/* The vectors are given with six digits (half a unit: 5e-7); f32 adds less than 5e-7 to numbers
+ * below 1. */
+static void check_vector(const struct ft_kern *kern, const char *what, const float *got,
+                         const double *want, uint32_t n) {
     for (uint32_t j = 0; j < n; j++) {
         if (!(fabs((double)got[j] - want[j]) <= 1e-6)) {
-            fail_msg("%s %s: column %u: got %.7f want %.6f", kern->name, what, j, (double)got[j], want[j]);
+            fail_msg("%s %s: column %u: got %.7f want %.6f", kern->name, what, j, (double)got[j],
+                     want[j]);
         }
     }
 }
 
-static void test_v_score(void **unused)
-{
+static void test_v_score(void **unused) {
     (void)unused;
     enum { N = 10, W = 4 };
-    static const double code[N] = { .216552, .038944, .160185, .369459, .324873, .106775, .089822, .637108, .078982, .021837 };
+    static const double code[N] = { .216552, .038944, .160185, .369459, .324873,
+                                    .106775, .089822, .637108, .078982, .021837 };
     static const double with_step[N] = { .254103, .061777, .160185, .369459, .324873,
                                          .106775, .089822, .637108, .254103, .324546 };
     static const double paper[N] = { .243621, .043812, .180208, .369459, .398795,
@@ -107,7 +121,8 @@ static void test_v_score(void **unused)
         }
         run(variants[v], &window.job, false);
         check_vector(variants[v], "V-score, code weights", window.mass, code, N);
-        tiny_fill(&step, N, 1, N + 1, N); /* one decode row: over n+1 keys, cut to the first n columns */
+        tiny_fill(&step, N, 1, N + 1,
+                  N); /* one decode row: over n+1 keys, cut to the first n columns */
         run(variants[v], &step.job, false);
         for (int j = 0; j < N; j++) {
             folded[j] = fmaxf(window.mass[j], step.mass[j]);
@@ -122,8 +137,7 @@ static void test_v_score(void **unused)
 }
 
 /* n = 10, L = 2, w = 2: the last w + L + 1 of 12 rows vote on columns 0 .. n-w-2. */
-static void test_v_speckv(void **unused)
-{
+static void test_v_speckv(void **unused) {
     (void)unused;
     static const double want[] = { .324828, .061777, .274341, .379768, .797590, .160163, .092328 };
     for (uint32_t v = 0; v < n_variant; v++) {
@@ -144,15 +158,14 @@ struct scene {
     float *q, *lse, *mass, *k[KV_HEAD_MAX];
 };
 
-static float uniform(uint32_t what, uint32_t head, uint64_t i)
-{
+static float uniform(uint32_t what, uint32_t head, uint64_t i) {
     return (float)(ft_rng_uniform(23, what, head, i) * 2 - 1);
 }
 
-/* Voters are the last rows of a text whose heads kept different numbers of rows; some see little or nothing. */
-static struct scene *scene_new(uint32_t n_head, uint32_t n_head_kv, uint32_t d, uint32_t n_voter, uint32_t n_row,
-                               enum ft_fmt fmt)
-{
+/* Voters are the last rows of a text whose heads kept different numbers of rows; some see little
+ * or nothing. */
+static struct scene *scene_new(uint32_t n_head, uint32_t n_head_kv, uint32_t d, uint32_t n_voter,
+                               uint32_t n_row, enum ft_fmt fmt) {
     struct scene *s = must(calloc(1, sizeof *s));
     size_t n_q = (size_t)n_voter * n_head * d;
     uint32_t n_col = n_row - n_row / 5;
@@ -178,14 +191,24 @@ static struct scene *scene_new(uint32_t n_head, uint32_t n_head_kv, uint32_t d, 
         s->head[h] = (struct ft_span){ rows, NULL, n_row + h };
     }
     s->job = (struct ft_evidence_job){
-        .q = s->q, .vis = s->vis, .head = s->head, .lse = s->lse, .mass = s->mass, .n_voter = n_voter, .n_head = n_head,
-        .n_head_kv = n_head_kv, .d = d, .n_col = n_col, .k_fmt = fmt, .red = FT_REDUCE_MAX, .scale = 1 / sqrtf((float)d),
+        .q = s->q,
+        .vis = s->vis,
+        .head = s->head,
+        .lse = s->lse,
+        .mass = s->mass,
+        .n_voter = n_voter,
+        .n_head = n_head,
+        .n_head_kv = n_head_kv,
+        .d = d,
+        .n_col = n_col,
+        .k_fmt = fmt,
+        .red = FT_REDUCE_MAX,
+        .scale = 1 / sqrtf((float)d),
     };
     return s;
 }
 
-static void scene_free(struct scene *s)
-{
+static void scene_free(struct scene *s) {
     for (uint32_t h = 0; h < s->job.n_head_kv; h++) {
         free((void *)(uintptr_t)s->head[h].k);
         free(s->k[h]);
@@ -197,8 +220,7 @@ static void scene_free(struct scene *s)
 }
 
 /* Rows of attention in full, in double: out [n_head_kv][n_col]. */
-static void plain_scorer(const struct scene *s, double *out)
-{
+static void plain_scorer(const struct scene *s, double *out) {
     const struct ft_evidence_job *job = &s->job;
     uint32_t group = job->n_head / job->n_head_kv;
     double *p = must(malloc((job->head[0].n_row + KV_HEAD_MAX) * sizeof *p));
@@ -230,23 +252,21 @@ static void plain_scorer(const struct scene *s, double *out)
 static const struct {
     uint32_t n_head, n_head_kv, d, n_voter, n_row;
 } cases[] = {
-    { 1, 1, 16, 1, 1 },
-    { 4, 2, 64, 33, 700 },
-    { 14, 2, 64, 64, 300 },
-    { 9, 3, 64, 161, 1100 }, /* more voters than one kernel call takes, more columns than one item */
-    { 4, 4, 80, 17, 130 },
-    { 32, 1, 128, 20, 90 },
+    { 1, 1, 16, 1, 1 },      { 4, 2, 64, 33, 700 },  { 14, 2, 64, 64, 300 },
+    { 9, 3, 64, 161, 1100 }, /* more voters than a kernel call takes, more columns than an item */
+    { 4, 4, 80, 17, 130 },   { 32, 1, 128, 20, 90 },
 };
 
-/* sum|q k| * scale stays below 3 * sqrt(d) / 2 * 1.6 < 30, so a logit is off by less than 2 sqrt(d) 2^-24 * 30 =
- * 4e-5 (d = 128), and so is lse: 8e-5 relative, plus the sum of some hundred positive terms. */
+/* sum|q k| * scale stays below 3 * sqrt(d) / 2 * 1.6 < 30, so a logit is off by less than 2
+ * sqrt(d) 2^-24 * 30 = 4e-5 (d = 128), and so is lse: 8e-5 relative, plus the sum of some hundred
+ * positive terms. */
 #define TOLERANCE 1e-4
 
-static void check_plain(const struct scene *s, const struct ft_kern *kern, const double *want)
-{
+static void check_plain(const struct scene *s, const struct ft_kern *kern, const double *want) {
     for (uint32_t h = 0; h < s->job.n_head_kv; h++) {
         for (uint32_t j = 0; j < s->job.n_col; j++) {
-            double got = (double)s->mass[(size_t)h * s->job.n_col + j], x = want[(size_t)h * s->job.n_col + j];
+            double got = (double)s->mass[(size_t)h * s->job.n_col + j],
+                   x = want[(size_t)h * s->job.n_col + j];
             if (!(fabs(got - x) <= TOLERANCE * x)) {
                 fail_msg("%s: KV head %u column %u: got %.9g want %.9g", kern->name, h, j, got, x);
             }
@@ -254,12 +274,12 @@ static void check_plain(const struct scene *s, const struct ft_kern *kern, const
     }
 }
 
-static void test_plain_scorer(void **unused)
-{
+static void test_plain_scorer(void **unused) {
     (void)unused;
     for (uint32_t c = 0; c < FT_COUNT(cases) * 3; c++) {
-        struct scene *s = scene_new(cases[c / 3].n_head, cases[c / 3].n_head_kv, cases[c / 3].d, cases[c / 3].n_voter,
-                                    cases[c / 3].n_row, (enum ft_fmt)(c % FT_FMT_COUNT));
+        struct scene *s =
+            scene_new(cases[c / 3].n_head, cases[c / 3].n_head_kv, cases[c / 3].d,
+                      cases[c / 3].n_voter, cases[c / 3].n_row, (enum ft_fmt)(c % FT_FMT_COUNT));
         static const enum ft_reduce reds[] = { FT_REDUCE_MAX, FT_REDUCE_SUM, FT_REDUCE_MEAN };
         s->job.red = reds[(c + c / 3) % 3];
         s->job.weight = c % 2 ? s->weight : NULL;
@@ -281,8 +301,7 @@ static void test_plain_scorer(void **unused)
 }
 
 /* P11: heads inside a group change places; the maximum keeps its bits. */
-static void test_group_order(void **unused)
-{
+static void test_group_order(void **unused) {
     (void)unused;
     for (uint32_t v = 0; v < n_variant; v++) {
         struct scene *s = scene_new(8, 2, 32, 30, 200, FT_F16);
@@ -305,8 +324,7 @@ static void test_group_order(void **unused)
 }
 
 /* A needle: one key that every voter asks for takes all of the attention; nobody else gets any. */
-static void test_needle(void **unused)
-{
+static void test_needle(void **unused) {
     (void)unused;
     for (uint32_t v = 0; v < n_variant; v++) {
         struct scene *s = scene_new(4, 1, 64, 8, 600, FT_F32);
@@ -316,7 +334,8 @@ static void test_needle(void **unused)
         memset(s->q, 0, (size_t)8 * 4 * d * sizeof *s->q);
         k[(size_t)needle * d + 7] = 20;
         for (uint32_t i = 0; i < 8 * 4; i++) {
-            s->q[(size_t)i * d + 7] = 20; /* logit 400 / 8 = 50 against 0: weight 1 - 600 exp(-50) */
+            s->q[(size_t)i * d + 7] =
+                20; /* logit 400 / 8 = 50 against 0: weight 1 - 600 exp(-50) */
         }
         for (uint32_t i = 0; i < 8; i++) {
             s->vis[i] = 600 - 8 + i + 1;
@@ -330,11 +349,11 @@ static void test_needle(void **unused)
     }
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_v_score),     cmocka_unit_test(test_v_speckv), cmocka_unit_test(test_plain_scorer),
-        cmocka_unit_test(test_group_order), cmocka_unit_test(test_needle),
+        cmocka_unit_test(test_v_score),      cmocka_unit_test(test_v_speckv),
+        cmocka_unit_test(test_plain_scorer), cmocka_unit_test(test_group_order),
+        cmocka_unit_test(test_needle),
     };
     n_variant = ft_kern_list(variants);
     return cmocka_run_group_tests_name("evidence", tests, NULL, NULL);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_kern.c - every kernel variant against ref.c, ref.c against formulas, and the promises about bits. */
+/* test_kern.c - every kernel variant against ref.c, ref.c against formulas, and the promises about
+ * bits. */
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
 #include <setjmp.h>
@@ -37,33 +38,32 @@ struct data {
     uint64_t seed;
 };
 
-static void *must(void *p)
-{
+static void *must(void *p) {
     assert_non_null(p);
     return p;
 }
 
-static void *aligned(size_t n_byte)
-{
+static void *aligned(size_t n_byte) {
     return must(aligned_alloc(64, (n_byte + 63) & ~(size_t)63));
 }
 
-static float uniform(uint64_t seed, uint32_t what, uint64_t i)
-{
+static float uniform(uint64_t seed, uint32_t what, uint64_t i) {
     return (float)(ft_rng_uniform(seed, what, 0, i) * 2 - 1);
 }
 
-static void fill(float *x, size_t n, uint64_t seed, uint32_t what, float size)
-{
+static void fill(float *x, size_t n, uint64_t seed, uint32_t what, float size) {
     for (size_t i = 0; i < n; i++) {
         x[i] = uniform(seed, what, i) * size;
     }
 }
 
-/* Largest logits: RANDOM about 3, LARGE about 80, ZERO 0, TINY denormal products, EQUAL all the same. */
-static void data_fill(struct data *t, enum input input)
-{
-    float size = input == INPUT_ZERO ? 0 : input == INPUT_TINY ? 1e-7f : input == INPUT_LARGE ? 4.5f : 1;
+/* Largest logits: RANDOM about 3, LARGE about 80, ZERO 0, TINY denormal products, EQUAL all the
+ * same. */
+static void data_fill(struct data *t, enum input input) {
+    float size = input == INPUT_ZERO    ? 0
+                 : input == INPUT_TINY  ? 1e-7f
+                 : input == INPUT_LARGE ? 4.5f
+                                        : 1;
     fill(t->q, (size_t)M_MAX * t->d, t->seed, 0, size * 2);
     fill(t->kf, (size_t)t->n * t->d, t->seed, 1, size * 2);
     fill(t->vf, (size_t)t->n * t->d, t->seed, 2, input == INPUT_TINY ? 1e-6f : 3);
@@ -72,8 +72,7 @@ static void data_fill(struct data *t, enum input input)
     }
 }
 
-static void data_sight(struct data *t, enum sight sight)
-{
+static void data_sight(struct data *t, enum sight sight) {
     for (uint32_t i = 0; i < M_MAX; i++) {
         uint32_t behind = M_MAX - 1 - i;
         uint32_t ragged = (uint32_t)(ft_rng_uniform(t->seed, 3, 0, i) * (t->n + 1));
@@ -85,10 +84,12 @@ static void data_sight(struct data *t, enum sight sight)
     }
 }
 
-static struct data data_new(uint32_t m, uint32_t n, uint32_t d, enum ft_fmt fmt, enum input input, enum sight sight)
-{
+static struct data data_new(uint32_t m, uint32_t n, uint32_t d, enum ft_fmt fmt, enum input input,
+                            enum sight sight) {
     static uint64_t seed = 1;
-    struct data t = { .m = m, .n = n, .d = d, .fmt = fmt, .scale = 1 / sqrtf((float)d), .seed = seed++ };
+    struct data t = {
+        .m = m, .n = n, .d = d, .fmt = fmt, .scale = 1 / sqrtf((float)d), .seed = seed++
+    };
     size_t n_byte = (size_t)n * d * ft_fmt_bytes(fmt);
     t.q = must(malloc((size_t)M_MAX * d * sizeof(float)));
     t.kf = must(malloc((size_t)n * d * sizeof(float)));
@@ -104,8 +105,7 @@ static struct data data_new(uint32_t m, uint32_t n, uint32_t d, enum ft_fmt fmt,
     return t;
 }
 
-static void data_free(struct data *t)
-{
+static void data_free(struct data *t) {
     free(t->q);
     free(t->kf);
     free(t->vf);
@@ -114,14 +114,14 @@ static void data_free(struct data *t)
 }
 
 /* Largest sum of |q_t k_t| * scale: what the rounding errors of a logit are relative to. */
-static double logit_size(const struct data *t)
-{
+static double logit_size(const struct data *t) {
     double size = 0;
     for (uint32_t i = 0; i < t->m; i++) {
         for (uint32_t j = 0; j < t->n; j++) {
             double sum = 0;
             for (uint32_t c = 0; c < t->d; c++) {
-                sum += fabs((double)t->q[(size_t)i * t->d + c] * (double)t->kf[(size_t)j * t->d + c]);
+                sum +=
+                    fabs((double)t->q[(size_t)i * t->d + c] * (double)t->kf[(size_t)j * t->d + c]);
             }
             size = fmax(size, sum * (double)t->scale);
         }
@@ -136,8 +136,7 @@ struct state {
     float *acc; /* [m][d] */
 };
 
-static struct state state_new(uint32_t m, uint32_t d)
-{
+static struct state state_new(uint32_t m, uint32_t d) {
     struct state s;
     for (uint32_t i = 0; i < M_MAX; i++) {
         s.max[i] = -INFINITY;
@@ -147,20 +146,19 @@ static struct state state_new(uint32_t m, uint32_t d)
     return s;
 }
 
-static void *work_area(void)
-{
+static void *work_area(void) {
     static void *work;
     if (work == NULL) {
         work = aligned(ft_kern_work_bytes());
     }
-    memset(work, 0xff, ft_kern_work_bytes()); /* NaNs: a kernel that reads what it did not write shows it */
+    memset(work, 0xff,
+           ft_kern_work_bytes()); /* NaNs: a kernel that reads what it did not write shows it */
     return work;
 }
 
 /* Rows [from, to) of t folded into s for queries [first, first + m). */
-static void run_attend(const struct ft_kern *kern, const struct data *t, uint32_t first, uint32_t m, uint32_t from,
-                       uint32_t to, struct state *s)
-{
+static void run_attend(const struct ft_kern *kern, const struct data *t, uint32_t first, uint32_t m,
+                       uint32_t from, uint32_t to, struct state *s) {
     uint32_t vis[M_MAX];
     size_t stride = t->d * ft_fmt_bytes(t->fmt);
     for (uint32_t i = 0; i < m; i++) {
@@ -168,25 +166,50 @@ static void run_attend(const struct ft_kern *kern, const struct data *t, uint32_
         vis[i] = FT_MIN(seen, to - from);
     }
     struct ft_attend a = {
-        .q = t->q + (size_t)first * t->d, .k = t->k + from * stride, .v = t->v + from * stride, .vis = vis,
-        .max = s->max, .sum = s->sum, .acc = s->acc, .work = work_area(), .q_stride = t->d, .k_stride = stride,
-        .v_stride = stride, .m = m, .n = to - from, .d = t->d, .k_fmt = t->fmt, .v_fmt = t->fmt, .scale = t->scale,
+        .q = t->q + (size_t)first * t->d,
+        .k = t->k + from * stride,
+        .v = t->v + from * stride,
+        .vis = vis,
+        .max = s->max,
+        .sum = s->sum,
+        .acc = s->acc,
+        .work = work_area(),
+        .q_stride = t->d,
+        .k_stride = stride,
+        .v_stride = stride,
+        .m = m,
+        .n = to - from,
+        .d = t->d,
+        .k_fmt = t->fmt,
+        .v_fmt = t->fmt,
+        .scale = t->scale,
     };
     kern->attend(&a);
 }
 
-static void run_vote(const struct ft_kern *kern, const struct data *t, uint32_t from, uint32_t to, enum ft_reduce red,
-                     bool is_mass, float *lse, float *mass)
-{
+static void run_vote(const struct ft_kern *kern, const struct data *t, uint32_t from, uint32_t to,
+                     enum ft_reduce red, bool is_mass, float *lse, float *mass) {
     uint32_t vis[M_MAX];
     size_t stride = t->d * ft_fmt_bytes(t->fmt);
     for (uint32_t i = 0; i < t->m; i++) {
         vis[i] = t->vis[i] > from ? t->vis[i] - from : 0;
     }
     struct ft_vote v = {
-        .q = t->q, .k = t->k + from * stride, .vis = vis, .weight = t->weight, .lse = lse,
-        .out = is_mass ? mass : lse, .work = work_area(), .q_stride = t->d, .k_stride = stride, .m = t->m,
-        .n = to - from, .d = t->d, .k_fmt = t->fmt, .red = red, .scale = t->scale,
+        .q = t->q,
+        .k = t->k + from * stride,
+        .vis = vis,
+        .weight = t->weight,
+        .lse = lse,
+        .out = is_mass ? mass : lse,
+        .work = work_area(),
+        .q_stride = t->d,
+        .k_stride = stride,
+        .m = t->m,
+        .n = to - from,
+        .d = t->d,
+        .k_fmt = t->fmt,
+        .red = red,
+        .scale = t->scale,
     };
     if (is_mass) {
         kern->mass(&v);
@@ -203,30 +226,32 @@ static struct {
     double attend, attend_nmse, lse, mass;
 } worst[4]; /* errors as fractions of their bounds, printed at the end */
 
-static void check(bool good, const char *what, const struct ft_kern *kern, const struct data *t, uint32_t i, uint32_t j,
-                  double got, double want, double bound)
-{
+static void check(bool good, const char *what, const struct ft_kern *kern, const struct data *t,
+                  uint32_t i, uint32_t j, double got, double want, double bound) {
     if (!good) {
-        fail_msg("%s %s: d %u fmt %s m %u n %u seed %llu, query %u place %u: got %.9g want %.9g (bound %.3g)", kern->name,
-                 what, t->d, ft_fmt_name(t->fmt), t->m, t->n, (unsigned long long)t->seed, i, j, got, want, bound);
+        fail_msg("%s %s: d %u fmt %s m %u n %u seed %llu, query %u place %u: got %.9g want %.9g "
+                 "(bound %.3g)",
+                 kern->name, what, t->d, ft_fmt_name(t->fmt), t->m, t->n,
+                 (unsigned long long)t->seed, i, j, got, want, bound);
     }
 }
 
-/* A logit is one chain of d fused multiply-adds: its error is below d * 2^-24 * sum|q_t k_t| * scale, and as
- * rounding errors have random signs, 2 sqrt(d) stands for d.  A relative change e of all weights moves an
- * output by at most 2 e max|v|; 2e-6 max|v| covers exp, the sums over rows and the division. */
-static double logit_bound(const struct data *t)
-{
+/* A logit is one chain of d fused multiply-adds: its error is below d * 2^-24 * sum|q_t k_t| *
+ * scale, and as rounding errors have random signs, 2 sqrt(d) stands for d.  A relative change e of
+ * all weights moves an output by at most 2 e max|v|; 2e-6 max|v| covers exp, the sums over rows
+ * and the division. */
+static double logit_bound(const struct data *t) {
     return 2 * sqrt(t->d) * 0x1p-24 * logit_size(t);
 }
 
-static void compare_attend(uint32_t variant, const struct data *t, const struct state *got, const struct state *want)
-{
+static void compare_attend(uint32_t variant, const struct data *t, const struct state *got,
+                           const struct state *want) {
     const struct ft_kern *kern = variants[variant];
     double err2 = 0, ref2 = 0, bound = (2e-6 + 2 * logit_bound(t)) * 3;
     for (uint32_t i = 0; i < t->m; i++) {
         if (t->vis[i] == 0) {
-            check(got->sum[i] == 0 && isinf(got->max[i]), "untouched", kern, t, i, 0, (double)got->sum[i], 0, 0);
+            check(got->sum[i] == 0 && isinf(got->max[i]), "untouched", kern, t, i, 0,
+                  (double)got->sum[i], 0, 0);
             continue;
         }
         for (uint32_t c = 0; c < t->d; c++) {
@@ -238,13 +263,13 @@ static void compare_attend(uint32_t variant, const struct data *t, const struct 
             ref2 += b * b;
         }
     }
-    double nmse = ref2 > 0 ? err2 / ref2 : err2, size = fmax(1, logit_size(t) / 64), most = 1e-10 * size * size;
+    double nmse = ref2 > 0 ? err2 / ref2 : err2, size = fmax(1, logit_size(t) / 64),
+           most = 1e-10 * size * size;
     check(nmse <= most, "attend NMSE", kern, t, 0, 0, nmse, 0, most);
     worst[variant].attend_nmse = fmax(worst[variant].attend_nmse, nmse / most);
 }
 
-static void case_attend(struct data *t)
-{
+static void case_attend(struct data *t) {
     struct state want = state_new(t->m, t->d);
     run_attend(&ft_kern_ref, t, 0, t->m, 0, t->n, &want);
     for (uint32_t v = 1; v < n_variant; v++) {
@@ -256,8 +281,7 @@ static void case_attend(struct data *t)
     free(want.acc);
 }
 
-static void case_vote(struct data *t, enum ft_reduce red)
-{
+static void case_vote(struct data *t, enum ft_reduce red) {
     float lse[M_MAX], got_lse[M_MAX], mass[N_MAX] = { 0 };
     run_vote(&ft_kern_ref, t, 0, t->n, red, false, lse, NULL);
     run_vote(&ft_kern_ref, t, 0, t->n, red, true, lse, mass);
@@ -268,34 +292,39 @@ static void case_vote(struct data *t, enum ft_reduce red)
         for (uint32_t i = 0; i < t->m; i++) {
             double e = lse[i] == got_lse[i] ? 0 : fabs((double)got_lse[i] - (double)lse[i]);
             double limit = bound + 0x1p-23 * fabs(t->vis[i] > 0 ? (double)lse[i] : 0);
-            check(e <= limit, "lse", variants[v], t, i, 0, (double)got_lse[i], (double)lse[i], limit);
+            check(e <= limit, "lse", variants[v], t, i, 0, (double)got_lse[i], (double)lse[i],
+                  limit);
             worst[v].lse = fmax(worst[v].lse, e / limit);
         }
         run_vote(variants[v], t, 0, t->n, red, true, lse, got);
-        for (uint32_t j = 0; j < t->n; j++) { /* relative, down to where f32 has no full mantissa any more */
-            double e = fabs((double)got[j] - (double)mass[j]), limit = (1e-6 + bound) * (double)mass[j] + 1e-36;
+        for (uint32_t j = 0; j < t->n;
+             j++) { /* relative, down to where f32 has no full mantissa any more */
+            double e = fabs((double)got[j] - (double)mass[j]),
+                   limit = (1e-6 + bound) * (double)mass[j] + 1e-36;
             check(e <= limit, "mass", variants[v], t, 0, j, (double)got[j], (double)mass[j], limit);
             worst[v].mass = fmax(worst[v].mass, e / limit);
         }
     }
 }
 
-/* Every head size, format, query and row count; inputs and sights take turns so that each meets each. */
-static void test_variants_match_ref(void **unused)
-{
+/* Every head size, format, query and row count; inputs and sights take turns so that each meets
+ * each. */
+static void test_variants_match_ref(void **unused) {
     (void)unused;
     uint32_t turn = 0;
     for (size_t d = 0; d < FT_COUNT(head_sizes); d++) {
         for (size_t m = 0; m < FT_COUNT(query_counts); m++) {
             for (size_t n = 0; n < FT_COUNT(row_counts); n++, turn++) {
                 for (uint32_t fmt = 0; fmt < FT_FMT_COUNT; fmt++) {
-                    bool heavy = (uint64_t)query_counts[m] * row_counts[n] * head_sizes[d] > 2000000;
+                    bool heavy =
+                        (uint64_t)query_counts[m] * row_counts[n] * head_sizes[d] > 2000000;
                     if (heavy && fmt != turn % FT_FMT_COUNT) {
                         continue; /* the reference is slow: one format each */
                     }
-                    struct data t = data_new(query_counts[m], row_counts[n], head_sizes[d], (enum ft_fmt)fmt,
-                                             (enum input)((turn + fmt) % INPUT_COUNT),
-                                             (enum sight)((turn / INPUT_COUNT + fmt) % SIGHT_COUNT));
+                    struct data t =
+                        data_new(query_counts[m], row_counts[n], head_sizes[d], (enum ft_fmt)fmt,
+                                 (enum input)((turn + fmt) % INPUT_COUNT),
+                                 (enum sight)((turn / INPUT_COUNT + fmt) % SIGHT_COUNT));
                     case_attend(&t);
                     case_vote(&t, turn % 2 ? FT_REDUCE_MAX : FT_REDUCE_SUM);
                     data_free(&t);
@@ -304,15 +333,15 @@ static void test_variants_match_ref(void **unused)
         }
     }
     for (uint32_t v = 1; v < n_variant; v++) {
-        print_message("%s: errors as shares of their bounds: attend %.3f (NMSE %.3f) lse %.3f mass %.3f\n",
-                      variants[v]->name, worst[v].attend, worst[v].attend_nmse, worst[v].lse, worst[v].mass);
+        print_message(
+            "%s: errors as shares of their bounds: attend %.3f (NMSE %.3f) lse %.3f mass %.3f\n",
+            variants[v]->name, worst[v].attend, worst[v].attend_nmse, worst[v].lse, worst[v].mass);
     }
 }
 
 /* ---- ref against formulas ---- */
 
-static double naive_logit(const struct data *t, uint32_t i, uint32_t j)
-{
+static double naive_logit(const struct data *t, uint32_t i, uint32_t j) {
     double sum = 0;
     for (uint32_t c = t->d; c-- > 0;) {
         sum += (double)t->q[(size_t)i * t->d + c] * (double)t->kf[(size_t)j * t->d + c];
@@ -320,10 +349,9 @@ static double naive_logit(const struct data *t, uint32_t i, uint32_t j)
     return sum * (double)t->scale;
 }
 
-/* Two passes over all rows, everything in double, nothing shared with ref.c: only the roundings of the f32
- * results differ, 2^-24 each, twice for acc / sum. */
-static void test_ref_matches_formula(void **unused)
-{
+/* Two passes over all rows, everything in double, nothing shared with ref.c: only the roundings of
+ * the f32 results differ, 2^-24 each, twice for acc / sum. */
+static void test_ref_matches_formula(void **unused) {
     (void)unused;
     for (uint32_t fmt = 0; fmt < FT_FMT_COUNT; fmt++) {
         struct data t = data_new(7, 130, 32, (enum ft_fmt)fmt, INPUT_RANDOM, SIGHT_RAGGED);
@@ -347,44 +375,86 @@ static void test_ref_matches_formula(void **unused)
             }
             for (uint32_t c = 0; c < t.d && t.vis[i] > 0; c++) {
                 double got = (double)s.acc[(size_t)i * t.d + c] / (double)s.sum[i];
-                check(fabs(got - out[c]) <= 3e-7 * 3, "formula", &ft_kern_ref, &t, i, c, got, out[c], 9e-7);
+                check(fabs(got - out[c]) <= 3e-7 * 3, "formula", &ft_kern_ref, &t, i, c, got,
+                      out[c], 9e-7);
             }
             if (t.vis[i] > 0) {
-                check(fabs((double)lse[i] - log(sum)) <= 1e-6, "lse formula", &ft_kern_ref, &t, i, 0, (double)lse[i],
-                      log(sum), 1e-6);
+                check(fabs((double)lse[i] - log(sum)) <= 1e-6, "lse formula", &ft_kern_ref, &t, i,
+                      0, (double)lse[i], log(sum), 1e-6);
             }
         }
         for (uint32_t j = 0; j < t.n; j++) {
             double e = fabs((double)mass[j] - want_mass[j]);
-            check(e <= 1e-6 * want_mass[j], "mass formula", &ft_kern_ref, &t, 0, j, (double)mass[j], want_mass[j], 1e-6);
+            check(e <= 1e-6 * want_mass[j], "mass formula", &ft_kern_ref, &t, 0, j, (double)mass[j],
+                  want_mass[j], 1e-6);
         }
         free(s.acc);
         data_free(&t);
     }
 }
 
+/* One product per logit, and exact: mass with lse 0 is exp itself.  A reduction in two constants,
+ * a polynomial with 1e-8 and seven roundings of numbers near 1 stay below 1.5 units of 2^-23;
+ * below the normal numbers the bound is a unit of 2^-149. */
+static void test_exp(void **unused) {
+    (void)unused;
+    enum { N = 20000, D = 16 };
+    float *k = must(calloc((size_t)N * D, sizeof *k)), *out = must(calloc(N, sizeof *out)),
+          q[D] = { 1 }, lse = 0;
+    for (uint32_t j = 0; j < N; j++) {
+        k[(size_t)j * D] = 0.01f - 106 * (float)ft_rng_uniform(9, 0, 0, j);
+    }
+    for (uint32_t v = 0; v < n_variant; v++) {
+        struct ft_vote vote = {
+            .q = q,
+            .k = k,
+            .lse = &lse,
+            .out = out,
+            .work = work_area(),
+            .q_stride = D,
+            .k_stride = D * sizeof(float),
+            .m = 1,
+            .n = N,
+            .d = D,
+            .k_fmt = FT_F32,
+            .red = FT_REDUCE_SUM,
+            .scale = 1,
+        };
+        memset(out, 0, N * sizeof *out);
+        variants[v]->mass(&vote);
+        for (uint32_t j = 0; j < N; j++) {
+            double x = (double)k[(size_t)j * D], want = exp(x);
+            if (!(fabs((double)out[j] - want) <= 1.5 * 0x1p-23 * want + 0x1p-149)) {
+                fail_msg("%s: exp(%.9g): got %.9g want %.9g", variants[v]->name, x, (double)out[j],
+                         want);
+            }
+        }
+    }
+    free(k);
+    free(out);
+}
+
 /* ---- same bits ---- */
 
-static void assert_bits(const char *what, const struct ft_kern *kern, const struct data *t, const void *a, const void *b,
-                        size_t n_byte)
-{
+static void assert_bits(const char *what, const struct ft_kern *kern, const struct data *t,
+                        const void *a, const void *b, size_t n_byte) {
     if (memcmp(a, b, n_byte) != 0) {
-        fail_msg("%s: %s: d %u fmt %s m %u n %u seed %llu: bits differ", kern->name, what, t->d, ft_fmt_name(t->fmt), t->m,
-                 t->n, (unsigned long long)t->seed);
+        fail_msg("%s: %s: d %u fmt %s m %u n %u seed %llu: bits differ", kern->name, what, t->d,
+                 ft_fmt_name(t->fmt), t->m, t->n, (unsigned long long)t->seed);
     }
 }
 
 static const uint32_t bit_heads[] = { 16, 64, 72, 128 };
 
 /* The result of a query is the same alone, among others, and at any index. */
-static void test_query_bits(void **unused)
-{
+static void test_query_bits(void **unused) {
     (void)unused;
     static const uint32_t parts[] = { 1, 2, 4, 8, 9, 31 };
     for (uint32_t v = 0; v < n_variant * FT_COUNT(bit_heads); v++) {
         const struct ft_kern *kern = variants[v / FT_COUNT(bit_heads)];
-        struct data t = data_new(61, 200, bit_heads[v % FT_COUNT(bit_heads)], (enum ft_fmt)(v % FT_FMT_COUNT),
-                                 INPUT_RANDOM, v % 2 ? SIGHT_CAUSAL : SIGHT_NONE_SOME);
+        struct data t =
+            data_new(61, 200, bit_heads[v % FT_COUNT(bit_heads)], (enum ft_fmt)(v % FT_FMT_COUNT),
+                     INPUT_RANDOM, v % 2 ? SIGHT_CAUSAL : SIGHT_NONE_SOME);
         struct state all = state_new(t.m, t.d);
         run_attend(kern, &t, 0, t.m, 0, t.n, &all);
         for (size_t p = 0; p < FT_COUNT(parts); p++) {
@@ -393,7 +463,8 @@ static void test_query_bits(void **unused)
                 run_attend(kern, &t, first, parts[p], 0, t.n, &one);
                 assert_bits("max", kern, &t, one.max, all.max + first, parts[p] * sizeof(float));
                 assert_bits("sum", kern, &t, one.sum, all.sum + first, parts[p] * sizeof(float));
-                assert_bits("acc", kern, &t, one.acc, all.acc + (size_t)first * t.d, parts[p] * t.d * sizeof(float));
+                assert_bits("acc", kern, &t, one.acc, all.acc + (size_t)first * t.d,
+                            parts[p] * t.d * sizeof(float));
                 free(one.acc);
             }
         }
@@ -402,14 +473,15 @@ static void test_query_bits(void **unused)
     }
 }
 
-/* Spans cut at whole tiles fold to the same bits in the vector variants; cut anywhere, and in ref (which rounds
- * its double state to f32 between calls), to the same numbers within the bound of a variant. */
-static void test_spans(void **unused)
-{
+/* Spans cut at whole tiles fold to the same bits in the vector variants; cut anywhere, and in ref
+ * (which rounds its double state to f32 between calls), to the same numbers within the bound of a
+ * variant. */
+static void test_spans(void **unused) {
     (void)unused;
     for (uint32_t v = 0; v < n_variant; v++) {
         struct data t = data_new(16, 300, 64, FT_F16, INPUT_RANDOM, SIGHT_RAGGED);
-        struct state whole = state_new(t.m, t.d), tiles = state_new(t.m, t.d), odd = state_new(t.m, t.d);
+        struct state whole = state_new(t.m, t.d), tiles = state_new(t.m, t.d),
+                     odd = state_new(t.m, t.d);
         run_attend(variants[v], &t, 0, t.m, 0, t.n, &whole);
         run_attend(variants[v], &t, 0, t.m, 0, 128, &tiles);
         run_attend(variants[v], &t, 0, t.m, 128, 192, &tiles);
@@ -417,8 +489,10 @@ static void test_spans(void **unused)
         run_attend(variants[v], &t, 0, t.m, 0, 77, &odd);
         run_attend(variants[v], &t, 0, t.m, 77, 300, &odd);
         if (v > 0) {
-            assert_bits("acc of whole tiles", variants[v], &t, tiles.acc, whole.acc, (size_t)t.m * t.d * sizeof(float));
-            assert_bits("sum of whole tiles", variants[v], &t, tiles.sum, whole.sum, t.m * sizeof(float));
+            assert_bits("acc of whole tiles", variants[v], &t, tiles.acc, whole.acc,
+                        (size_t)t.m * t.d * sizeof(float));
+            assert_bits("sum of whole tiles", variants[v], &t, tiles.sum, whole.sum,
+                        t.m * sizeof(float));
         }
         compare_attend(v, &t, &tiles, &whole);
         compare_attend(v, &t, &odd, &whole);
@@ -430,13 +504,13 @@ static void test_spans(void **unused)
 }
 
 /* A column's mass is the same wherever the span starts and ends. */
-static void test_mass_bits(void **unused)
-{
+static void test_mass_bits(void **unused) {
     (void)unused;
     for (uint32_t v = 0; v < n_variant * 2; v++) {
         const struct ft_kern *kern = variants[v / 2];
         enum ft_reduce red = v % 2 ? FT_REDUCE_MAX : FT_REDUCE_SUM;
-        struct data t = data_new(61, 300, 80, (enum ft_fmt)(v % FT_FMT_COUNT), INPUT_RANDOM, SIGHT_RAGGED);
+        struct data t =
+            data_new(61, 300, 80, (enum ft_fmt)(v % FT_FMT_COUNT), INPUT_RANDOM, SIGHT_RAGGED);
         float lse[M_MAX], whole[N_MAX] = { 0 }, part[N_MAX] = { 0 };
         run_vote(kern, &t, 0, t.n, red, false, lse, NULL);
         run_vote(kern, &t, 0, t.n, red, true, lse, whole);
@@ -446,14 +520,14 @@ static void test_mass_bits(void **unused)
     }
 }
 
-/* Rows that a query does not see never touch it, not even as a product with zero: NaN in all of them, once
- * behind every query's view and once inside the view of other queries. */
-static void test_invisible_rows(void **unused)
-{
+/* Rows that a query does not see never touch it, not even as a product with zero: NaN in all of
+ * them, once behind every query's view and once inside the view of other queries. */
+static void test_invisible_rows(void **unused) {
     (void)unused;
     for (uint32_t v = 0; v < n_variant * FT_FMT_COUNT; v++) {
         const struct ft_kern *kern = variants[v / FT_FMT_COUNT];
-        struct data t = data_new(22, 150, 64, (enum ft_fmt)(v % FT_FMT_COUNT), INPUT_RANDOM, SIGHT_ALL);
+        struct data t =
+            data_new(22, 150, 64, (enum ft_fmt)(v % FT_FMT_COUNT), INPUT_RANDOM, SIGHT_ALL);
         struct state clean = state_new(t.m, t.d), dirty = state_new(t.m, t.d);
         float lse[2][M_MAX], mass[2][N_MAX] = { { 0 } };
         for (uint32_t i = 0; i < t.m; i++) {
@@ -471,11 +545,13 @@ static void test_invisible_rows(void **unused)
         }
         for (uint32_t i = 0; i < t.m; i++) {
             if (t.vis[i] < 141) {
-                assert_bits("acc", kern, &t, dirty.acc + (size_t)i * t.d, clean.acc + (size_t)i * t.d, t.d * sizeof(float));
+                assert_bits("acc", kern, &t, dirty.acc + (size_t)i * t.d,
+                            clean.acc + (size_t)i * t.d, t.d * sizeof(float));
                 assert_bits("sum", kern, &t, dirty.sum + i, clean.sum + i, sizeof(float));
                 assert_bits("lse", kern, &t, lse[1] + i, lse[0] + i, sizeof(float));
             } else {
-                assert_true(isnan(dirty.acc[(size_t)i * t.d])); /* what is seen is not swept under the rug */
+                assert_true(isnan(
+                    dirty.acc[(size_t)i * t.d])); /* what is seen is not swept under the rug */
             }
         }
         assert_bits("mass", kern, &t, mass[1], mass[0], t.n * sizeof(float));
@@ -488,21 +564,19 @@ static void test_invisible_rows(void **unused)
 /* ---- row formats ---- */
 
 /* The value of a half or bfloat16, from its definition. */
-static double value_of(uint16_t h, int n_mantissa, int bias)
-{
+static double value_of(uint16_t h, int n_mantissa, int bias) {
     int exponent = (h & 0x7fff) >> n_mantissa, mantissa = h & ((1 << n_mantissa) - 1);
     double x = exponent == 0 ? ldexp(mantissa, 1 - bias - n_mantissa)
                              : ldexp(mantissa + (1 << n_mantissa), exponent - bias - n_mantissa);
     return h & 0x8000 ? -x : x;
 }
 
-static float special_float(uint64_t i)
-{
+static float special_float(uint64_t i) {
     static const uint32_t special[] = {
-        0,          0x80000000, 1,          0x007fffff, 0x00800000, 0x33000000, 0x33000001, 0x32ffffff, 0x33800000,
-        0x387fc000, 0x387fe000, 0x387fffff, 0x38800000, 0x477fefff, 0x477ff000, 0x477fffff, 0x7f7fffff, 0x7f800000,
-        0xff800000, 0x7fc00000, 0x7f800001, 0xffc12345, 0x7f7f8000, 0x7f7f7fff, 0x3f808000, 0x3f818000, 0x3f801000,
-        0x3f803000,
+        0,          0x80000000, 1,          0x007fffff, 0x00800000, 0x33000000, 0x33000001,
+        0x32ffffff, 0x33800000, 0x387fc000, 0x387fe000, 0x387fffff, 0x38800000, 0x477fefff,
+        0x477ff000, 0x477fffff, 0x7f7fffff, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001,
+        0xffc12345, 0x7f7f8000, 0x7f7f7fff, 0x3f808000, 0x3f818000, 0x3f801000, 0x3f803000,
     };
     uint32_t u = i < FT_COUNT(special) ? special[i] : (uint32_t)ft_rng_value(7, 0, 0, i);
     float x;
@@ -510,8 +584,7 @@ static float special_float(uint64_t i)
     return x;
 }
 
-static void test_decode(void **unused)
-{
+static void test_decode(void **unused) {
     (void)unused;
     for (uint32_t v = 0; v < n_variant; v++) {
         for (uint32_t h = 0; h < 65536; h++) {
@@ -524,8 +597,10 @@ static void test_decode(void **unused)
             variants[v]->decode(FT_F16, in, f16, n);
             variants[v]->decode(FT_BF16, in, bf16, n);
             bool special = (h & 0x7c00) == 0x7c00, wide = (h & 0x7f80) == 0x7f80;
-            assert_true(special ? !isfinite(f16[n - 1]) : (double)f16[n - 1] == value_of((uint16_t)h, 10, 15));
-            assert_true(wide ? !isfinite(bf16[n - 1]) : (double)bf16[n - 1] == value_of((uint16_t)h, 7, 127));
+            assert_true(special ? !isfinite(f16[n - 1])
+                                : (double)f16[n - 1] == value_of((uint16_t)h, 10, 15));
+            assert_true(wide ? !isfinite(bf16[n - 1])
+                             : (double)bf16[n - 1] == value_of((uint16_t)h, 7, 127));
             assert_int_equal(special && (h & 0x3ff) != 0, isnan(f16[n - 1]) != 0);
             assert_int_equal(wide && (h & 0x7f) != 0, isnan(bf16[n - 1]) != 0);
         }
@@ -533,8 +608,7 @@ static void test_decode(void **unused)
 }
 
 /* h is the nearest number of its format to x, and the even one of two that are equally near. */
-static void check_nearest(float x, uint16_t h, int n_mantissa, int bias)
-{
+static void check_nearest(float x, uint16_t h, int n_mantissa, int bias) {
     uint16_t infinity = (uint16_t)(0x7fff >> n_mantissa << n_mantissa);
     if (isnan(x)) {
         assert_true((h & 0x7fff) > infinity);
@@ -542,7 +616,8 @@ static void check_nearest(float x, uint16_t h, int n_mantissa, int bias)
     }
     assert_int_equal(signbit(x) != 0, h >> 15);
     double size = fabs((double)x), here = value_of(h & 0x7fff, n_mantissa, bias);
-    double up = value_of((uint16_t)((h & 0x7fff) + 1), n_mantissa, bias); /* infinity counts as the next power of two */
+    double up = value_of((uint16_t)((h & 0x7fff) + 1), n_mantissa,
+                         bias); /* infinity counts as the next power of two */
     double down = (h & 0x7fff) > 0 ? value_of((uint16_t)((h & 0x7fff) - 1), n_mantissa, bias) : -1;
     if ((h & 0x7fff) == infinity) {
         assert_true(size >= (down + here) / 2);
@@ -552,8 +627,7 @@ static void check_nearest(float x, uint16_t h, int n_mantissa, int bias)
     assert_true(mine < least || (mine == least && h % 2 == 0));
 }
 
-static void test_encode(void **unused)
-{
+static void test_encode(void **unused) {
     (void)unused;
     enum { N = 20003 };
     float *x = must(malloc(N * sizeof *x));
@@ -579,8 +653,7 @@ static void test_encode(void **unused)
     free(x);
 }
 
-static void test_format_names(void **unused)
-{
+static void test_format_names(void **unused) {
     (void)unused;
     for (uint32_t fmt = 0; fmt < FT_FMT_COUNT; fmt++) {
         enum ft_fmt back = FT_FMT_COUNT;
@@ -596,8 +669,7 @@ static void test_format_names(void **unused)
 
 /* ---- finishers and choice ---- */
 
-static void test_merge_and_done(void **unused)
-{
+static void test_merge_and_done(void **unused) {
     (void)unused;
     float acc[16] = { 0 }, part[16], nothing[16] = { 0 }, out[16], max = -INFINITY, sum = 0;
     for (int t = 0; t < 16; t++) {
@@ -617,13 +689,17 @@ static void test_merge_and_done(void **unused)
     ft_attend_merge(16, &max, &sum, acc, 3, 1, part);
     double shrink = exp(-1.0);
     assert_true(max == 3);
-    assert_true(fabs((double)sum - (1 + 4 * shrink)) < 1e-6); /* a few roundings of numbers near 2.5 */
+    assert_true(fabs((double)sum - (1 + 4 * shrink)) <
+                1e-6); /* a few roundings of numbers near 2.5 */
     assert_true(fabs((double)acc[15] - 15 * (1 + shrink)) < 5e-6);
+    ft_attend_merge(16, &max, &sum, acc, 2, 1, part); /* now the newcomer shrinks */
+    assert_true(max == 3);
+    assert_true(fabs((double)sum - (1 + 5 * shrink)) < 1e-6);
+    assert_true(fabs((double)acc[15] - 15 * (1 + 2 * shrink)) < 5e-6);
 }
 
 /* FT_KERN is read once, so every choice gets a process. */
-static void check_choice(const char *forced, const char *want)
-{
+static void check_choice(const char *forced, const char *want) {
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
@@ -641,8 +717,7 @@ static void check_choice(const char *forced, const char *want)
     }
 }
 
-static void test_choice(void **unused)
-{
+static void test_choice(void **unused) {
     (void)unused;
     const char *best = variants[n_variant - 1]->name;
     assert_ptr_equal(variants[0], &ft_kern_ref);
@@ -657,14 +732,14 @@ static void test_choice(void **unused)
     }
 }
 
-int main(void)
-{
+int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode),
         cmocka_unit_test(test_encode),
         cmocka_unit_test(test_format_names),
         cmocka_unit_test(test_ref_matches_formula),
         cmocka_unit_test(test_variants_match_ref),
+        cmocka_unit_test(test_exp),
         cmocka_unit_test(test_query_bits),
         cmocka_unit_test(test_spans),
         cmocka_unit_test(test_mass_bits),

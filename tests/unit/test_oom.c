@@ -60,7 +60,7 @@ static void assert_no_memory(const char *name, uint64_t n, ft_status status, con
     }
 }
 
-/* A whole life of a session.  n > 0: the n-th allocation fails; what follows it is done again without failures. */
+/* A whole life of a session in which the n-th allocation fails.  ->  whether nothing failed: n was not reached */
 static bool run_session(const struct scenario *c, uint64_t n, bool is_sticky, const float *want) {
     struct ft_session_params params = ft_session_defaults();
     struct ft_error err = { .code = FT_OK };
@@ -73,6 +73,7 @@ static bool run_session(const struct scenario *c, uint64_t n, bool is_sticky, co
     params.n_thread = 1;
     params.n_predict = N_NEXT;
     const ft_model *draft = (c->prompt || c->kv) && !c->self_layers ? with.draft : NULL;
+    uint64_t before = ft_alloc_count();
     ft_alloc_fail_after(n, is_sticky);
     ft_status status = ft_session_new(with.target, draft, &params, &s, &err);
     if (status != FT_OK) {
@@ -99,10 +100,11 @@ static bool run_session(const struct scenario *c, uint64_t n, bool is_sticky, co
         }
     }
     ft_alloc_fail_after(0, false);
-    prompt_read(s, with.id, N_PROMPT);
-    if (want) {
-        assert_same_bits(c->name, ft_session_logits(s), want, n_vocab_of(s));
+    if (is_whole && ft_alloc_count() - before >= n) {
+        fail_msg("%s: allocation %llu failed and nobody said so", c->name, (unsigned long long)n);
     }
+    prompt_read(s, with.id, N_PROMPT);
+    assert_same_bits(c->name, ft_session_logits(s), want, n_vocab_of(s));
     ft_session_free(s);
     return is_whole;
 }
