@@ -341,10 +341,15 @@ typedef struct ft_peer ft_peer;
 FT_API ft_status ft_peer_open(const char *path, uint32_t n_ctx, uint32_t n_thread, const char *kv_type,
                               ft_peer **out, struct ft_error *err);
 FT_API void ft_peer_close(ft_peer *peer);
-/* ft_peer_run - clear the cache, prefill id[n], decode n_predict greedy tokens; times in microseconds.
- *   kv_bytes   what its cache of n + n_predict cells holds */
+struct ft_peer_report {
+    int64_t prefill_us; /* n tokens, up to the first logits */
+    int64_t decode_us;  /* n_predict tokens, the first from those logits */
+    uint64_t kv_bytes;  /* what its cache of n + n_predict cells holds */
+};
+/* ft_peer_run - clear the cache, prefill id[n], decode n_predict greedy tokens into out.
+ * Errors     FT_ARG (id out of range), FT_LIMIT (more than n_ctx), FT_INTERNAL */
 FT_API ft_status ft_peer_run(ft_peer *peer, const ft_token *id, uint32_t n, uint32_t n_predict, ft_token *out,
-                             int64_t *prefill_us, int64_t *decode_us, uint64_t *kv_bytes, struct ft_error *err);
+                             struct ft_peer_report *report, struct ft_error *err);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* text_fixture.h - models for the tests of vocabulary and sampler: the shipped pair, and copies with changes. */
+/* text_fixture.h - models for the tests of text and sampler: a shipped one, and changed copies. */
 #ifndef FT_TESTS_TEXT_FIXTURE_H
 #define FT_TESTS_TEXT_FIXTURE_H
 
@@ -50,7 +50,8 @@ static inline ft_model *text_model_edited(const char *name, const char *commands
     return text_model_at(path);
 }
 
-/* A SentencePiece vocabulary out of the same tokens: ids 512..767 become <0x00>..<0xFF>. */
+/* A SentencePiece vocabulary out of the same tokens: ids 512..767 become <0x00>..<0xFF>; behind them
+ * come a blank, two blanks, a blank before each small letter, and one behind each of a..m. */
 static inline ft_model *text_model_spm(void) {
     char path[512], command[64];
     text_path(path);
@@ -61,6 +62,15 @@ static inline ft_model *text_model_spm(void) {
         snprintf(command, sizeof(command), "token %u <0x%02X>; toktype %u 6", 512 + i, i, 512 + i);
         ge_edit(&g, command);
     }
+    ge_edit(&g, "token 768 \xE2\x96\x81; token 769 \xE2\x96\x81\xE2\x96\x81");
+    for (unsigned i = 0; i < 26; i++) {
+        snprintf(command, sizeof(command), "token %u \xE2\x96\x81%c", 770 + i, (char)('a' + i));
+        ge_edit(&g, command);
+    }
+    for (unsigned i = 0; i < 13; i++) {
+        snprintf(command, sizeof(command), "token %u %c\xE2\x96\x81", 796 + i, (char)('a' + i));
+        ge_edit(&g, command);
+    }
     uint8_t *bytes = ge_build(&g, &n);
     snprintf(path, sizeof(path), "%s/spm.gguf", FT_TEST_SCRATCH_DIR);
     ge_write(path, bytes, n);
@@ -69,7 +79,8 @@ static inline ft_model *text_model_spm(void) {
     return text_model_at(path);
 }
 
-static inline struct ft_tokens text_tokens(const ft_model *model, const char *text, size_t n, unsigned flags) {
+static inline struct ft_tokens text_tokens(const ft_model *model, const char *text, size_t n,
+                                           unsigned flags) {
     struct ft_error err = { .code = FT_OK };
     struct ft_tokens tokens = { .n = 0 };
     if (ft_tokenize(model, text, n, flags, &tokens, &err) != FT_OK) {
@@ -79,7 +90,8 @@ static inline struct ft_tokens text_tokens(const ft_model *model, const char *te
 }
 
 /* The bytes of some tokens; the caller frees. */
-static inline char *text_pieces(const ft_model *model, const ft_token *id, uint32_t n, bool special, size_t *n_byte) {
+static inline char *text_pieces(const ft_model *model, const ft_token *id, uint32_t n, bool special,
+                                size_t *n_byte) {
     size_t cap = 64;
     char *out = malloc(cap);
     *n_byte = 0;

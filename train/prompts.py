@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Held-out prompts of the retrieval tasks from a plain-text book, as JSON lines (standard library only).
 
-  python3 prompts.py --book moby.txt --task single --tokens 2000 --n 50 --seed 1
+  prompts.py --book moby.txt --task single --tokens 2000 --n 50 --seed 1
 prints {"task", "prompt", "answers", "tokens"}: a prompt of at most --tokens tokens of the pair's tokenizer (begin of
 text included), and the strings that a right answer contains, all of them.  The same arguments give the same lines.
 Keys are made of words that no training prompt holds (heldout.txt, from WordNet).
@@ -11,7 +11,9 @@ import argparse
 import json
 import os
 import random
+import sys
 
+sys.dont_write_bytecode = True          # no __pycache__ in the source tree
 from tokenizer import Tokenizer
 from wording import CHAIN_Q, HEAD, LETTERS, Q_FULL, Q_MANY, REC, VT_HEAD, VT_Q, sentences
 

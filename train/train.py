@@ -137,8 +137,8 @@ class Run:
         self.saved = time.time()
 
     def test(self, lens):
-        T = max(lens)
-        print("held-out keys, T %d: %s" % (T, evaluate(self.m, self.files, T, self.device, self.a.test_n)), flush=True)
+        T, n = max(lens), max(1, round(self.a.test_n * min(1, self.a.scale)))
+        print("held-out keys, T %d: %s" % (T, evaluate(self.m, self.files, T, self.device, n)), flush=True)
         self.tested = time.time()
 
     def update(self, st, batch):

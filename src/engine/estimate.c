@@ -15,12 +15,20 @@ static uint64_t token_bytes(const struct ft_hparams *hp, uint32_t n_layer, enum 
     return ft_kv_token_bytes(&shape);
 }
 
-/* One chunk's widest moment: residual, norm, and the three FFN matrices, or q, k, v beside attention's output. */
-static uint64_t compute_bytes(const struct ft_hparams *hp, uint32_t n_token) {
-    uint64_t chunk = FT_MIN(n_token, (uint32_t)FT_CHUNK);
+/* A graph's widest moment.  A chunk: residual, norm, and the three FFN matrices, or q, k, v beside attention's output.
+ * Voters: all in one graph, but only q.  Stock attention: every weight of a chunk, the mask, and values transposed. */
+static uint64_t compute_bytes(const struct ft_hparams *hp, uint32_t n_token, uint32_t n_voter, bool is_exact) {
+    uint64_t chunk = FT_MIN(n_token, (uint32_t)FT_CHUNK), row = n_token + 16;
     uint64_t ffn = 2 * (uint64_t)hp->n_embd + 3 * (uint64_t)hp->n_ff;
     uint64_t qkv = 2 * (uint64_t)hp->n_embd + 2 * ((uint64_t)hp->n_head + hp->n_head_kv) * hp->head_dim;
-    return (chunk * FT_MAX(ffn, qkv) + hp->n_vocab) * sizeof(float);
+    uint64_t votes = n_voter * (2 * (uint64_t)hp->n_embd + 2 * (uint64_t)hp->n_head * hp->head_dim);
+    uint64_t stock = row * (chunk * (hp->n_head + 1) + (uint64_t)hp->n_head_kv * hp->head_dim);
+    return (FT_MAX(chunk * FT_MAX(ffn, qkv), votes) + (is_exact ? stock : 0) + hp->n_vocab) * sizeof(float);
+}
+
+/* rows whose queries vote about a stage, together in one graph */
+static uint32_t voters(const struct ft_look *look, bool is_on, uint32_t n_text) {
+    return is_on ? look->window + look->refeed + n_text : 0;
 }
 
 void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_run_bytes *out) {
@@ -32,7 +40,8 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
     /* while the last layer is read, the others' kept rows; later, the row that is fed again */
     uint64_t on_top = FT_MAX(per_token / target->n_layer * n_read, per_token * plan->kv_look.refeed);
     out->kv_peak = out->kv + (plan->is_kv_on ? on_top : 0);
-    out->compute = compute_bytes(target, n_read);
+    bool is_exact = s->params.is_exact;
+    out->compute = compute_bytes(target, n_read, voters(&plan->kv_look, plan->is_kv_on, plan->n_text), is_exact);
     uint64_t draft_activation = 0;
     if (plan->is_prompt_on || plan->is_kv_on) {
         const struct ft_hparams *draft = s->draft ? ft_model_hparams(s->draft) : target;
@@ -40,7 +49,8 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
         uint32_t n_layer = has_cache ? ft_pair_draft_layers(s) : 1; /* without steps one layer's rows at a time */
         out->draft_kv_peak = token_bytes(draft, n_layer, s->fmt) * (plan->n_prompt + (has_cache ? plan->n_step - 1 : 0));
         draft_activation = (uint64_t)plan->n_prompt * draft->n_embd * sizeof(float);
-        out->compute = FT_MAX(out->compute, compute_bytes(draft, plan->n_prompt));
+        uint32_t n_voter = voters(&plan->prompt_look, plan->is_prompt_on, 0);
+        out->compute = FT_MAX(out->compute, compute_bytes(draft, plan->n_prompt, n_voter, is_exact));
     }
     /* the draft is done before the target begins */
     uint64_t answer = per_token * plan->n_answer;

@@ -116,15 +116,13 @@ static ft_status measure_ours(struct run *run, const struct ft_bench_case *which
 static ft_status measure_peer(struct run *run, uint32_t n, struct ft_bench_row *row,
                               struct sample *out, struct ft_error *error) {
     uint32_t n_predict = run->params->session->n_predict;
-    int64_t prefill_us = 0, decode_us = 0;
-    uint64_t kv_bytes = 0;
-    FT_TRY(ft_peer_run(run->peer, run->params->id, n, n_predict, run->written, &prefill_us,
-                       &decode_us, &kv_bytes, error));
+    struct ft_peer_report report;
+    FT_TRY(ft_peer_run(run->peer, run->params->id, n, n_predict, run->written, &report, error));
     row->n_kept = n;
-    row->kv_bytes = row->kv_bytes_peak = kv_bytes;
-    out->ttft_ms = (double)prefill_us / 1e3;
-    out->prefill_tok_s = rate(n, (double)prefill_us);
-    out->decode_tok_s = rate(n_predict - 1.0, (double)decode_us);
+    row->kv_bytes = row->kv_bytes_peak = report.kv_bytes;
+    out->ttft_ms = (double)report.prefill_us / 1e3;
+    out->prefill_tok_s = rate(n, (double)report.prefill_us);
+    out->decode_tok_s = rate(n_predict - 1.0, (double)report.decode_us);
     return FT_OK;
 }
 

@@ -190,8 +190,7 @@ static ft_status check_prompt(const struct ft_peer *peer, const ft_token *id, ui
 }
 
 ft_status ft_peer_run(ft_peer *peer, const ft_token *id, uint32_t n, uint32_t n_predict,
-                      ft_token *out, int64_t *prefill_us, int64_t *decode_us, uint64_t *kv_bytes,
-                      struct ft_error *err) {
+                      ft_token *out, struct ft_peer_report *report, struct ft_error *err) {
     FT_TRY(check_prompt(peer, id, n, n_predict, err));
     llama_memory_clear(llama_get_memory(peer->ctx), false);
     int64_t start = ft_time_us();
@@ -207,8 +206,10 @@ ft_status ft_peer_run(ft_peer *peer, const ft_token *id, uint32_t n, uint32_t n_
         }
         FT_TRY(best(peer, &out[i], err));
     }
-    *decode_us = ft_time_us() - middle;
-    *prefill_us = middle - start;
-    *kv_bytes = (uint64_t)peer->cell_bytes * ((uint64_t)n + n_predict);
+    *report = (struct ft_peer_report){
+        .prefill_us = middle - start,
+        .decode_us = ft_time_us() - middle,
+        .kv_bytes = (uint64_t)peer->cell_bytes * ((uint64_t)n + n_predict),
+    };
     return FT_OK;
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* prop_store.c - the KV store against a naive list of rows, after every one of many random operations.
+/* prop_store.c - the KV store against a naive list of rows, after each of many random operations.
  *
- *     prop_store [-s SEED] [-i CASE] [-n CASES] [--full]     -i replays one case of 1,000 operations
+ *     prop_store [-s SEED] [-i CASE] [-n CASES] [--full]     a case is 1,000 operations
  *
  * Compared after each operation: lengths, positions, every byte of the touched layer up to its room
- * (zero beyond the last row), bytes held, and the shared gauge.  Operations that must fail are mixed in.
+ * (zero beyond the last row), bytes held, and the shared gauge.  Operations that must fail are
+ * mixed in.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,7 +15,15 @@
 #include "base/rng.h"
 #include "kv/store.h"
 
-enum { N_STORE = 2, N_LAYER = 2, HEAD_MAX = 3, CAP_MAX = 320, D_MAX = 64, ROW_MAX = 4 * D_MAX, N_STEP = 1000 };
+enum {
+    N_STORE = 2,
+    N_LAYER = 2,
+    HEAD_MAX = 3,
+    CAP_MAX = 320,
+    D_MAX = 64,
+    ROW_MAX = 4 * D_MAX,
+    N_STEP = 1000
+};
 
 struct naive_head {
     uint32_t n;
@@ -42,7 +51,8 @@ static _Noreturn void broken(const char *format, ...) {
     (void)fprintf(stderr, "prop_store: step %u: ", step_now);
     (void)vfprintf(stderr, format, args);
     va_end(args);
-    (void)fprintf(stderr, "\nreplay: prop_store -s %llu -i %u\n", (unsigned long long)seed, case_now);
+    (void)fprintf(stderr, "\nreplay: prop_store -s %llu -i %u\n", (unsigned long long)seed,
+                  case_now);
     exit(1);
 }
 
@@ -65,7 +75,8 @@ static uint64_t naive_rows(void) {
     return n;
 }
 
-static void naive_copy(struct naive_head *to, uint32_t j, const struct naive_head *from, uint32_t i) {
+static void naive_copy(struct naive_head *to, uint32_t j, const struct naive_head *from,
+                       uint32_t i) {
     to->pos[j] = from->pos[i];
     memmove(to->k[j], from->k[i], k_bytes);
     memmove(to->v[j], from->v[i], v_bytes);
@@ -77,7 +88,8 @@ static void check_head(int s, uint32_t l, uint32_t h) {
     static const unsigned char zeros[ROW_MAX];
     const struct naive_head *want = &naive[s][l].head[h];
     if (ft_kv_rows(kv[s], l, h) != want->n) {
-        broken("store %d layer %u head %u: %u rows, want %u", s, l, h, ft_kv_rows(kv[s], l, h), want->n);
+        broken("store %d layer %u head %u: %u rows, want %u", s, l, h, ft_kv_rows(kv[s], l, h),
+               want->n);
     }
     const unsigned char *k = ft_kv_k(kv[s], l, h), *v = ft_kv_v(kv[s], l, h);
     for (uint32_t j = 0; j < naive[s][l].cap; j++) {
@@ -96,7 +108,8 @@ static void check_head(int s, uint32_t l, uint32_t h) {
 
 static void check(int s, uint32_t l) {
     if (ft_kv_cap(kv[s], l) != naive[s][l].cap) {
-        broken("store %d layer %u: room for %u, want %u", s, l, ft_kv_cap(kv[s], l), naive[s][l].cap);
+        broken("store %d layer %u: room for %u, want %u", s, l, ft_kv_cap(kv[s], l),
+               naive[s][l].cap);
     }
     for (uint32_t h = 0; h < shape.n_head_kv; h++) {
         check_head(s, l, h);
@@ -104,8 +117,9 @@ static void check(int s, uint32_t l) {
     uint64_t bytes = naive_rows() * (k_bytes + v_bytes);
     naive_peak = FT_MAX(naive_peak, bytes);
     if (gauge.now != bytes || gauge.peak != naive_peak) {
-        broken("gauge %llu peak %llu, want %llu %llu", (unsigned long long)gauge.now, (unsigned long long)gauge.peak,
-               (unsigned long long)bytes, (unsigned long long)naive_peak);
+        broken("gauge %llu peak %llu, want %llu %llu", (unsigned long long)gauge.now,
+               (unsigned long long)gauge.peak, (unsigned long long)bytes,
+               (unsigned long long)naive_peak);
     }
     if (ft_kv_bytes(kv[0]) + ft_kv_bytes(kv[1]) != bytes) {
         broken("stores hold other bytes than %llu", (unsigned long long)bytes);
@@ -174,7 +188,8 @@ static void op_extend(int s, uint32_t l) {
 }
 
 /* Random lists of rows, one per head; *is_ok is false when one of them was spoilt. */
-static void make_lists(int s, uint32_t l, ft_row row[HEAD_MAX][CAP_MAX + 1], struct ft_rows *list, bool *is_ok) {
+static void make_lists(int s, uint32_t l, ft_row row[HEAD_MAX][CAP_MAX + 1], struct ft_rows *list,
+                       bool *is_ok) {
     *is_ok = true;
     for (uint32_t h = 0; h < shape.n_head_kv; h++) {
         uint32_t held = naive[s][l].head[h].n, n = 0, percent = below(4) == 0 ? 100 : below(100);
@@ -228,7 +243,8 @@ static void op_gather(int s, uint32_t l) {
     for (uint32_t h = 0; is_ok && h < shape.n_head_kv; h++) {
         const struct naive_head *head = &to->head[h];
         is_ok = head->n + list[h].n <= to->cap &&
-                (list[h].n == 0 || head->n == 0 || src->head[h].pos[row[h][0]] > head->pos[head->n - 1]);
+                (list[h].n == 0 || head->n == 0 ||
+                 src->head[h].pos[row[h][0]] > head->pos[head->n - 1]);
     }
     expect(ft_kv_gather(kv[s], l, kv[from], from_l, list, NULL), is_ok);
     for (uint32_t h = 0; is_ok && h < shape.n_head_kv; h++) {
@@ -258,7 +274,8 @@ static void op_write(int s, uint32_t l) {
 }
 
 static void step(void) {
-    static void (*const op[])(int, uint32_t) = { op_reserve, op_extend, op_keep, op_gather, op_rewind, op_write };
+    static void (*const op[])(int, uint32_t) = { op_reserve, op_extend, op_keep,
+                                                 op_gather,  op_rewind, op_write };
     static const uint32_t share[] = { 2, 45, 12, 12, 19, 10 };
     uint32_t which = 0, x = below(100), l = below(N_LAYER);
     int s = (int)below(N_STORE);
@@ -275,8 +292,11 @@ static void run(uint32_t number) {
     draw = 0;
     static const uint32_t widths[] = { 16, 24, 64 };
     shape = (struct ft_kv_shape){
-        .n_layer = N_LAYER, .n_head_kv = 1 + below(HEAD_MAX), .d = widths[below(3)],
-        .k_fmt = (enum ft_fmt)below(FT_FMT_COUNT), .v_fmt = (enum ft_fmt)below(FT_FMT_COUNT),
+        .n_layer = N_LAYER,
+        .n_head_kv = 1 + below(HEAD_MAX),
+        .d = widths[below(3)],
+        .k_fmt = (enum ft_fmt)below(FT_FMT_COUNT),
+        .v_fmt = (enum ft_fmt)below(FT_FMT_COUNT),
     };
     k_bytes = shape.d * ft_fmt_bytes(shape.k_fmt);
     v_bytes = shape.d * ft_fmt_bytes(shape.v_fmt);
@@ -315,8 +335,8 @@ int main(int argc, char **argv) {
             count = 1000;
         }
     }
-    (void)printf("prop_store: seed %llu, cases %lu..%lu of %d operations\n", (unsigned long long)seed, first,
-                 first + count - 1, N_STEP);
+    (void)printf("prop_store: seed %llu, cases %lu..%lu of %d operations\n",
+                 (unsigned long long)seed, first, first + count - 1, N_STEP);
     for (unsigned long i = first; i < first + count; i++) {
         run((uint32_t)i);
     }
@@ -325,9 +345,11 @@ int main(int argc, char **argv) {
             broken("operation %d never ran", i);
         }
     }
-    (void)printf("prop_store: reserve %llu extend %llu keep %llu gather %llu rewind %llu write %llu, refused %llu\n",
-                 (unsigned long long)n_done[0], (unsigned long long)n_done[1], (unsigned long long)n_done[2],
-                 (unsigned long long)n_done[3], (unsigned long long)n_done[4], (unsigned long long)n_done[5],
+    (void)printf("prop_store: reserve %llu extend %llu keep %llu gather %llu rewind %llu write "
+                 "%llu, refused %llu\n",
+                 (unsigned long long)n_done[0], (unsigned long long)n_done[1],
+                 (unsigned long long)n_done[2], (unsigned long long)n_done[3],
+                 (unsigned long long)n_done[4], (unsigned long long)n_done[5],
                  (unsigned long long)n_refused);
     return 0;
 }

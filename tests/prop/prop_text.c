@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* prop_text.c - text of every kind: tokens as in one call of libllama, nothing lost, streams cut anyhow.
+/* prop_text.c - text of every kind: tokens as in one call of libllama, streams cut anyhow.
  *
  *     prop_text [-s SEED] [-i CASE] [-n CASES]     -i replays one case
  *
- * tokens     ft_tokenize of long text equals llama_tokenize of the whole, for several pre-tokenizers and
- *            SentencePiece; the pieces of the ids give the text back
+ * tokens     ft_tokenize of long text equals llama_tokenize of the whole, for several
+ *            pre-tokenizers and SentencePiece; the pieces of the ids give the text back
  * stream     random bytes in random pieces show what a naive decoder and search show
  */
 #include "text_fixture.h"
@@ -23,7 +23,8 @@ static _Noreturn void broken(const char *format, ...) {
     (void)fprintf(stderr, "prop_text: ");
     (void)vfprintf(stderr, format, args);
     va_end(args);
-    (void)fprintf(stderr, "\nreplay: prop_text -s %llu -i %u\n", (unsigned long long)seed, case_now);
+    (void)fprintf(stderr, "\nreplay: prop_text -s %llu -i %u\n", (unsigned long long)seed,
+                  case_now);
     exit(1);
 }
 
@@ -39,8 +40,8 @@ struct text {
 };
 
 static void add(struct text *t, const char *data, size_t n) {
-    if (t->n + n > t->cap) {
-        t->cap = 2 * (t->n + n);
+    if (t->n + n >= t->cap) {
+        t->cap = 2 * (t->n + n) + 64;
         t->data = realloc(t->data, t->cap);
         if (t->data == NULL) {
             broken("no memory");
@@ -61,7 +62,9 @@ static void add_char(struct text *t, uint32_t c) {
 }
 
 static void add_word(struct text *t) {
-    static const uint32_t alphabets[][2] = { { 'a', 26 }, { 'A', 26 }, { 0x430, 32 }, { 0x3b1, 25 }, { 0xe0, 23 } };
+    static const uint32_t alphabets[][2] = {
+        { 'a', 26 }, { 'A', 26 }, { 0x430, 32 }, { 0x3b1, 25 }, { 0xe0, 23 }
+    };
     const uint32_t *alphabet = alphabets[below(8) < 5 ? 0 : below(5)];
     uint32_t n = 1 + below(9);
     for (uint32_t i = 0; i < n; i++) {
@@ -77,11 +80,39 @@ static void add_cjk(struct text *t) {
     add_char(t, below(3) == 0 ? 0x3002 : 0xff0c);
 }
 
-/* What documents hold: words, numbers, punctuation, blanks of all kinds, other scripts, emoji, markup. */
+/* What documents hold: words, numbers, punctuation, all kinds of blanks, other scripts, markup. */
 static void add_thing(struct text *t) {
-    static const char *const marks[] = { ". ", ", ", "! ", "; ", " - ", " \xE2\x80\x94 ", "'s ", "'LL ", "...", "\xE2\x80\x9D ", "(", ") ", "$",
-                                         "\n", "\n\n", "\r\n", "  ", "    ", "\t", " \n ", "\xC2\xA0", "\xE3\x80\x80", "<|im_start|>",
-                                         "<|reserved_4|>", "<|reserved_5|>\n", "\xCC\x81", "\xE2\x80\x8D", "a1b2", "_", "==", " == " };
+    static const char *const marks[] = { ". ",
+                                         ", ",
+                                         "! ",
+                                         "; ",
+                                         " - ",
+                                         " \xE2\x80\x94 ",
+                                         "'s ",
+                                         "'LL ",
+                                         "...",
+                                         "\xE2\x80\x9D ",
+                                         "(",
+                                         ") ",
+                                         "$",
+                                         "\n",
+                                         "\n\n",
+                                         "\r\n",
+                                         "  ",
+                                         "    ",
+                                         "\t",
+                                         " \n ",
+                                         "\xC2\xA0",
+                                         "\xE3\x80\x80",
+                                         "<|im_start|>",
+                                         "<|reserved_4|>",
+                                         "<|reserved_5|>\n",
+                                         "\xCC\x81",
+                                         "\xE2\x80\x8D",
+                                         "a1b2",
+                                         "_",
+                                         "==",
+                                         " == " };
     uint32_t kind = below(20);
     if (kind < 12) {
         add_word(t);
@@ -107,15 +138,17 @@ static struct model {
     size_t n_byte;   /* libllama survives that in one call */
     ft_model *model;
 } models[] = {
-    { "llama-bpe", 300000, NULL }, { "qwen2", 300000, NULL },     { "smollm", 300000, NULL }, { "gpt-2", 300000, NULL },
-    { "default", 40000, NULL },    { "deepseek-v3", 40000, NULL }, { "tekken", 40000, NULL },  { "gpt-4o", 40000, NULL },
-    { "falcon", 40000, NULL },     { NULL, 40000, NULL },
+    { "llama-bpe", 300000, NULL }, { "qwen2", 300000, NULL },  { "smollm", 300000, NULL },
+    { "gpt-2", 300000, NULL },     { "default", 40000, NULL }, { "deepseek-v3", 40000, NULL },
+    { "tekken", 40000, NULL },     { "gpt-4o", 40000, NULL },  { "falcon", 40000, NULL },
+    { NULL, 40000, NULL },
 };
 
 static ft_model *model_open(struct model *m) {
     char command[128];
     if (m->model == NULL) {
-        snprintf(command, sizeof(command), "str tokenizer.ggml.pre %s", m->pre == NULL ? "" : m->pre);
+        snprintf(command, sizeof(command), "str tokenizer.ggml.pre %s",
+                 m->pre == NULL ? "" : m->pre);
         m->model = m->pre == NULL ? text_model_spm() : text_model_edited("prop", command);
     }
     return m->model;
@@ -136,17 +169,19 @@ static void check_tokens(struct model *m) {
         broken("%s: %s", name, err.text);
     }
     ft_token *want = malloc((4 * t.n + 8) * sizeof(*want));
-    int32_t n_want = llama_tokenize(llama_model_get_vocab(ft_model_vocab_llama(model)), t.data, (int32_t)t.n, want,
-                                    (int32_t)(4 * t.n + 8), false, parse);
+    int32_t n_want = llama_tokenize(llama_model_get_vocab(ft_model_vocab_llama(model)), t.data,
+                                    (int32_t)t.n, want, (int32_t)(4 * t.n + 8), false, parse);
     for (uint32_t i = 0; i < got.n || (int32_t)i < n_want; i++) {
         if (i >= got.n || (int32_t)i >= n_want || got.id[i] != want[i]) {
-            broken("%s, %zu bytes: token %u of %u is not token %u of %d", name, t.n, i, got.n, i, n_want);
+            broken("%s, %zu bytes: token %u of %u is not token %u of %d", name, t.n, i, got.n, i,
+                   n_want);
         }
     }
     size_t n_back;
     char *back = text_pieces(model, got.id, got.n, true, &n_back);
     size_t skip = m->pre == NULL && n_back > 0 && back[0] == ' '; /* SentencePiece's own */
-    if (!(m->pre == NULL && parse) && (n_back != t.n + skip || memcmp(back + skip, t.data, t.n) != 0)) {
+    if (!(m->pre == NULL && parse) &&
+        (n_back != t.n + skip || memcmp(back + skip, t.data, t.n) != 0)) {
         broken("%s: %zu bytes come back as %zu", name, t.n, n_back);
     }
     free(back);
@@ -162,7 +197,8 @@ static bool begins_char(const unsigned char *p, size_t n, bool *is_whole) {
     static const struct {
         unsigned char lead_low, lead_high, low, high;
         size_t n;
-    } forms[] = { /* table 3-7 of the Unicode standard */
+    } forms[] = {
+        /* table 3-7 of the Unicode standard */
         { 0x00, 0x7f, 0, 0, 1 },       { 0xc2, 0xdf, 0x80, 0xbf, 2 }, { 0xe0, 0xe0, 0xa0, 0xbf, 3 },
         { 0xe1, 0xec, 0x80, 0xbf, 3 }, { 0xed, 0xed, 0x80, 0x9f, 3 }, { 0xee, 0xef, 0x80, 0xbf, 3 },
         { 0xf0, 0xf0, 0x90, 0xbf, 4 }, { 0xf1, 0xf3, 0x80, 0xbf, 4 }, { 0xf4, 0xf4, 0x80, 0x8f, 4 },
@@ -173,7 +209,8 @@ static bool begins_char(const unsigned char *p, size_t n, bool *is_whole) {
         }
         bool fits = true;
         for (size_t i = 1; i < n; i++) {
-            fits = fits && p[i] >= (i == 1 ? forms[f].low : 0x80) && p[i] <= (i == 1 ? forms[f].high : 0xbf);
+            fits = fits && p[i] >= (i == 1 ? forms[f].low : 0x80) &&
+                   p[i] <= (i == 1 ? forms[f].high : 0xbf);
         }
         if (fits) {
             *is_whole = n == forms[f].n;
@@ -218,8 +255,24 @@ static bool naive_stop(const char *text, size_t *n, const char *const *stop, uin
 }
 
 static void add_bytes(struct text *t) {
-    static const char *const parts[] = { "a", "b", "ab", "abab", "\n", "User:", "\xF0\x9F\x98\x80", "\xF0\x9F\x98", "\xE4\xB8\xAD", "\xE4",
-                                         "\xC3\xA9", "\xC3", "\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xC0\x80", "\xFF", "\xE0\x80" };
+    static const char *const parts[] = { "a",
+                                         "b",
+                                         "ab",
+                                         "abab",
+                                         "\n",
+                                         "User:",
+                                         "\xF0\x9F\x98\x80",
+                                         "\xF0\x9F\x98",
+                                         "\xE4\xB8\xAD",
+                                         "\xE4",
+                                         "\xC3\xA9",
+                                         "\xC3",
+                                         "\x80",
+                                         "\xED\xA0\x80",
+                                         "\xF4\x90\x80\x80",
+                                         "\xC0\x80",
+                                         "\xFF",
+                                         "\xE0\x80" };
     if (below(10) == 0) {
         char c = (char)below(256);
         add(t, &c, 1);
@@ -230,7 +283,16 @@ static void add_bytes(struct text *t) {
 }
 
 static void check_stream(void) {
-    static const char *const all[] = { "ab", "abab", "bab", "User:", "\n\n", "\xE4\xB8\xAD" "a", "\xEF\xBF\xBD" "b", "aaaaab" };
+    static const char *const all[] = { "ab",
+                                       "abab",
+                                       "bab",
+                                       "User:",
+                                       "\n\n",
+                                       "\xE4\xB8\xAD"
+                                       "a",
+                                       "\xEF\xBF\xBD"
+                                       "b",
+                                       "aaaaab" };
     const char *stop[3];
     struct text in = { NULL, 0, 0 }, want = { NULL, 0, 0 }, got = { NULL, 0, 0 };
     uint32_t n_stop = below(4), n_part = 1 + below(60);
@@ -250,9 +312,11 @@ static void check_stream(void) {
     }
     for (size_t at = 0; at <= in.n;) {
         const char *text;
-        size_t n, n_in = FT_MIN((size_t)(1 + below(6)), in.n - at);
+        size_t n, n_in = 1 + below(6);
+        n_in = FT_MIN(n_in, in.n - at);
         bool is_end = at == in.n;
-        if (ft_stream_push(stream, is_end ? NULL : in.data + at, n_in, &text, &n, &is_stopped) != FT_OK) {
+        if (ft_stream_push(stream, is_end ? NULL : in.data + at, n_in, &text, &n, &is_stopped) !=
+            FT_OK) {
             broken("push fails");
         }
         if (ft_utf8_check(text, n) != n) {
@@ -261,8 +325,10 @@ static void check_stream(void) {
         add(&got, text, n);
         at += is_end ? 1 : n_in;
     }
-    if (got.n != want.n || memcmp(got.data, want.data, got.n) != 0 || is_stopped != is_stop_wanted) {
-        broken("stream shows %zu bytes, want %zu; stopped %d, want %d", got.n, want.n, is_stopped, is_stop_wanted);
+    if (got.n != want.n || memcmp(got.data, want.data, got.n) != 0 ||
+        is_stopped != is_stop_wanted) {
+        broken("stream shows %zu bytes, want %zu; stopped %d, want %d", got.n, want.n, is_stopped,
+               is_stop_wanted);
     }
     ft_stream_free(stream);
     free(in.data);
@@ -292,7 +358,8 @@ int main(int argc, char **argv) {
             count = value;
         }
     }
-    (void)printf("prop_text: seed %llu, cases %lu..%lu\n", (unsigned long long)seed, first, first + count - 1);
+    (void)printf("prop_text: seed %llu, cases %lu..%lu\n", (unsigned long long)seed, first,
+                 first + count - 1);
     for (unsigned long i = first; i < first + count; i++) {
         run((uint32_t)i);
     }

@@ -2,9 +2,9 @@
 /* test_estimate.c - what an estimate says, from headers alone, is what the run then measures. */
 #include "engine_fixture.h"
 
-enum { N_PROMPT = 700, N_HUGE = 4000000 };
+enum { N_PROMPT = 1100, N_HUGE = 4000000 };
 
-#define TARGET "--layers 3 --embd 128 --heads 4 --kv-heads 2 --vocab 300 --ff 300 --ctx 2048 --type q4_0 "
+#define TARGET "--layers 3 --embd 128 --heads 4 --kv-heads 2 --vocab 300 --ff 128 --ctx 2048 "
 #define DRAFT "--layers 2 --embd 64 --heads 4 --kv-heads 1 --vocab 300 --ff 64 --ctx 2048 --seed 4 "
 /* a token costs 2 MiB of rows, so that a short prompt does not fit anywhere */
 #define HUGE "--layers 16 --embd 64 --heads 128 --kv-heads 128 --head-dim 256 --vocab 300 --ff 64 --ctx 4000000 "
@@ -12,6 +12,7 @@ enum { N_PROMPT = 700, N_HUGE = 4000000 };
 static const struct method {
     const char *name, *prompt, *kv;
     uint32_t self_layers;
+    bool is_exact;
 } methods[] = {
     { .name = "dense" },
     { .name = "specpc", .prompt = "specpc:keep=200" },
@@ -19,8 +20,11 @@ static const struct method {
     { .name = "specpc, self:layers", .prompt = "specpc:keep=200", .self_layers = 2 },
     { .name = "speckv", .kv = "speckv:keep=64,lookahead=8" },
     { .name = "speckv, sparse", .kv = "speckv:keep=64,lookahead=8,prefill_window=128,prefill_vertical=64" },
-    { .name = "speckv within keep", .kv = "speckv:keep=1024" },
+    { .name = "speckv, many voters", .kv = "speckv:keep=1080,window=1070,lookahead=8" },
+    { .name = "speckv within keep", .kv = "speckv:keep=1500" },
     { .name = "cascade", .prompt = "specpc:keep=200", .kv = "speckv:keep=64,lookahead=8" },
+    { .name = "dense, exact", .is_exact = true },
+    { .name = "speckv, exact", .kv = "speckv:keep=64,lookahead=8", .is_exact = true },
 };
 
 static struct ft_session_params params_of(const struct method *m) {
@@ -28,6 +32,7 @@ static struct ft_session_params params_of(const struct method *m) {
     params.prompt = m->prompt;
     params.kv = m->kv;
     params.self_layers = m->self_layers;
+    params.is_exact = m->is_exact;
     params.n_thread = 1;
     params.n_predict = 8;
     return params;
@@ -76,7 +81,7 @@ static void test_methods(void **state) {
     struct ft_estimate said;
     assert_int_equal(ft_estimate(header[0], header[1], &params, 0, &said, &err), FT_ARG);
     assert_int_equal(ft_estimate(header[0], header[1], &params, 2049, &said, &err), FT_LIMIT);
-    assert_int_equal(ft_estimate(header[0], NULL, &params, 700, &said, &err), FT_ARG);
+    assert_int_equal(ft_estimate(header[0], NULL, &params, N_PROMPT, &said, &err), FT_ARG);
     for (size_t i = 0; i < 2; i++) {
         ft_model_close(full[i]);
         ft_model_close(header[i]);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_session.c - the timeline: same bits for any thread count, sessions used again, limits, cancelling. */
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <unistd.h>
 
 #include "engine_fixture.h"
 
-enum { N_PROMPT = 1500, N_TOKEN = 64, CANCEL_MS = 200 };
+enum { N_PROMPT = 1500, N_TOKEN = 64 };
 
 #define TARGET "--layers 3 --embd 128 --heads 4 --kv-heads 2 --ff 192 --vocab 300 --ctx 4096 --sharpness 3 "
 #define DRAFT "--layers 2 --embd 64 --heads 4 --kv-heads 1 --ff 96 --vocab 300 --ctx 4096 --sharpness 3 --seed 7 "
@@ -110,9 +111,9 @@ static void assert_same_outcome(const char *what, const struct outcome *got, con
 
 /* ---- determinism ---- */
 
-static void check_threads(const struct pair *pair, const struct method *method, const ft_token *id) {
+static void check_threads(const struct pair *pair, const struct method *method, const ft_token *id, uint32_t most) {
     struct outcome want;
-    for (uint32_t n_thread = 1; n_thread <= 3; n_thread++) {
+    for (uint32_t n_thread = 1; n_thread <= most; n_thread++) {
         ft_session *s = session_for(pair, method, n_thread);
         struct outcome got = outcome_of(s, id, N_PROMPT);
         if (n_thread == 1) {
@@ -132,7 +133,7 @@ static void test_threads(void **state) {
     ft_token id[N_PROMPT];
     ids_random(id, N_PROMPT, pair.target, 11);
     for (size_t i = 0; i < FT_COUNT(methods); i++) {
-        check_threads(&pair, &methods[i], id);
+        check_threads(&pair, &methods[i], id, arch == archs ? 3 : 2);
     }
     pair_close(&pair);
 }
@@ -245,14 +246,186 @@ static void test_no_allocation(void **state) {
     pair_close(&pair);
 }
 
+/* ---- limits ---- */
+
+static void test_token_limit(void **state) {
+    (void)state;
+    struct pair pair = pair_made(&archs[0]);
+    struct ft_session_params params = ft_session_defaults();
+    struct ft_error err = { .code = FT_OK };
+    struct ft_report report;
+    ft_token id[40], drawn[5], token = -7;
+    ids_random(id, 40, pair.target, 15);
+    params.n_thread = 1;
+    params.n_predict = 5;
+    ft_session *s = session_made(pair.target, NULL, &params);
+    for (int round = 0; round < 2; round++) { /* the limit is each prompt's */
+        prompt_read(s, id, 40);
+        tokens_drawn(s, drawn, 5);
+        for (int again = 0; again < 2; again++) {
+            assert_int_equal(ft_session_next(s, &token, &err), FT_LIMIT);
+            assert_non_null(strstr(err.text, "token limit"));
+            assert_int_equal(token, -7);
+        }
+        ft_session_report(s, &report);
+        assert_int_equal(report.n_generated, 5);
+        assert_int_equal(report.n_fallback, 0); /* asked for, so nothing to say */
+    }
+    prompt_read(s, id, 40); /* given tokens count as well */
+    assert_int_equal(ft_session_feed(s, id, 6, NULL, &err), FT_LIMIT);
+    assert_int_equal(ft_session_feed(s, id, 4, NULL, &err), FT_OK);
+    tokens_drawn(s, drawn, 1);
+    assert_int_equal(ft_session_next(s, &token, &err), FT_LIMIT);
+    ft_session_free(s);
+    params.n_predict = 0;
+    s = session_made(pair.target, NULL, &params);
+    prompt_read(s, id, 40);
+    assert_int_equal(ft_session_next(s, &token, &err), FT_LIMIT);
+    ft_session_free(s);
+    pair_close(&pair);
+}
+
+/* Seven positions are left: seven tokens are evaluated, and an eighth is drawn behind the last of them. */
+static void test_context_end(void **state) {
+    (void)state;
+    struct pair pair = pair_made(&archs[0]);
+    struct ft_session_params params = ft_session_defaults();
+    struct ft_error err = { .code = FT_OK };
+    struct ft_report report;
+    ft_token id[40], drawn[8], token;
+    ids_random(id, 40, pair.target, 16);
+    params.n_thread = 1;
+    params.n_ctx = 47;
+    for (int is_strict = 0; is_strict < 2; is_strict++) {
+        params.is_strict = is_strict;
+        ft_session *s = session_made(pair.target, NULL, &params);
+        prompt_read(s, id, 40);
+        tokens_drawn(s, drawn, 8);
+        ft_session_report(s, &report);
+        assert_int_equal(report.n_fallback, 0);
+        for (int again = 0; again < 2; again++) {
+            assert_int_equal(ft_session_next(s, &token, &err), is_strict ? FT_UNSUP : FT_LIMIT);
+            assert_non_null(strstr(err.text, "full at position 47"));
+        }
+        ft_session_report(s, &report);
+        assert_int_equal(report.n_fallback, !is_strict);
+        assert_true(is_strict || report_says(s, "stopped: the context of the target is full at position 47"));
+        ft_session_free(s);
+    }
+    pair_close(&pair);
+}
+
+static void test_no_prompt(void **state) {
+    (void)state;
+    struct pair pair = pair_made(&archs[0]);
+    struct ft_session_params params = ft_session_defaults();
+    struct ft_error err = { .code = FT_OK };
+    const uint32_t *list;
+    ft_token id = 1;
+    ft_session *s = session_made(pair.target, NULL, &params);
+    assert_null(ft_session_logits(s));
+    assert_int_equal(ft_session_next(s, &id, &err), FT_ARG);
+    assert_int_equal(ft_session_feed(s, &id, 1, NULL, &err), FT_ARG);
+    assert_int_equal(ft_session_kept(s, FT_STAGE_KV, 0, 0, &list), 0);
+    assert_int_equal(ft_session_kept(s, FT_STAGE_PROMPT, 0, 0, &list), 0);
+    prompt_read(s, &id, 1); /* the shortest prompt there is */
+    assert_int_equal(ft_session_kept(s, FT_STAGE_KV, 0, 0, &list), 1);
+    assert_int_equal(ft_session_kept(s, FT_STAGE_KV, 3, 0, &list), 0); /* no such layer, no such head */
+    assert_int_equal(ft_session_kept(s, FT_STAGE_KV, 0, 2, &list), 0);
+    ft_session_free(s);
+    ft_session_free(NULL);
+    pair_close(&pair);
+}
+
+/* ---- cancelling from another thread ---- */
+
+enum { N_LONG = 12000, WAIT_MS = 100, CANCEL_MS = 200 };
+
+struct cancelling {
+    ft_session *session;
+    enum ft_phase phase;      /* wait until this phase has begun */
+    atomic_bool has_begun;
+    int64_t cancelled_us;
+};
+
+static void phase_seen(enum ft_phase phase, uint64_t done, uint64_t total, void *user) {
+    struct cancelling *c = user;
+    (void)done;
+    (void)total;
+    if (phase == c->phase) {
+        atomic_store(&c->has_begun, true);
+    }
+}
+
+static void *cancel_later(void *user) {
+    struct cancelling *c = user;
+    while (!atomic_load(&c->has_begun)) {
+        usleep(1000);
+    }
+    usleep(WAIT_MS * 1000);
+    c->cancelled_us = ft_time_us();
+    ft_session_cancel(c->session);
+    return NULL;
+}
+
+static void check_cancel(const ft_model *model, const ft_model *draft, const char *kv, enum ft_phase phase,
+                         const ft_token *id) {
+    struct cancelling c = { .phase = phase };
+    struct ft_session_params params = ft_session_defaults();
+    struct ft_error err = { .code = FT_OK };
+    ft_token token;
+    pthread_t thread;
+    params.kv = kv;
+    params.n_thread = 2;
+    params.n_predict = 4;
+    params.progress = phase_seen;
+    params.progress_user = &c;
+    ft_session *s = c.session = session_made(model, draft, &params);
+    assert_int_equal(pthread_create(&thread, NULL, cancel_later, &c), 0);
+    ft_status status = ft_session_prompt(s, id, N_LONG, 0, &err);
+    int64_t end = ft_time_us();
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(status, FT_CANCELLED);
+    assert_string_equal(err.text, "cancelled");
+    print_message("cancelled within %.0f ms\n", (double)(end - c.cancelled_us) / 1000);
+    assert_true(end - c.cancelled_us < CANCEL_MS * 1000);
+    assert_null(ft_session_logits(s));
+    assert_int_equal(s->lane.rows.now, 0); /* everything was given back */
+    assert_int_equal(s->lane.activation.now, 0);
+    assert_int_equal(ft_session_next(s, &token, &err), FT_CANCELLED);
+    prompt_read(s, id, 100);
+    tokens_drawn(s, &token, 1);
+    ft_session_free(s);
+}
+
+static void test_cancel(void **state) {
+    (void)state;
+    ft_model *model = model_made("long", "--layers 6 --embd 256 --heads 8 --kv-heads 8 --head-dim 64 --ff 512 --vocab 300 "
+                                 "--ctx 16384 --type f16", FT_LOAD_FULL);
+    ft_model *thin = model_made("thin", "--layers 1 --embd 32 --heads 2 --kv-heads 1 --head-dim 16 --ff 32 --vocab 300 "
+                                "--ctx 16384", FT_LOAD_FULL);
+    ft_token *id = test_malloc(N_LONG * sizeof(*id));
+    ids_random(id, N_LONG, model, 17);
+    check_cancel(model, NULL, NULL, FT_PHASE_PREFILL, id);
+    check_cancel(model, model, "speckv:keep=256,lookahead=4", FT_PHASE_DRAFT, id);
+    check_cancel(model, thin, "speckv:keep=256,lookahead=4", FT_PHASE_PREFILL, id);
+    ft_model_close(thin);
+    test_free(id);
+    ft_model_close(model);
+}
+
 int main(void) {
     struct CMUnitTest tests[] = {
-        cmocka_unit_test_prestate(test_threads, (void *)(uintptr_t)&archs[0]),
-        cmocka_unit_test_prestate(test_threads, (void *)(uintptr_t)&archs[1]),
-        cmocka_unit_test_prestate(test_threads, (void *)(uintptr_t)&archs[2]),
+        { .name = "threads, llama", .test_func = test_threads, .initial_state = (void *)(uintptr_t)&archs[0] },
+        { .name = "threads, qwen2", .test_func = test_threads, .initial_state = (void *)(uintptr_t)&archs[1] },
+        { .name = "threads, qwen3", .test_func = test_threads, .initial_state = (void *)(uintptr_t)&archs[2] },
         cmocka_unit_test(test_reuse),
         cmocka_unit_test(test_feed),
         cmocka_unit_test(test_no_allocation),
+        cmocka_unit_test(test_token_limit),
+        cmocka_unit_test(test_context_end),
+        cmocka_unit_test(test_no_prompt),
+        cmocka_unit_test(test_cancel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_store.c - the KV store: errors leave it alone, freed rows read as zero, bytes are counted. */
+/* test_store.c - the KV store: errors leave it alone, freed rows read as zero, bytes count. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,7 +14,11 @@
 #include "kv/store.h"
 
 static const struct ft_kv_shape small = {
-    .n_layer = 2, .n_head_kv = 2, .d = 16, .k_fmt = FT_F32, .v_fmt = FT_F16,
+    .n_layer = 2,
+    .n_head_kv = 2,
+    .d = 16,
+    .k_fmt = FT_F32,
+    .v_fmt = FT_F16,
 };
 
 static struct ft_kv *store_new(const struct ft_kv_shape *shape, struct ft_gauge *gauge) {
@@ -49,7 +53,8 @@ static float number(enum ft_fmt fmt, const void *rows, size_t i) {
 }
 
 /* Head h holds exactly these positions with the numbers of append, and zeros up to its room. */
-static void expect_rows(const struct ft_kv *kv, uint32_t layer, uint32_t h, const ft_pos *pos, uint32_t n) {
+static void expect_rows(const struct ft_kv *kv, uint32_t layer, uint32_t h, const ft_pos *pos,
+                        uint32_t n) {
     const struct ft_kv_shape *shape = ft_kv_shape_of(kv);
     assert_int_equal(ft_kv_rows(kv, layer, h), n);
     for (uint32_t j = 0; j < ft_kv_cap(kv, layer); j++) {
@@ -58,8 +63,8 @@ static void expect_rows(const struct ft_kv *kv, uint32_t layer, uint32_t h, cons
             float k = number(shape->k_fmt, ft_kv_k(kv, layer, h), (size_t)j * shape->d + c);
             float v = number(shape->v_fmt, ft_kv_v(kv, layer, h), (size_t)j * shape->d + c);
             if (k != want || v != -want) {
-                fail_msg("head %u row %u channel %u: got %g %g want %g %g", h, j, c, (double)k, (double)v,
-                         (double)want, -(double)want);
+                fail_msg("head %u row %u channel %u: got %g %g want %g %g", h, j, c, (double)k,
+                         (double)v, (double)want, -(double)want);
             }
         }
         if (j < n) {
@@ -95,7 +100,8 @@ static void test_reserve(void **state) {
     assert_int_equal(ft_kv_cap(kv, 0), 32);
     assert_int_equal(ft_kv_head_k_bytes(kv, 0), 32 * 16 * 4);
     assert_int_equal(ft_kv_head_v_bytes(kv, 0), 32 * 16 * 2);
-    assert_ptr_equal((const char *)ft_kv_k(kv, 0, 1) - ft_kv_head_k_bytes(kv, 0), ft_kv_k(kv, 0, 0));
+    assert_ptr_equal((const char *)ft_kv_k(kv, 0, 1) - ft_kv_head_k_bytes(kv, 0),
+                     ft_kv_k(kv, 0, 0));
     append(kv, 0, 0, 3);
     assert_int_equal(ft_kv_bytes(kv), 3 * 2 * 16 * 6);
     assert_int_equal(gauge.now, ft_kv_bytes(kv));
@@ -147,8 +153,10 @@ static void test_extend_errors(void **state) {
     (void)state;
     struct ft_error err;
     struct ft_kv *kv = store_new(&small, NULL);
-    static const ft_pos falling[] = { 7, 7 }, again[] = { 5 }, below[] = { -1 }, many[17] = { 10, 11, 12, 13, 14, 15,
-        16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26 }, held[] = { 3, 4, 5 };
+    static const ft_pos falling[] = { 7, 7 }, again[] = { 5 }, below[] = { -1 },
+                        many[17] = { 10, 11, 12, 13, 14, 15, 16, 17, 18,
+                                     19, 20, 21, 22, 23, 24, 25, 26 },
+                        held[] = { 3, 4, 5 };
     assert_int_equal(ft_kv_extend(kv, 0, again, 1, &err), FT_LIMIT); /* nothing reserved */
     assert_int_equal(ft_kv_reserve(kv, 0, 16, &err), FT_OK);
     assert_int_equal(ft_kv_extend(kv, 0, below, 1, &err), FT_ARG);
@@ -171,7 +179,8 @@ static void test_keep(void **state) {
     struct ft_kv *kv = store_new(&small, &gauge);
     assert_int_equal(ft_kv_reserve(kv, 1, 20, &err), FT_OK);
     append(kv, 1, 10, 8);
-    static const ft_row first[] = { 0, 3, 4, 7 }, none[] = { 0 }, beyond[] = { 1, 8 }, twice[] = { 2, 2 };
+    static const ft_row first[] = { 0, 3, 4, 7 }, none[] = { 0 }, beyond[] = { 1, 8 },
+                        twice[] = { 2, 2 };
     static const ft_pos all[] = { 10, 11, 12, 13, 14, 15, 16, 17 }, left[] = { 10, 13, 14, 17 };
     struct ft_rows bad[2] = { { first, 4 }, { beyond, 2 } };
     assert_int_equal(ft_kv_keep(kv, 1, bad, &err), FT_ARG);
@@ -198,11 +207,13 @@ static void test_keep(void **state) {
     assert_int_equal(gauge.now, 0);
 }
 
-/* Large enough that whole pages are given back; rows beyond the last must read as zero everywhere. */
+/* Large enough that whole pages are given back; rows beyond the last read as zero everywhere. */
 static void test_keep_pages(void **state) {
     (void)state;
     struct ft_error err;
-    struct ft_kv_shape shape = { .n_layer = 1, .n_head_kv = 3, .d = 64, .k_fmt = FT_F16, .v_fmt = FT_F32 };
+    struct ft_kv_shape shape = {
+        .n_layer = 1, .n_head_kv = 3, .d = 64, .k_fmt = FT_F16, .v_fmt = FT_F32
+    };
     enum { N = 3000, KEPT = 37 };
     struct ft_kv *kv = store_new(&shape, NULL);
     assert_int_equal(ft_kv_reserve(kv, 0, N, &err), FT_OK);
@@ -230,7 +241,9 @@ static void test_keep_pages(void **state) {
 static void test_keep_resident(void **state) {
     (void)state;
     struct ft_error err;
-    struct ft_kv_shape shape = { .n_layer = 1, .n_head_kv = 2, .d = 128, .k_fmt = FT_F32, .v_fmt = FT_F32 };
+    struct ft_kv_shape shape = {
+        .n_layer = 1, .n_head_kv = 2, .d = 128, .k_fmt = FT_F32, .v_fmt = FT_F32
+    };
     enum { N = 16384 };
     struct ft_kv *kv = store_new(&shape, NULL);
     assert_int_equal(ft_kv_reserve(kv, 0, N, &err), FT_OK);

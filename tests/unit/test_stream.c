@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_stream.c - what a stream shows: whole characters, nothing of a stop string, the same for any cuts. */
+/* test_stream.c - what a stream shows: whole characters, no stop string, the same for any cuts. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -39,7 +39,8 @@ static void push(ft_stream *stream, const char *bytes, size_t n, struct shown *o
 }
 
 /* The text in pieces of `size` bytes, then a flush. */
-static void feed(const char *text, size_t n, size_t size, const char *const *stop, uint32_t n_stop, struct shown *out) {
+static void feed(const char *text, size_t n, size_t size, const char *const *stop, uint32_t n_stop,
+                 struct shown *out) {
     ft_stream *stream = stream_new(stop, n_stop);
     memset(out, 0, sizeof(*out));
     for (size_t at = 0; at < n; at += size) {
@@ -57,21 +58,36 @@ static void test_cases(void **state) {
     } cases[] = {
         { "", { NULL }, "", false },
         { "plain", { NULL }, "plain", false },
-        { "h\xC3\xA9 \xE4\xB8\xAD \xF0\x9F\x98\x80.", { NULL }, "h\xC3\xA9 \xE4\xB8\xAD \xF0\x9F\x98\x80.", false },
-        { "cut \xF0\x9F\x98", { NULL }, "cut " BAD, false },            /* at the very end: one U+FFFD */
-        { "a\xF0\x9F\x98" "b", { NULL }, "a" BAD "b", false },          /* a maximal subpart is one */
-        { "a\x80\xBF" "b", { NULL }, "a" BAD BAD "b", false },          /* stray continuations are two */
+        { "h\xC3\xA9 \xE4\xB8\xAD \xF0\x9F\x98\x80.",
+          { NULL },
+          "h\xC3\xA9 \xE4\xB8\xAD \xF0\x9F\x98\x80.",
+          false },
+        { "cut \xF0\x9F\x98", { NULL }, "cut " BAD, false }, /* at the very end: one U+FFFD */
+        { "a\xF0\x9F\x98"
+          "b",
+          { NULL },
+          "a" BAD "b",
+          false }, /* a maximal subpart is one */
+        { "a\x80\xBF"
+          "b",
+          { NULL },
+          "a" BAD BAD "b",
+          false }, /* stray continuations are two */
         { "\xC0\xAF\xED\xA0\x80", { NULL }, BAD BAD BAD BAD BAD, false }, /* overlong, surrogate */
         { "one\nStop: two", { "\nStop:" }, "one", true },
         { "one\nStop two", { "\nStop:" }, "one\nStop two", false },
-        { "one\nStop", { "\nStop:" }, "one\nStop", false },             /* undecided until the flush */
-        { "aaab", { "aab" }, "a", true },                               /* overlapping beginnings */
+        { "one\nStop", { "\nStop:" }, "one\nStop", false }, /* undecided until the flush */
+        { "aaab", { "aab" }, "a", true },                   /* overlapping beginnings */
         { "ababac", { "abac" }, "ab", true },
-        { "xabz", { "ab", "xabz" }, "x", true },                        /* the one complete first */
-        { "xabz", { "abz", "xabz" }, "", true },                        /* of equals the longest */
+        { "xabz", { "ab", "xabz" }, "x", true }, /* the one complete first */
+        { "xabz", { "abz", "xabz" }, "", true }, /* of equals the longest */
         { "\xE4\xB8\xAD\xE6\x96\x87", { "\xE6\x96\x87" }, "\xE4\xB8\xAD", true },
         { "END", { "END" }, "", true },
-        { "a\xFF" "END tail", { "END" }, "a" BAD, true },
+        { "a\xFF"
+          "END tail",
+          { "END" },
+          "a" BAD,
+          true },
         { BAD " own", { NULL }, BAD " own", false },
     };
     for (size_t i = 0; i < FT_COUNT(cases); i++) {
@@ -83,8 +99,8 @@ static void test_cases(void **state) {
             struct shown got;
             feed(cases[i].in, strlen(cases[i].in), size, cases[i].stop, n_stop, &got);
             if (strcmp(got.text, cases[i].out) != 0 || got.is_stopped != cases[i].is_stopped) {
-                fail_msg("case %zu in pieces of %zu: got '%s' %d want '%s' %d", i, size, got.text, got.is_stopped,
-                         cases[i].out, cases[i].is_stopped);
+                fail_msg("case %zu in pieces of %zu: got '%s' %d want '%s' %d", i, size, got.text,
+                         got.is_stopped, cases[i].out, cases[i].is_stopped);
             }
         }
     }
@@ -194,8 +210,9 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cases),  cmocka_unit_test(test_timing),        cmocka_unit_test(test_zero_bytes),
-        cmocka_unit_test(test_limits), cmocka_unit_test(test_no_allocation), cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_cases),         cmocka_unit_test(test_timing),
+        cmocka_unit_test(test_zero_bytes),    cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_no_allocation), cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

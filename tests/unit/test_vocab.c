@@ -11,10 +11,21 @@
 static void test_round_trip(void **state) {
     (void)state;
     static const char *const texts[] = {
-        "", "a", " ", "Hello, world.", "  two  spaces\n\n\tand tabs \r\n", "0123456789 3.14159 1,000,000",
-        "na\xC3\xAFve caf\xC3\xA9 \xE2\x80\x94 \xE2\x80\x9Cquoted\xE2\x80\x9D", "\xE4\xB8\xAD\xE6\x96\x87\xE3\x80\x82\xE4\xBD\xA0\xE5\xA5\xBD",
-        "\xF0\x9F\x98\x80\xF0\x9F\x91\xA8\xE2\x80\x8D\xF0\x9F\x91\xA9 emoji", "'s 't 'll DON'T", "<|reserved_4|> is text here",
-        "\xD0\x9F\xD1\x80\xD0\xB8\xD0\xB2\xD0\xB5\xD1\x82 \xE0\xA4\xB9\xE0\xA4\xBF", "a\xC2\xA0" "b\xE3\x80\x80" "c",
+        "",
+        "a",
+        " ",
+        "Hello, world.",
+        "  two  spaces\n\n\tand tabs \r\n",
+        "0123456789 3.14159 1,000,000",
+        "na\xC3\xAFve caf\xC3\xA9 \xE2\x80\x94 \xE2\x80\x9Cquoted\xE2\x80\x9D",
+        "\xE4\xB8\xAD\xE6\x96\x87\xE3\x80\x82\xE4\xBD\xA0\xE5\xA5\xBD",
+        "\xF0\x9F\x98\x80\xF0\x9F\x91\xA8\xE2\x80\x8D\xF0\x9F\x91\xA9 emoji",
+        "'s 't 'll DON'T",
+        "<|reserved_4|> is text here",
+        "\xD0\x9F\xD1\x80\xD0\xB8\xD0\xB2\xD0\xB5\xD1\x82 \xE0\xA4\xB9\xE0\xA4\xBF",
+        "a\xC2\xA0"
+        "b\xE3\x80\x80"
+        "c",
     };
     ft_model *model = text_model();
     for (size_t i = 0; i < FT_COUNT(texts); i++) {
@@ -70,9 +81,11 @@ static void test_bos(void **state) {
     ft_tokens_free(NULL);
     ft_model_close(model);
 
-    model = text_model_edited("ends", "bool tokenizer.ggml.add_eos_token 1; bool tokenizer.ggml.add_bos_token 0");
+    model = text_model_edited(
+        "ends", "bool tokenizer.ggml.add_eos_token 1; bool tokenizer.ggml.add_bos_token 0");
     empty = text_tokens(model, "x", 1, FT_TOKENIZE_BOS);
-    assert_int_equal(empty.n, 1); /* a model that adds EOS and no BOS: nothing in front, nothing behind */
+    assert_int_equal(empty.n,
+                     1); /* a model that adds EOS and no BOS: nothing in front, nothing behind */
     ft_tokens_free(&empty);
     ft_model_close(model);
 }
@@ -121,7 +134,7 @@ static void test_out_of_memory(void **state) {
 
 /* ---- hostile text ---- */
 
-/* 5 s for a megabyte on a slow machine; what this guards against takes minutes or a stack overflow. */
+/* 20 s: a slow, busy machine; what this guards against takes minutes or overflows the stack. */
 static void expect_fast(int64_t start_us, const char *what, const char *unit) {
     int64_t us = ft_time_us() - start_us;
     if (us > 20 * INT64_C(1000000)) {
@@ -143,15 +156,18 @@ static char *repeated(const char *unit, size_t n_byte, size_t *n) {
 /* One character a million times: no overflow, bounded time, and nothing is lost. */
 static void test_long_runs(void **state) {
     (void)state;
-    static const char *const units[] = { "a", "A", " ", "7", "!", "\n", "\xF0\x9F\x98\x80", "\xE4\xB8\xAD", "\xCC\x81" };
-    static const char *const pres[] = { "llama-bpe", "qwen2", "smollm", "default", "deepseek-v3", "tekken", "gpt-4o" };
+    static const char *const units[] = {
+        "a", "A", " ", "7", "!", "\n", "\xF0\x9F\x98\x80", "\xE4\xB8\xAD", "\xCC\x81"
+    };
+    static const char *const pres[] = { "llama-bpe",   "qwen2",  "smollm", "default",
+                                        "deepseek-v3", "tekken", "gpt-4o" };
     for (size_t p = 0; p < FT_COUNT(pres); p++) {
         char command[128];
         snprintf(command, sizeof(command), "str tokenizer.ggml.pre %s", pres[p]);
         ft_model *model = text_model_edited("runs", command);
         for (size_t u = 0; u < FT_COUNT(units); u++) {
             size_t n, n_back;
-            char *text = repeated(units[u], p == 0 ? 1 << 20 : 1 << 18, &n);
+            char *text = repeated(units[u], p == 0 ? 1 << 20 : 1 << 17, &n);
             int64_t start = ft_time_us();
             struct ft_tokens tokens = text_tokens(model, text, n, 0);
             expect_fast(start, pres[p], units[u]);
@@ -166,7 +182,7 @@ static void test_long_runs(void **state) {
     }
 }
 
-/* libllama's list of fragments is quadratic: a megabyte in one call takes 15 s, four of them minutes. */
+/* libllama's list of fragments is quadratic: 1 MiB in one call takes 15 s, 4 MiB four minutes. */
 static void test_many_specials(void **state) {
     (void)state;
     ft_model *model = text_model();
@@ -184,7 +200,7 @@ static void test_many_specials(void **state) {
     ft_model_close(model);
 }
 
-/* A SentencePiece vocabulary: three byte tokens for each blank, special tokens as seams, nothing cut elsewhere. */
+/* SentencePiece: the same as in one call, and a run of unknown characters (quadratic there). */
 static void test_spm(void **state) {
     (void)state;
     ft_model *model = text_model_spm();
@@ -199,9 +215,12 @@ static void test_spm(void **state) {
     assert_memory_equal(tokens.id, want, tokens.n * sizeof(*want));
     ft_tokens_free(&tokens);
     free(text);
-    text = repeated(" ", 1 << 18, &n);
+    text = repeated("\xF0\x9F\x98\x80", 1 << 18, &n);
+    int64_t start = ft_time_us();
     tokens = text_tokens(model, text, n, 0);
-    assert_int_equal(tokens.n, 3 * (n + 1)); /* and the one that SentencePiece puts in front */
+    expect_fast(start, "SentencePiece", "emoji");
+    assert_int_equal(tokens.n,
+                     n + 1); /* a byte token each, and the blank that SentencePiece adds */
     ft_tokens_free(&tokens);
     free(want);
     free(text);
@@ -234,14 +253,16 @@ static void test_pieces(void **state) {
     }
     assert_int_equal(ft_token_piece(model, bos, true, buf, n), n);
     assert_int_equal(buf[n], 'x');
-    assert_true(ft_token_is_end(model, llama_vocab_eos(llama_model_get_vocab(ft_model_vocab_llama(model)))));
+    assert_true(ft_token_is_end(
+        model, llama_vocab_eos(llama_model_get_vocab(ft_model_vocab_llama(model)))));
     assert_false(ft_token_is_end(model, 65));
     ft_model_close(model);
 }
 
 /* ---- chat ---- */
 
-static void expect_chat(const ft_model *model, const char *system, const char *user, const char *want, const char *head) {
+static void expect_chat(const ft_model *model, const char *system, const char *user,
+                        const char *want, const char *head) {
     struct ft_error err = { .code = FT_OK };
     char *text = NULL;
     size_t n_head = 999;
@@ -259,16 +280,21 @@ static void expect_chat(const ft_model *model, const char *system, const char *u
 static void test_chat(void **state) {
     (void)state;
     ft_model *model = text_model_edited("chatml", "str tokenizer.chat_template " CHATML);
-    expect_chat(model, NULL, "Hi", "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "<|im_start|>user\n");
-    expect_chat(model, "", "Hi", "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "<|im_start|>user\n");
-    expect_chat(model, NULL, "", "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n", "<|im_start|>user\n");
+    expect_chat(model, NULL, "Hi", "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+                "<|im_start|>user\n");
+    expect_chat(model, "", "Hi", "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+                "<|im_start|>user\n");
+    expect_chat(model, NULL, "", "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n",
+                "<|im_start|>user\n");
     /* the user's text also stands in the system text, and so does what marks the place inside */
     expect_chat(model, "Say Hi. x00000000Q x00000001Q", "Hi",
-                "<|im_start|>system\nSay Hi. x00000000Q x00000001Q<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+                "<|im_start|>system\nSay Hi. x00000000Q "
+                "x00000001Q<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
                 "<|im_start|>assistant\n",
                 "<|im_start|>system\nSay Hi. x00000000Q x00000001Q<|im_end|>\n<|im_start|>user\n");
     expect_chat(model, "user\n", "user\n",
-                "<|im_start|>system\nuser\n<|im_end|>\n<|im_start|>user\nuser\n<|im_end|>\n<|im_start|>assistant\n",
+                "<|im_start|>system\nuser\n<|im_end|>\n<|im_start|>user\nuser\n<|im_end|>\n<|im_"
+                "start|>assistant\n",
                 "<|im_start|>system\nuser\n<|im_end|>\n<|im_start|>user\n");
     struct ft_error err;
     char *text = NULL;
@@ -280,8 +306,9 @@ static void test_chat(void **state) {
     size_t n;
     char *user = repeated("word ", 100000, &n);
     assert_int_equal(ft_chat_render(model, "s", user, &text, NULL, &err), FT_OK);
-    assert_int_equal(strlen(text), n + strlen("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\n<|im_end|>\n"
-                                              "<|im_start|>assistant\n"));
+    assert_int_equal(strlen(text),
+                     n + strlen("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\n<|im_end|>\n"
+                                "<|im_start|>assistant\n"));
     ft_text_free(text);
     ft_text_free(NULL);
     free(user);
@@ -291,8 +318,10 @@ static void test_chat(void **state) {
 static void test_chat_other(void **state) {
     (void)state;
     /* llama-2 style: the user's text is trimmed, the system text sits inside the same turn */
-    ft_model *model = text_model_edited("inst", "str tokenizer.chat_template [INST] <<SYS>> content.strip()");
-    expect_chat(model, "S", "  Hi ", "[INST] <<SYS>>\nS\n<</SYS>>\n\nHi [/INST]", "[INST] <<SYS>>\nS\n<</SYS>>\n\n");
+    ft_model *model =
+        text_model_edited("inst", "str tokenizer.chat_template [INST] <<SYS>> content.strip()");
+    expect_chat(model, "S", "  Hi ", "[INST] <<SYS>>\nS\n<</SYS>>\n\nHi [/INST]",
+                "[INST] <<SYS>>\nS\n<</SYS>>\n\n");
     ft_model_close(model);
     struct ft_error err;
     char *text = NULL;
@@ -313,13 +342,15 @@ static void test_chat_other(void **state) {
 /* A template that writes BOS itself does not lead to two. */
 static void test_chat_bos(void **state) {
     (void)state;
-    ft_model *model = text_model_edited("seed", "str tokenizer.chat_template <seed:bos>; token 4080 <seed:bos>");
+    ft_model *model =
+        text_model_edited("seed", "str tokenizer.chat_template <seed:bos>; token 4080 <seed:bos>");
     struct ft_error err;
     char *text = NULL;
     size_t n_head;
     assert_int_equal(ft_chat_render(model, NULL, "Hi", &text, &n_head, &err), FT_OK);
     assert_int_equal(strncmp(text, "<seed:bos>", 10), 0);
-    struct ft_tokens tokens = text_tokens(model, text, strlen(text), FT_TOKENIZE_BOS | FT_TOKENIZE_SPECIAL);
+    struct ft_tokens tokens =
+        text_tokens(model, text, strlen(text), FT_TOKENIZE_BOS | FT_TOKENIZE_SPECIAL);
     assert_int_equal(tokens.id[0], 4080);
     assert_int_not_equal(tokens.id[1], 4080);
     ft_tokens_free(&tokens);
@@ -329,7 +360,8 @@ static void test_chat_bos(void **state) {
 
 /* ---- pairs ---- */
 
-static void expect_mismatch(const ft_model *a, const ft_model *b, uint64_t where, const char *first, const char *second) {
+static void expect_mismatch(const ft_model *a, const ft_model *b, uint64_t where, const char *first,
+                            const char *second) {
     struct ft_error err = { .code = FT_OK };
     assert_int_equal(ft_vocab_compare(a, b, &err), FT_MISMATCH);
     assert_int_equal(err.where, where);
@@ -343,12 +375,19 @@ static void test_compare(void **state) {
     struct ft_error err = { .code = FT_OK };
     ft_model *a = text_model();
     assert_int_equal(ft_vocab_compare(a, a, &err), FT_OK);
-    ft_model *b = text_model_edited("b", "token 300 \xE4\xB8\xAD" "changed; token 900 later");
-    expect_mismatch(a, b, 300, "token 300", "'\xE4\xB8\xAD" "changed'");
-    expect_mismatch(b, a, 300, "target has '\xE4\xB8\xAD" "changed'", "draft has '");
+    ft_model *b = text_model_edited("b", "token 300 \xE4\xB8\xAD"
+                                         "changed; token 900 later");
+    expect_mismatch(a, b, 300, "token 300",
+                    "'\xE4\xB8\xAD"
+                    "changed'");
+    expect_mismatch(b, a, 300,
+                    "target has '\xE4\xB8\xAD"
+                    "changed'",
+                    "draft has '");
     ft_model_close(b);
     /* a padded tail: unused tokens with other names, or named [PADn] */
-    b = text_model_edited("padded", "token 4094 spare1; toktype 4094 5; token 4095 spare2; toktype 4095 5");
+    b = text_model_edited("padded",
+                          "token 4094 spare1; toktype 4094 5; token 4095 spare2; toktype 4095 5");
     ft_model *c = text_model_edited("padded2", "token 4094 [PAD4094]; token 4095 [PAD4095]");
     assert_int_equal(ft_model_hparams(b)->n_vocab_real, 4094);
     assert_int_equal(ft_model_hparams(c)->n_vocab_real, 4094);
@@ -359,18 +398,20 @@ static void test_compare(void **state) {
     b = text_model_edited("bos", "u32 tokenizer.ggml.bos_token_id 4083");
     expect_mismatch(a, b, 4080, "4080 as BOS", "4083");
     ft_model_close(b);
-    b = text_model_edited("long", "token 301 0123456789012345678901234567890123456789\xC3\xA9xyz");
-    expect_mismatch(a, b, 301, "'0123456789012345678901234567890123456789'", "token 301");
+    b = text_model_edited("long", "token 301 012345678901234567890123456789012345678\xC3\xA9xyz");
+    expect_mismatch(a, b, 301, "'012345678901234567890123456789012345678'", "token 301");
     ft_model_close(b);
     ft_model_close(a);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_bos),           cmocka_unit_test(test_bad_text),
-        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_long_runs),  cmocka_unit_test(test_many_specials),
-        cmocka_unit_test(test_spm),        cmocka_unit_test(test_pieces),        cmocka_unit_test(test_chat),
-        cmocka_unit_test(test_chat_other), cmocka_unit_test(test_chat_bos),      cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_bos),
+        cmocka_unit_test(test_bad_text),   cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_long_runs),  cmocka_unit_test(test_many_specials),
+        cmocka_unit_test(test_spm),        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_chat),       cmocka_unit_test(test_chat_other),
+        cmocka_unit_test(test_chat_bos),   cmocka_unit_test(test_compare),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
