@@ -50,7 +50,7 @@ static inline ft_model *text_model_edited(const char *name, const char *commands
     return text_model_at(path);
 }
 
-/* A SentencePiece vocabulary out of the same tokens: ids 512..767 become <0x00>..<0xFF>; behind them
+/* A SentencePiece vocabulary of the same tokens: ids 512..767 become <0x00>..<0xFF>; behind them
  * come a blank, two blanks, a blank before each small letter, and one behind each of a..m. */
 static inline ft_model *text_model_spm(void) {
     char path[512], command[64];

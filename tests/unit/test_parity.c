@@ -5,7 +5,10 @@
  *             (no flash attention, F32 cache, weights not repacked)
  *   default   max and mean |delta log p| against that oracle are no larger than what libllama's own default run
  *             (flash attention, f16 cache, repacked weights) shows against it, worst of n_ubatch 1, 100, 512;
- *             64 greedy tokens are equal unless the oracle's top-2 gap is below that bound
+ *             64 greedy tokens are equal unless the oracle's top-2 gap is below that bound.
+ *             Quantised activations turn any rounding into a jump of one level somewhere, so the maximum of one
+ *             sequence is a lottery ticket on both sides: maxima are compared by their median over the sequences
+ *             of a case, means by their mean.
  *
  * Models: generated ones of each architecture (heads of 64 and 128, K-quants and plain types), the demo pair, and
  * SmolLM2-135M-Instruct at 4K tokens when scripts/get-smollm2 has put it into the cache (FT_SMOLLM2).
@@ -27,13 +30,14 @@
 #include "base/base.h"
 #include "foretoken.h"
 
-enum { CHUNK = 512, FIRST = 2, N_GREEDY = 64, N_THREAD = 2 };
+enum { CHUNK = 512, FIRST = 2, N_GREEDY = 64, N_THREAD = 2, N_SEQUENCE = 5 };
 
 struct parity_case {
     const char *name;   /* for messages */
     const char *make;   /* arguments of mkmodel, or NULL: `path` */
     const char *path;   /* below the source tree, or absolute */
     uint32_t n, n_scored; /* tokens fed; the last n_scored have their logits compared */
+    uint32_t n_sequence;  /* 1..N_SEQUENCE */
 };
 
 /* ---- libllama ---- */
@@ -231,18 +235,42 @@ static uint32_t compare_greedy(const char *name, const struct ours *ours, struct
     return t;
 }
 
-static void check_parity(const char *path, const struct parity_case *c) {
+struct sides { /* what one sequence showed against the oracle */
+    struct distance mine, theirs;
+    uint32_t n_same;
+};
+
+static void fill_ids(ft_token *id, uint32_t n, uint32_t n_vocab, uint64_t seed) {
+    uint64_t state = seed;
+    for (uint32_t t = 0; t < n; t++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        id[t] = (ft_token)((state >> 33) % n_vocab);
+    }
+}
+
+static struct distance worst_of_theirs(const char *path, const struct parity_case *c, const ft_token *id,
+                                       const float *want, float *got, uint32_t n_vocab) {
     static const uint32_t ubatch[] = { 1, 100, 512 };
+    struct distance worst = { 0 };
+    for (size_t i = 0; i < FT_COUNT(ubatch); i++) {
+        struct peer peer = peer_open(path, false, ubatch[i], c->n + N_GREEDY);
+        peer_feed(&peer, id, c, got, n_vocab);
+        struct distance d = compare(got, want, c->n_scored, n_vocab);
+        worst.max = fmax(worst.max, d.max);
+        worst.mean = fmax(worst.mean, d.mean);
+        peer_close(&peer);
+    }
+    return worst;
+}
+
+static struct sides run_sequence(const char *path, const struct parity_case *c, uint64_t seed) {
+    struct sides sides;
     struct peer oracle = peer_open(path, true, CHUNK, c->n + N_GREEDY);
     uint32_t n_vocab = (uint32_t)llama_vocab_n_tokens(llama_model_get_vocab(oracle.model));
     size_t bytes = (size_t)c->n_scored * n_vocab * sizeof(float);
     float *want = test_malloc(bytes), *got = test_malloc(bytes);
     ft_token *id = test_malloc(c->n * sizeof *id);
-    uint64_t state = 42;
-    for (uint32_t t = 0; t < c->n; t++) {
-        state = state * 6364136223846793005u + 1442695040888963407u;
-        id[t] = (ft_token)((state >> 33) % n_vocab);
-    }
+    fill_ids(id, c->n, n_vocab, seed);
     peer_feed(&oracle, id, c, want, n_vocab);
 
     struct ours ours = ours_open(path, true, c->n);
@@ -250,28 +278,44 @@ static void check_parity(const char *path, const struct parity_case *c) {
     ours_close(&ours);
     assert_same_bits(c->name, got, want, c->n_scored, n_vocab);
 
-    struct distance theirs = { 0 };
-    for (size_t i = 0; i < FT_COUNT(ubatch); i++) {
-        struct peer peer = peer_open(path, false, ubatch[i], c->n + N_GREEDY);
-        peer_feed(&peer, id, c, got, n_vocab);
-        struct distance d = compare(got, want, c->n_scored, n_vocab);
-        theirs.max = fmax(theirs.max, d.max);
-        theirs.mean = fmax(theirs.mean, d.mean);
-        peer_close(&peer);
-    }
+    sides.theirs = worst_of_theirs(path, c, id, want, got, n_vocab);
     ours = ours_open(path, false, c->n);
     ours_feed(&ours, id, c, got);
-    struct distance mine = compare(got, want, c->n_scored, n_vocab);
-    uint32_t n_same = compare_greedy(c->name, &ours, &oracle, want + (size_t)(c->n_scored - 1) * n_vocab, theirs.max, n_vocab);
-    print_message("%-28s n=%-4u exact: same bits; |delta log p| max %.3g mean %.3g, libllama's own %.3g %.3g; "
-                  "greedy %u of %d\n", c->name, c->n, mine.max, mine.mean, theirs.max, theirs.mean, n_same, N_GREEDY);
+    sides.mine = compare(got, want, c->n_scored, n_vocab);
+    const float *last = want + (size_t)(c->n_scored - 1) * n_vocab;
+    sides.n_same = compare_greedy(c->name, &ours, &oracle, last, sides.theirs.max, n_vocab);
     ours_close(&ours);
     peer_close(&oracle);
     test_free(want);
     test_free(got);
     test_free(id);
-    assert_true(mine.max <= theirs.max);
-    assert_true(mine.mean <= theirs.mean);
+    return sides;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void check_parity(const char *path, const struct parity_case *c) {
+    double mine[N_SEQUENCE], theirs[N_SEQUENCE], mine_mean = 0, theirs_mean = 0;
+    uint32_t n_same = 0;
+    for (uint32_t i = 0; i < c->n_sequence; i++) {
+        struct sides sides = run_sequence(path, c, 42 + i);
+        mine[i] = sides.mine.max;
+        theirs[i] = sides.theirs.max;
+        mine_mean += sides.mine.mean / c->n_sequence;
+        theirs_mean += sides.theirs.mean / c->n_sequence;
+        n_same += sides.n_same;
+    }
+    qsort(mine, c->n_sequence, sizeof *mine, ascending);
+    qsort(theirs, c->n_sequence, sizeof *theirs, ascending);
+    uint32_t middle = c->n_sequence / 2;
+    print_message("%-28s n=%-4u exact: same bits; |delta log p| max %.3g mean %.3g, libllama's own %.3g %.3g; "
+                  "greedy %u of %u\n", c->name, c->n, mine[middle], mine_mean, theirs[middle], theirs_mean, n_same,
+                  N_GREEDY * c->n_sequence);
+    assert_true(mine[middle] <= theirs[middle]);
+    assert_true(mine_mean <= theirs_mean);
 }
 
 /* ---- cases ---- */
@@ -281,25 +325,25 @@ static void check_parity(const char *path, const struct parity_case *c) {
 #define HEAD128 SMALL "--embd 256 --heads 4 --kv-heads 1 --head-dim 128 --ff 768 "
 
 static const struct parity_case cases[] = {
-    { "llama f32 d64", "--arch llama --type f32" HEAD64, NULL, 600, 598 },
-    { "llama f16 d128", "--arch llama --type f16" HEAD128, NULL, 250, 248 },
-    { "llama q4_k d64 tied", "--arch llama --type q4_k --tied" HEAD64, NULL, 600, 598 },
-    { "llama q6_k d128 llama3 rope", "--arch llama --type q6_k --rope llama3" HEAD128, NULL, 250, 248 },
-    { "llama q4_0 d64 yarn", "--arch llama --type q4_0 --rope yarn" HEAD64, NULL, 250, 248 },
-    { "llama q5_k d64 linear", "--arch llama --type q5_k --rope linear" HEAD64, NULL, 250, 248 },
-    { "qwen2 q8_0 d64 bias", "--arch qwen2 --type q8_0 --bias" HEAD64, NULL, 600, 598 },
-    { "qwen2 q4_k d128 bias", "--arch qwen2 --type q4_k --bias" SMALL "--embd 512 --heads 4 --kv-heads 1 --ff 768 ", NULL, 250, 248 },
-    { "qwen2 q3_k d64 yarn", "--arch qwen2 --type q3_k --bias --rope yarn" HEAD64, NULL, 250, 248 },
-    { "qwen3 q5_k d128", "--arch qwen3 --type q5_k" HEAD128, NULL, 600, 598 },
-    { "qwen3 q2_k d64 tied", "--arch qwen3 --type q2_k --tied" HEAD64, NULL, 250, 248 },
-    { "qwen3 bf16 d64", "--arch qwen3 --type bf16" HEAD64, NULL, 250, 248 },
-    { "qwen3 iq4_nl d64", "--arch qwen3 --type iq4_nl" HEAD64, NULL, 250, 248 },
-    { "llama iq4_xs d64", "--arch llama --type iq4_xs" HEAD64, NULL, 250, 248 },
-    { "llama q4_1 d64", "--arch llama --type q4_1" HEAD64, NULL, 250, 248 },
-    { "llama q5_0 d64", "--arch llama --type q5_0" HEAD64, NULL, 250, 248 },
-    { "llama q5_1 d64", "--arch llama --type q5_1" HEAD64, NULL, 250, 248 },
-    { "demo target", NULL, "models/foretoken-target-f16.gguf", 600, 598 },
-    { "demo draft", NULL, "models/foretoken-draft-f16.gguf", 600, 598 },
+    { "llama f32 d64", "--arch llama --type f32" HEAD64, NULL, 600, 598, N_SEQUENCE },
+    { "llama f16 d128", "--arch llama --type f16" HEAD128, NULL, 250, 248, N_SEQUENCE },
+    { "llama q4_k d64 tied", "--arch llama --type q4_k --tied" HEAD64, NULL, 600, 598, N_SEQUENCE },
+    { "llama q6_k d128 llama3 rope", "--arch llama --type q6_k --rope llama3" HEAD128, NULL, 250, 248, N_SEQUENCE },
+    { "llama q4_0 d64 yarn", "--arch llama --type q4_0 --rope yarn" HEAD64, NULL, 250, 248, N_SEQUENCE },
+    { "llama q5_k d64 linear", "--arch llama --type q5_k --rope linear" HEAD64, NULL, 250, 248, N_SEQUENCE },
+    { "qwen2 q8_0 d64 bias", "--arch qwen2 --type q8_0 --bias" HEAD64, NULL, 600, 598, N_SEQUENCE },
+    { "qwen2 q4_k d128 bias", "--arch qwen2 --type q4_k --bias" SMALL "--embd 512 --heads 4 --kv-heads 1 --ff 768 ", NULL, 250, 248, N_SEQUENCE },
+    { "qwen2 q3_k d64 yarn", "--arch qwen2 --type q3_k --bias --rope yarn" HEAD64, NULL, 250, 248, N_SEQUENCE },
+    { "qwen3 q5_k d128", "--arch qwen3 --type q5_k" HEAD128, NULL, 600, 598, N_SEQUENCE },
+    { "qwen3 q2_k d64 tied", "--arch qwen3 --type q2_k --tied" HEAD64, NULL, 250, 248, N_SEQUENCE },
+    { "qwen3 bf16 d64", "--arch qwen3 --type bf16" HEAD64, NULL, 250, 248, N_SEQUENCE },
+    { "qwen3 iq4_nl d64", "--arch qwen3 --type iq4_nl" HEAD64, NULL, 250, 248, N_SEQUENCE },
+    { "llama iq4_xs d64", "--arch llama --type iq4_xs" HEAD64, NULL, 250, 248, N_SEQUENCE },
+    { "llama q4_1 d64", "--arch llama --type q4_1" HEAD64, NULL, 250, 248, N_SEQUENCE },
+    { "llama q5_0 d64", "--arch llama --type q5_0" HEAD64, NULL, 250, 248, N_SEQUENCE },
+    { "llama q5_1 d64", "--arch llama --type q5_1" HEAD64, NULL, 250, 248, N_SEQUENCE },
+    { "demo target", NULL, "models/foretoken-target-f16.gguf", 600, 598, N_SEQUENCE },
+    { "demo draft", NULL, "models/foretoken-draft-f16.gguf", 600, 598, N_SEQUENCE },
 };
 
 static void test_case(void **state) {
@@ -324,7 +368,7 @@ static void quiet(enum ggml_log_level level, const char *text, void *user) {
 
 int main(void) {
     struct CMUnitTest tests[FT_COUNT(cases) + 1];
-    struct parity_case smollm2 = { "SmolLM2-135M-Instruct", NULL, getenv("FT_SMOLLM2"), 4096, 256 };
+    struct parity_case smollm2 = { "SmolLM2-135M-Instruct", NULL, getenv("FT_SMOLLM2"), 4096, 256, 1 };
     size_t n = 0;
     for (; n < FT_COUNT(cases); n++) {
         tests[n] = (struct CMUnitTest){ .name = cases[n].name, .test_func = test_case,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_sampler.c - drawing: greedy, distribution, filters, bias, penalties, grammar, bad numbers. */
+/* test_sampler.c - drawing: greedy, distribution, filters, bias, penalties, grammar, bad input. */
 #include "text_fixture.h"
 
 #include <llama.h>
