@@ -344,7 +344,7 @@ static ft_status walk_alignment(const struct ft_gguf_walk *w, struct ft_gguf_fac
 }
 
 ft_status ft_gguf__walk(struct ft_gguf_walk *w, struct ft_gguf_facts *facts) {
-    uint64_t n_tensor, n_key;
+    uint64_t n_tensor = 0, n_key = 0;
     FT_TRY(walk_start(w, facts, &n_tensor, &n_key));
     FT_TRY(walk_keys(w, (uint32_t)n_key));
     FT_TRY(walk_alignment(w, facts));

@@ -30,6 +30,8 @@ for cxx in g++ clang++; do
     try "$cxx C++17" $cxx -std=c++17 $warnings -x c++ "$public"
 done
 for header in "$root"/src/*/*.h; do
+    # A template: each vector variant includes it after defining its registers.
+    [ "${header#"$root"/}" != src/kern/tile.h ] || continue
     try "${header#"$root"/}" gcc -std=c11 $warnings -Wshadow -Wno-unused-function -I"$root/include" -I"$root/src" -isystem "$llama" \
         -x c "$header"
 done

@@ -17,7 +17,7 @@ static int models_open(void **state) {
     with.target = model_made("target", SMALL "--vocab 300 --ctx 256", FT_LOAD_FULL);
     with.draft = model_made("draft", SMALL "--vocab 300 --ctx 512 --seed 5", FT_LOAD_FULL);
     with.bos = model_made("bos", SMALL "--vocab 300 --ctx 256 --bos", FT_LOAD_FULL);
-    with.padded = model_made("padded", SMALL "--vocab 300 --pad-vocab 20 --ctx 512", FT_LOAD_FULL);
+    with.padded = model_made("padded", SMALL "--vocab 300 --pad-vocab 3000 --ctx 512", FT_LOAD_FULL);
     with.longer = model_made("longer", SMALL "--vocab 301 --ctx 512", FT_LOAD_FULL);
     with.repacked = model_made("repacked", SMALL "--vocab 300 --ctx 256 --type q4_0", FT_LOAD_FULL);
     ids_random(with.id, N_MAX, with.target, 3);
@@ -148,8 +148,14 @@ static void test_vocabularies(void **state) {
     const ft_model *pairs[][2] = { { with.target, with.padded }, { with.padded, with.target } };
     for (size_t i = 0; i < FT_COUNT(pairs); i++) {
         s = session_made(pairs[i][0], pairs[i][1], &params);
+        struct ft_draft_result draft = { .n_text = 0 };
         ft_token id[4];
         prompt_read(s, with.id, 100);
+        assert_int_equal(ft_compress_draft(s, with.id, &draft, &err), FT_OK);
+        for (uint32_t t = 0; t < draft.n_text; t++) {
+            assert_in_range(draft.text[t], 0, 299);
+        }
+        ft_draft_result_done(&draft);
         tokens_drawn(s, id, 4);
         for (uint32_t t = 0; t < 4; t++) {
             assert_in_range(id[t], 0, 299);

@@ -32,6 +32,13 @@
 
 enum { CHUNK = 512, FIRST = 2, N_GREEDY = 64, N_THREAD = 2, N_SEQUENCE = 5 };
 
+/* Under a sanitizer one sequence shows that memory is used well; the figures are the plain build's business. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { IS_SANITIZED = 1 };
+#else
+enum { IS_SANITIZED = 0 };
+#endif
+
 struct parity_case {
     const char *name;   /* for messages */
     const char *make;   /* arguments of mkmodel, or NULL: `path` */
@@ -299,23 +306,25 @@ static int ascending(const void *a, const void *b) {
 
 static void check_parity(const char *path, const struct parity_case *c) {
     double mine[N_SEQUENCE], theirs[N_SEQUENCE], mine_mean = 0, theirs_mean = 0;
-    uint32_t n_same = 0;
-    for (uint32_t i = 0; i < c->n_sequence; i++) {
+    uint32_t n_same = 0, n_sequence = IS_SANITIZED ? 1 : c->n_sequence;
+    for (uint32_t i = 0; i < n_sequence; i++) {
         struct sides sides = run_sequence(path, c, 42 + i);
         mine[i] = sides.mine.max;
         theirs[i] = sides.theirs.max;
-        mine_mean += sides.mine.mean / c->n_sequence;
-        theirs_mean += sides.theirs.mean / c->n_sequence;
+        mine_mean += sides.mine.mean / n_sequence;
+        theirs_mean += sides.theirs.mean / n_sequence;
         n_same += sides.n_same;
     }
-    qsort(mine, c->n_sequence, sizeof *mine, ascending);
-    qsort(theirs, c->n_sequence, sizeof *theirs, ascending);
-    uint32_t middle = c->n_sequence / 2;
+    qsort(mine, n_sequence, sizeof *mine, ascending);
+    qsort(theirs, n_sequence, sizeof *theirs, ascending);
+    uint32_t middle = n_sequence / 2;
     print_message("%-28s n=%-4u exact: same bits; |delta log p| max %.3g mean %.3g, libllama's own %.3g %.3g; "
                   "greedy %u of %u\n", c->name, c->n, mine[middle], mine_mean, theirs[middle], theirs_mean, n_same,
-                  N_GREEDY * c->n_sequence);
-    assert_true(mine[middle] <= theirs[middle]);
-    assert_true(mine_mean <= theirs_mean);
+                  N_GREEDY * n_sequence);
+    if (!IS_SANITIZED) {
+        assert_true(mine[middle] <= theirs[middle]);
+        assert_true(mine_mean <= theirs_mean);
+    }
 }
 
 /* ---- cases ---- */
@@ -323,6 +332,8 @@ static void check_parity(const char *path, const struct parity_case *c) {
 #define SMALL " --layers 3 --vocab 512 --ctx 1024 "
 #define HEAD64 SMALL "--embd 256 --heads 4 --kv-heads 2 --head-dim 64 --ff 512 "
 #define HEAD128 SMALL "--embd 256 --heads 4 --kv-heads 1 --head-dim 128 --ff 768 "
+
+#define WIDE128 SMALL "--embd 512 --heads 4 --kv-heads 1 --ff 768 " /* qwen2: n_head * head_dim is n_embd */
 
 static const struct parity_case cases[] = {
     { "llama f32 d64", "--arch llama --type f32" HEAD64, NULL, 600, 598, N_SEQUENCE },
@@ -332,7 +343,7 @@ static const struct parity_case cases[] = {
     { "llama q4_0 d64 yarn", "--arch llama --type q4_0 --rope yarn" HEAD64, NULL, 250, 248, N_SEQUENCE },
     { "llama q5_k d64 linear", "--arch llama --type q5_k --rope linear" HEAD64, NULL, 250, 248, N_SEQUENCE },
     { "qwen2 q8_0 d64 bias", "--arch qwen2 --type q8_0 --bias" HEAD64, NULL, 600, 598, N_SEQUENCE },
-    { "qwen2 q4_k d128 bias", "--arch qwen2 --type q4_k --bias" SMALL "--embd 512 --heads 4 --kv-heads 1 --ff 768 ", NULL, 250, 248, N_SEQUENCE },
+    { "qwen2 q4_k d128 bias", "--arch qwen2 --type q4_k --bias" WIDE128, NULL, 250, 248, N_SEQUENCE },
     { "qwen2 q3_k d64 yarn", "--arch qwen2 --type q3_k --bias --rope yarn" HEAD64, NULL, 250, 248, N_SEQUENCE },
     { "qwen3 q5_k d128", "--arch qwen3 --type q5_k" HEAD128, NULL, 600, 598, N_SEQUENCE },
     { "qwen3 q2_k d64 tied", "--arch qwen3 --type q2_k --tied" HEAD64, NULL, 250, 248, N_SEQUENCE },
@@ -374,7 +385,9 @@ int main(void) {
         tests[n] = (struct CMUnitTest){ .name = cases[n].name, .test_func = test_case,
                                         .initial_state = (void *)(uintptr_t)&cases[n] };
     }
-    if (smollm2.path && access(smollm2.path, R_OK) == 0) {
+    if (IS_SANITIZED) {
+        print_message("SKIP SmolLM2-135M-Instruct at 4096 tokens: this build is sanitized, the plain one runs it\n");
+    } else if (smollm2.path && access(smollm2.path, R_OK) == 0) {
         tests[n++] = (struct CMUnitTest){ .name = smollm2.name, .test_func = test_case, .initial_state = &smollm2 };
     } else {
         print_message("SKIP SmolLM2-135M-Instruct at 4096 tokens: FT_SMOLLM2 names no file (scripts/get-smollm2 gets it)\n");

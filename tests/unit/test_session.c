@@ -184,6 +184,33 @@ static void test_reuse(void **state) {
     pair_close(&pair);
 }
 
+/* Penalties and the counter of draws start anew with each prompt: the same seed gives the same text. */
+static void test_sampled(void **state) {
+    (void)state;
+    struct pair pair = pair_made(&archs[0]);
+    struct ft_session_params params = ft_session_defaults();
+    ft_token id[100], want[N_TOKEN], got[N_TOKEN];
+    ids_random(id, 100, pair.target, 18);
+    params.n_predict = N_TOKEN;
+    params.sampling.temperature = 1;
+    params.sampling.repeat_penalty = 1.5f;
+    params.sampling.seed = 5;
+    for (uint32_t n_thread = 1; n_thread <= 2; n_thread++) {
+        params.n_thread = n_thread;
+        ft_session *s = session_made(pair.target, NULL, &params);
+        for (int round = 0; round < 2; round++) {
+            prompt_read(s, id, 100);
+            tokens_drawn(s, got, N_TOKEN);
+            if (n_thread == 1 && round == 0) {
+                memcpy(want, got, sizeof(want));
+            }
+            assert_memory_equal(got, want, sizeof(want));
+        }
+        ft_session_free(s);
+    }
+    pair_close(&pair);
+}
+
 /* ---- drawing and feeding ---- */
 
 /* Tokens given are the same as the same tokens drawn, in one piece or several. */
@@ -420,6 +447,7 @@ int main(void) {
         { .name = "threads, qwen2", .test_func = test_threads, .initial_state = (void *)(uintptr_t)&archs[1] },
         { .name = "threads, qwen3", .test_func = test_threads, .initial_state = (void *)(uintptr_t)&archs[2] },
         cmocka_unit_test(test_reuse),
+        cmocka_unit_test(test_sampled),
         cmocka_unit_test(test_feed),
         cmocka_unit_test(test_no_allocation),
         cmocka_unit_test(test_token_limit),
