@@ -30,7 +30,7 @@
 #include "base/base.h"
 #include "foretoken.h"
 
-enum { CHUNK = 512, FIRST = 2, N_GREEDY = 64, N_THREAD = 2, N_SEQUENCE = 5 };
+enum { CHUNK = 512, FIRST = 2, N_GREEDY = 64, N_SEQUENCE = 5 };
 
 /* Under a sanitizer one sequence shows that memory is used well; the figures are the plain build's business. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -45,6 +45,7 @@ struct parity_case {
     const char *path;   /* below the source tree, or absolute */
     uint32_t n, n_scored; /* tokens fed; the last n_scored have their logits compared */
     uint32_t n_sequence;  /* 1..N_SEQUENCE */
+    uint32_t n_thread;    /* of both sides; tiny models gain nothing from two */
 };
 
 /* ---- libllama ---- */
@@ -55,7 +56,7 @@ struct peer {
     int32_t pos;
 };
 
-static struct peer peer_open(const char *path, bool is_oracle, uint32_t n_ubatch, uint32_t n_ctx) {
+static struct peer peer_open(const char *path, const struct parity_case *c, bool is_oracle, uint32_t n_ubatch) {
     struct peer peer = { 0 };
     struct llama_model_params mp = llama_model_default_params();
     mp.n_gpu_layers = 0;
@@ -63,10 +64,10 @@ static struct peer peer_open(const char *path, bool is_oracle, uint32_t n_ubatch
     peer.model = llama_model_load_from_file(path, mp);
     assert_non_null(peer.model);
     struct llama_context_params cp = llama_context_default_params();
-    cp.n_ctx = n_ctx;
+    cp.n_ctx = c->n + N_GREEDY;
     cp.n_batch = CHUNK;
     cp.n_ubatch = n_ubatch;
-    cp.n_threads = cp.n_threads_batch = N_THREAD;
+    cp.n_threads = cp.n_threads_batch = (int32_t)c->n_thread;
     if (is_oracle) {
         cp.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
         cp.type_k = cp.type_v = GGML_TYPE_F32;
@@ -126,7 +127,7 @@ struct ours {
     ft_session *session;
 };
 
-static struct ours ours_open(const char *path, bool is_exact, uint32_t n) {
+static struct ours ours_open(const char *path, const struct parity_case *c, bool is_exact) {
     struct ours ours = { 0 };
     struct ft_error err = { 0 };
     if (ft_model_open(path, is_exact ? FT_LOAD_PLAIN : FT_LOAD_FULL, &ours.model, &err) != FT_OK) {
@@ -134,8 +135,8 @@ static struct ours ours_open(const char *path, bool is_exact, uint32_t n) {
     }
     struct ft_session_params params = ft_session_defaults();
     params.is_exact = is_exact;
-    params.n_thread = N_THREAD;
-    params.n_predict = n + N_GREEDY;
+    params.n_thread = c->n_thread;
+    params.n_predict = c->n + N_GREEDY;
     if (ft_session_new(ours.model, NULL, &params, &ours.session, &err) != FT_OK) {
         fail_msg("%s", err.text);
     }
@@ -260,7 +261,7 @@ static struct distance worst_of_theirs(const char *path, const struct parity_cas
     static const uint32_t ubatch[] = { 1, 100, 512 };
     struct distance worst = { 0 };
     for (size_t i = 0; i < FT_COUNT(ubatch); i++) {
-        struct peer peer = peer_open(path, false, ubatch[i], c->n + N_GREEDY);
+        struct peer peer = peer_open(path, c, false, ubatch[i]);
         peer_feed(&peer, id, c, got, n_vocab);
         struct distance d = compare(got, want, c->n_scored, n_vocab);
         worst.max = fmax(worst.max, d.max);
@@ -272,7 +273,7 @@ static struct distance worst_of_theirs(const char *path, const struct parity_cas
 
 static struct sides run_sequence(const char *path, const struct parity_case *c, uint64_t seed) {
     struct sides sides;
-    struct peer oracle = peer_open(path, true, CHUNK, c->n + N_GREEDY);
+    struct peer oracle = peer_open(path, c, true, CHUNK);
     uint32_t n_vocab = (uint32_t)llama_vocab_n_tokens(llama_model_get_vocab(oracle.model));
     size_t bytes = (size_t)c->n_scored * n_vocab * sizeof(float);
     float *want = test_malloc(bytes), *got = test_malloc(bytes);
@@ -280,13 +281,13 @@ static struct sides run_sequence(const char *path, const struct parity_case *c, 
     fill_ids(id, c->n, n_vocab, seed);
     peer_feed(&oracle, id, c, want, n_vocab);
 
-    struct ours ours = ours_open(path, true, c->n);
+    struct ours ours = ours_open(path, c, true);
     ours_feed(&ours, id, c, got);
     ours_close(&ours);
     assert_same_bits(c->name, got, want, c->n_scored, n_vocab);
 
     sides.theirs = worst_of_theirs(path, c, id, want, got, n_vocab);
-    ours = ours_open(path, false, c->n);
+    ours = ours_open(path, c, false);
     ours_feed(&ours, id, c, got);
     sides.mine = compare(got, want, c->n_scored, n_vocab);
     const float *last = want + (size_t)(c->n_scored - 1) * n_vocab;
@@ -336,25 +337,25 @@ static void check_parity(const char *path, const struct parity_case *c) {
 #define WIDE128 SMALL "--embd 512 --heads 4 --kv-heads 1 --ff 768 " /* qwen2: n_head * head_dim is n_embd */
 
 static const struct parity_case cases[] = {
-    { "llama f32 d64", "--arch llama --type f32" HEAD64, NULL, 600, 598, N_SEQUENCE },
-    { "llama f16 d128", "--arch llama --type f16" HEAD128, NULL, 250, 248, N_SEQUENCE },
-    { "llama q4_k d64 tied", "--arch llama --type q4_k --tied" HEAD64, NULL, 600, 598, N_SEQUENCE },
-    { "llama q6_k d128 llama3 rope", "--arch llama --type q6_k --rope llama3" HEAD128, NULL, 250, 248, N_SEQUENCE },
-    { "llama q4_0 d64 yarn", "--arch llama --type q4_0 --rope yarn" HEAD64, NULL, 250, 248, N_SEQUENCE },
-    { "llama q5_k d64 linear", "--arch llama --type q5_k --rope linear" HEAD64, NULL, 250, 248, N_SEQUENCE },
-    { "qwen2 q8_0 d64 bias", "--arch qwen2 --type q8_0 --bias" HEAD64, NULL, 600, 598, N_SEQUENCE },
-    { "qwen2 q4_k d128 bias", "--arch qwen2 --type q4_k --bias" WIDE128, NULL, 250, 248, N_SEQUENCE },
-    { "qwen2 q3_k d64 yarn", "--arch qwen2 --type q3_k --bias --rope yarn" HEAD64, NULL, 250, 248, N_SEQUENCE },
-    { "qwen3 q5_k d128", "--arch qwen3 --type q5_k" HEAD128, NULL, 600, 598, N_SEQUENCE },
-    { "qwen3 q2_k d64 tied", "--arch qwen3 --type q2_k --tied" HEAD64, NULL, 250, 248, N_SEQUENCE },
-    { "qwen3 bf16 d64", "--arch qwen3 --type bf16" HEAD64, NULL, 250, 248, N_SEQUENCE },
-    { "qwen3 iq4_nl d64", "--arch qwen3 --type iq4_nl" HEAD64, NULL, 250, 248, N_SEQUENCE },
-    { "llama iq4_xs d64", "--arch llama --type iq4_xs" HEAD64, NULL, 250, 248, N_SEQUENCE },
-    { "llama q4_1 d64", "--arch llama --type q4_1" HEAD64, NULL, 250, 248, N_SEQUENCE },
-    { "llama q5_0 d64", "--arch llama --type q5_0" HEAD64, NULL, 250, 248, N_SEQUENCE },
-    { "llama q5_1 d64", "--arch llama --type q5_1" HEAD64, NULL, 250, 248, N_SEQUENCE },
-    { "demo target", NULL, "models/foretoken-target-f16.gguf", 600, 598, N_SEQUENCE },
-    { "demo draft", NULL, "models/foretoken-draft-f16.gguf", 600, 598, N_SEQUENCE },
+    { "llama f32 d64", "--arch llama --type f32" HEAD64, NULL, 600, 598, N_SEQUENCE, 1 },
+    { "llama f16 d128", "--arch llama --type f16" HEAD128, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "llama q4_k d64 tied", "--arch llama --type q4_k --tied" HEAD64, NULL, 600, 598, N_SEQUENCE, 1 },
+    { "llama q6_k d128 llama3 rope", "--arch llama --type q6_k --rope llama3" HEAD128, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "llama q4_0 d64 yarn", "--arch llama --type q4_0 --rope yarn" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "llama q5_k d64 linear", "--arch llama --type q5_k --rope linear" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "qwen2 q8_0 d64 bias", "--arch qwen2 --type q8_0 --bias" HEAD64, NULL, 600, 598, N_SEQUENCE, 1 },
+    { "qwen2 q4_k d128 bias", "--arch qwen2 --type q4_k --bias" WIDE128, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "qwen2 q3_k d64 yarn", "--arch qwen2 --type q3_k --bias --rope yarn" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "qwen3 q5_k d128", "--arch qwen3 --type q5_k" HEAD128, NULL, 600, 598, N_SEQUENCE, 1 },
+    { "qwen3 q2_k d64 tied", "--arch qwen3 --type q2_k --tied" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "qwen3 bf16 d64", "--arch qwen3 --type bf16" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "qwen3 iq4_nl d64", "--arch qwen3 --type iq4_nl" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "llama iq4_xs d64", "--arch llama --type iq4_xs" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "llama q4_1 d64", "--arch llama --type q4_1" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "llama q5_0 d64", "--arch llama --type q5_0" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "llama q5_1 d64", "--arch llama --type q5_1" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "demo target", NULL, "models/foretoken-target-f16.gguf", 600, 598, N_SEQUENCE, 1 },
+    { "demo draft", NULL, "models/foretoken-draft-f16.gguf", 600, 598, N_SEQUENCE, 1 },
 };
 
 static void test_case(void **state) {
@@ -379,7 +380,7 @@ static void quiet(enum ggml_log_level level, const char *text, void *user) {
 
 int main(void) {
     struct CMUnitTest tests[FT_COUNT(cases) + 1];
-    struct parity_case smollm2 = { "SmolLM2-135M-Instruct", NULL, getenv("FT_SMOLLM2"), 4096, 256, 1 };
+    struct parity_case smollm2 = { "SmolLM2-135M-Instruct", NULL, getenv("FT_SMOLLM2"), 4096, 256, 1, 2 };
     size_t n = 0;
     for (; n < FT_COUNT(cases); n++) {
         tests[n] = (struct CMUnitTest){ .name = cases[n].name, .test_func = test_case,
