@@ -71,17 +71,22 @@ ft_status ft_estimate_check(const ft_session *s, struct ft_error *err) {
                    need.compute >> 20, available >> 20);
 }
 
+/* Exact runs open models plain, so nothing is copied. */
+static uint64_t weights(const ft_session *s, const struct ft_model_info *info) {
+    return info->tensor_bytes + (s->params.is_exact ? 0 : info->repacked_bytes);
+}
+
 static void fill(struct ft_estimate *out, const ft_session *s, const ft_model *draft) {
     struct ft_model_info info;
     struct ft_run_bytes need;
     ft_estimate_run(s, &s->plan, &need);
     ft_model_info(s->target, &info);
-    *out = (struct ft_estimate){ .weights_bytes = info.tensor_bytes + info.repacked_bytes, .kv_bytes = need.kv,
+    *out = (struct ft_estimate){ .weights_bytes = weights(s, &info), .kv_bytes = need.kv,
                                  .kv_bytes_peak = need.kv_peak, .draft_kv_bytes_peak = need.draft_kv_peak,
                                  .activation_bytes = need.activation, .compute_bytes = need.compute };
     if (draft) {
         ft_model_info(draft, &info);
-        out->draft_weights_bytes = info.tensor_bytes + info.repacked_bytes;
+        out->draft_weights_bytes = weights(s, &info);
     }
     out->total_bytes = out->weights_bytes + out->draft_weights_bytes + need.total;
     out->available_bytes = ft_memory_available();

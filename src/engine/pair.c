@@ -16,7 +16,8 @@ ft_status ft_pair_check(const ft_model *target, const ft_model *draft, struct ft
 
 uint64_t ft_pair_context(const ft_model *model, float rope_scale) {
     double n = ft_model_hparams(model)->n_ctx_train;
-    return (uint64_t)(rope_scale > 1.0f ? floor(n * (double)rope_scale) : n);
+    n = rope_scale > 1.0f ? floor(n * (double)rope_scale) : n;
+    return n < INT32_MAX ? (uint64_t)n : INT32_MAX; /* more than an ft_pos counts */
 }
 
 uint32_t ft_pair_draft_layers(const ft_session *s) {
@@ -135,8 +136,9 @@ ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
     FT_TRY(plan_prompt(s, n_head, err));
     FT_TRY(plan_kv(s, err));
     bool is_compact = !plan->is_prompt_on || plan->prompt_look.is_compact;
-    plan->pos_first = (ft_pos)(is_compact ? plan->n_input : plan->n_prompt);
-    FT_TRY(check_positions(s, "target", s->target, (uint64_t)plan->pos_first, target_context(s), err));
+    uint32_t n_pos = is_compact ? plan->n_input : plan->n_prompt;
+    FT_TRY(check_positions(s, "target", s->target, n_pos, target_context(s), err));
+    plan->pos_first = (ft_pos)n_pos;
     if (plan->is_prompt_on || plan->is_kv_on) {
         FT_TRY(check_positions(s, "draft", s->draft ? s->draft : s->target, n_prompt, draft_context(s), err));
         FT_TRY(plan_text(s, err));

@@ -54,23 +54,18 @@ static ft_status check_format(ft_session *s, struct ft_error *err) {
     if (s->params.is_exact && s->fmt != FT_F32) {
         return ft_fail(err, FT_ARG, 0, "kv type '%s' with exact: exact runs store f32 rows", type);
     }
-    struct ft_model_info info;
-    ft_model_info(s->target, &info);
-    if (s->params.is_exact && info.repacked_bytes > 0) {
-        return ft_fail(err, FT_ARG, 0, "exact: %s has repacked weights, expected a model opened plain", info.path);
-    }
     return FT_OK;
 }
 
 static ft_status check_numbers(const ft_session *s, struct ft_error *err) {
     const struct ft_session_params *p = &s->params;
-    uint64_t trained = ft_pair_context(s->target, p->rope_scale);
     if (p->n_thread < 1 || p->n_thread > THREAD_MAX) {
         return ft_fail(err, FT_ARG, 0, "threads is %u, expected 1..%d", p->n_thread, THREAD_MAX);
     }
     if (p->rope_scale != 0.0f && !(p->rope_scale >= 1.0f && p->rope_scale <= 1024.0f)) {
         return ft_fail(err, FT_ARG, 0, "rope scale is %g, expected 1..1024", (double)p->rope_scale);
     }
+    uint64_t trained = ft_pair_context(s->target, p->rope_scale);
     if (p->n_ctx > trained) {
         return ft_fail(err, FT_LIMIT, 0, "context of %u tokens is beyond the trained context of the target: %llu tokens "
                        "(--rope-scale extends it)", p->n_ctx, (unsigned long long)trained);
@@ -120,8 +115,19 @@ void ft_session_policy_done(ft_session *s) {
     ft_free((void *)(uintptr_t)s->params.kv_type);
 }
 
+/* What only a session asks of a model: an estimate may be made of one that was opened for its vocabulary. */
+static ft_status check_weights(const ft_session *s, struct ft_error *err) {
+    struct ft_model_info info;
+    ft_model_info(s->target, &info);
+    if (s->params.is_exact && info.repacked_bytes > 0) {
+        return ft_fail(err, FT_ARG, 0, "exact: %s has repacked weights, expected a model opened plain", info.path);
+    }
+    return FT_OK;
+}
+
 static ft_status open_parts(ft_session *s, const struct ft_session_params *params, struct ft_error *err) {
     FT_TRY(ft_session_policy(s, params, err));
+    FT_TRY(check_weights(s, err));
     FT_TRY(ft_sampler_new(s->target, &params->sampling, &s->sampler, err));
     struct ft_lane_params lane = {
         .model = s->target, .n_layer = s->lane.hp->n_layer, .n_thread = s->params.n_thread, .fmt = s->fmt,
@@ -177,13 +183,16 @@ static void forget(ft_session *s) {
     ft_sampler_reset(s->sampler);
 }
 
-static ft_status check_ids(const ft_session *s, const ft_token *id, uint32_t n, struct ft_error *err) {
+static ft_status check_ids(const ft_model *model, const char *who, const ft_token *id, uint32_t n,
+                           struct ft_error *err) {
+    uint32_t n_vocab = ft_model_hparams(model)->n_vocab;
     if (n == 0) {
         return ft_fail(err, FT_ARG, 0, "the prompt is empty, expected at least one token");
     }
     for (uint32_t t = 0; t < n; t++) {
-        if (id[t] < 0 || (uint32_t)id[t] >= s->lane.hp->n_vocab) {
-            return ft_fail(err, FT_ARG, t, "token %u is %d, expected 0..%u", t, id[t], s->lane.hp->n_vocab - 1);
+        if (id[t] < 0 || (uint32_t)id[t] >= n_vocab) {
+            return ft_fail(err, FT_ARG, t, "token %u is %d, expected 0..%u, the ids of the %s", t, id[t], n_vocab - 1,
+                           who);
         }
     }
     return FT_OK;
@@ -191,15 +200,19 @@ static ft_status check_ids(const ft_session *s, const ft_token *id, uint32_t n, 
 
 static ft_status run_prompt(ft_session *s, const ft_token *id, uint32_t n, uint32_t n_head, struct ft_error *err) {
     struct ft_draft_result draft = { 0 };
-    FT_TRY(check_ids(s, id, n, err));
+    FT_TRY(check_ids(s->target, "target", id, n, err));
     if (id[0] == ft_model_bos(s->target)) {
         n_head = FT_MAX(n_head, 1);
     }
     FT_TRY(ft_pair_plan(s, n, FT_MIN(n_head, n), err));
+    bool has_drafting = s->plan.is_prompt_on || s->plan.is_kv_on;
+    if (has_drafting && s->draft) { /* its padded tail may be the shorter one */
+        FT_TRY(check_ids(s->draft, "draft", id, n, err));
+    }
     FT_TRY(ft_estimate_check(s, err));
     ft_report_settings(s);
     ft_status status = FT_OK;
-    if (s->plan.is_prompt_on || s->plan.is_kv_on) {
+    if (has_drafting) {
         status = ft_compress_draft(s, id, &draft, err);
     }
     if (status == FT_OK) {
@@ -305,7 +318,7 @@ ft_status ft_session_next(ft_session *s, ft_token *id, struct ft_error *err) {
 }
 
 ft_status ft_session_feed(ft_session *s, const ft_token *id, uint32_t n, float *logits, struct ft_error *err) {
-    FT_TRY(check_ids(s, id, n, err));
+    FT_TRY(check_ids(s->target, "target", id, n, err));
     FT_TRY(check_room(s, n + s->has_pending, 0, err));
     if (s->has_pending) {
         s->has_pending = false;

@@ -18,6 +18,7 @@
 enum {
     LAYER_MAX = 512, /* LLAMA_MAX_LAYERS */
     HEAD_MAX = 1024,
+    GROUP_MAX = 256, /* query heads of a KV head: what the kernels take at once */
     HEAD_DIM_MIN = 16,
     HEAD_DIM_MAX = 256,
     HEAD_DIM_STEP = 8,
@@ -150,6 +151,12 @@ static ft_status check_heads(const struct ft_gguf_walk *w, struct ft_hparams *h)
                              "%s.attention.head_count_kv is %" PRIu32
                              ", expected a divisor of head_count, which is %" PRIu32,
                              w->arch, h->n_head_kv, h->n_head);
+    }
+    if (h->n_head / h->n_head_kv > GROUP_MAX) {
+        return ft_gguf__fail(w, FT_UNSUP, ft_gguf__find(w, "*.attention.head_count_kv")->at,
+                             "%s.attention.head_count_kv is %" PRIu32 " for %" PRIu32
+                             " heads: more than %d heads of a group are not supported",
+                             w->arch, h->n_head_kv, h->n_head, GROUP_MAX);
     }
     uint32_t key_length = h->n_embd / h->n_head, value_length, n_rot;
     FT_TRY(ft_gguf__u32(w, "*.attention.key_length", 1, EMBD_MAX, &key_length));

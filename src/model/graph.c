@@ -252,6 +252,9 @@ static void set_input(struct ggml_tensor *t, const void *data) {
 static ft_status compute(struct ft_eval *eval, const struct build *b, struct ft_error *err) {
     const struct ft_pass *pass = b->pass;
     if (!ggml_gallocr_alloc_graph(eval->galloc, b->graph)) {
+        /* ggml remembers the plan of a buffer that it did not get, and would use it for the next graph of that shape */
+        ggml_gallocr_free(eval->galloc);
+        eval->galloc = ggml_gallocr_new(ggml_backend_get_default_buffer_type(eval->backend));
         return ft_fail(err, FT_NOMEM, 0, "no memory for the compute buffer of %u tokens in layers %u..%u", pass->n_token,
                        pass->layer_first, pass->layer_end);
     }

@@ -78,6 +78,11 @@ json 'j["text"] in ("yes", "no")'
 refuses 1 "" generate -m "$target" -p x --grammar 'root ::= ('
 refuses 1 "" generate -m "$target" -p x --chat
 
+# ---- exact ----
+"$1/mkmodel" repacked.gguf --type q4_0 >/dev/null || bad "mkmodel"
+works generate -m repacked.gguf -p hello -n 2 --exact --json # weights with a faster layout are read plain
+json 'j["kernels"].startswith("attend=stock") and j["method"]["exact"] is True'
+
 # ---- the reader goes away, the disk is full ----
 n_check=$((n_check + 1))
 { "$program" generate -m "$target" -f doc.txt -p "$question" -n 200 2>err; echo $? >code; } | head -c 1 >/dev/null

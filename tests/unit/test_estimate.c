@@ -88,6 +88,25 @@ static void test_methods(void **state) {
     }
 }
 
+/* An exact run opens its model plain: the estimate, made from the header alone, counts no copies. */
+static void test_exact_weights(void **state) {
+    (void)state;
+    ft_model *header = model_made("repacked", TARGET "--type q4_0", FT_LOAD_VOCAB);
+    struct ft_session_params params = ft_session_defaults();
+    struct ft_error err = { .code = FT_OK };
+    struct ft_estimate said;
+    struct ft_model_info info;
+    ft_model_info(header, &info);
+    assert_int_equal(ft_estimate(header, header, &params, N_PROMPT, &said, &err), FT_OK);
+    assert_int_equal(said.weights_bytes, info.tensor_bytes + info.repacked_bytes);
+    assert_int_equal(said.draft_weights_bytes, said.weights_bytes);
+    params.is_exact = true;
+    assert_int_equal(ft_estimate(header, header, &params, N_PROMPT, &said, &err), FT_OK);
+    assert_int_equal(said.weights_bytes, info.tensor_bytes);
+    assert_int_equal(said.draft_weights_bytes, info.tensor_bytes);
+    ft_model_close(header);
+}
+
 /* Too little memory: said by the estimate, and refused by the session before anything is computed. */
 static void test_too_large(void **state) {
     (void)state;
@@ -114,6 +133,7 @@ static void test_too_large(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_methods), cmocka_unit_test(test_too_large) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_methods), cmocka_unit_test(test_exact_weights),
+                                        cmocka_unit_test(test_too_large) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -161,6 +161,8 @@ static const struct rule_case cases[] = {
     { "u32 llama.attention.head_count 3; u32 llama.attention.head_count_kv 2", FT_FORMAT,
       "expected a divisor of head_count" },
     { "u32 llama.attention.head_count_kv 4", FT_FORMAT, "head_count_kv is 4, expected a divisor" },
+    { "u32 llama.attention.head_count 1024; u32 llama.attention.head_count_kv 2", FT_UNSUP,
+      "head_count_kv is 2 for 1024 heads: more than 256 heads of a group" },
     { "u32 llama.attention.head_count_kv 0", FT_FORMAT, "head_count_kv is 0" },
     { "u32 llama.attention.value_length 8", FT_UNSUP, "key_length is 16 and value_length is 8" },
     { "u32 llama.attention.key_length 12; u32 llama.attention.value_length 12", FT_UNSUP,

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_oom.c - running out of memory is an answer: the n-th allocation fails, for every n, once and from then on.
  *
- * Only allocations of ours fail (ft_alloc, ft_grow, ft_pages_map); ggml's and libllama's own do not go through the
- * hook.  Each failure must be FT_NOMEM with a text, nothing may leak (under ASan), the session can be freed, and it can
+ * Allocations of ours fail (ft_alloc, ft_grow, ft_pages_map), and ggml's compute buffer, which comes from
+ * posix_memalign; what else ggml and libllama allocate does not go through a hook.  Each failure must be FT_NOMEM with a text, nothing may leak (under ASan), the session can be freed, and it can
  * be given the prompt again.
  */
+#define _POSIX_C_SOURCE 200809L /* posix_memalign */
+#include <errno.h>
+
 #include "engine_fixture.h"
 
 enum { N_PROMPT = 90, N_NEXT = 2, N_MAX = 4000 };
@@ -137,6 +140,35 @@ static void check_session(const struct scenario *c) {
 
 static void test_session(void **state) { check_session(*state); }
 
+/* ---- ggml's compute buffer ---- */
+
+static size_t buffer_limit = SIZE_MAX;
+
+/* In the place of the C library's, for every library of this program. */
+int posix_memalign(void **out, size_t align, size_t n) {
+    *out = n > buffer_limit ? NULL : aligned_alloc(align, (n + align - 1) / align * align);
+    return *out ? 0 : ENOMEM;
+}
+
+static void test_compute(void **state) {
+    (void)state;
+    struct ft_session_params params = ft_session_defaults();
+    params.kv = "speckv:keep=24,lookahead=4";
+    params.n_thread = 1;
+    ft_session *s = session_made(with.target, with.draft, &params);
+    static const size_t limits[] = { 1000, 1000, 40000, 40000 }; /* the first graph does not fit; a later one */
+    for (size_t i = 0; i < FT_COUNT(limits); i++) {
+        struct ft_error err = { .code = FT_OK };
+        buffer_limit = limits[i];
+        ft_status status = ft_session_prompt(s, with.id, N_PROMPT, 4, &err);
+        buffer_limit = SIZE_MAX;
+        assert_no_memory("the compute buffer", i, status, &err);
+        assert_non_null(strstr(err.text, "compute buffer"));
+    }
+    prompt_read(s, with.id, N_PROMPT);
+    ft_session_free(s);
+}
+
 static void test_model(void **state) {
     (void)state;
     for (int is_sticky = 0; is_sticky < 2; is_sticky++) {
@@ -180,9 +212,10 @@ static void test_estimate(void **state) {
 }
 
 int main(void) {
-    struct CMUnitTest tests[FT_COUNT(scenarios) + 2] = { cmocka_unit_test(test_model), cmocka_unit_test(test_estimate) };
+    struct CMUnitTest tests[FT_COUNT(scenarios) + 3] = { cmocka_unit_test(test_model), cmocka_unit_test(test_estimate),
+                                                         cmocka_unit_test(test_compute) };
     for (size_t i = 0; i < FT_COUNT(scenarios); i++) {
-        tests[i + 2] = (struct CMUnitTest){ .name = scenarios[i].name, .test_func = test_session,
+        tests[i + 3] = (struct CMUnitTest){ .name = scenarios[i].name, .test_func = test_session,
                                             .initial_state = (void *)(uintptr_t)&scenarios[i] };
     }
     return cmocka_run_group_tests_name("allocation failures", tests, models_open, models_close);

@@ -79,6 +79,7 @@ static const struct refusal refusals[] = {
     { .name = "too many threads", .n_thread = 257, .code = FT_ARG, .says = "threads is 257" },
     { .name = "a negative rope scale", .rope_scale = -2, .code = FT_ARG, .says = "rope scale" },
     { .name = "a rope scale below 1", .rope_scale = 0.5f, .code = FT_ARG, .says = "rope scale" },
+    { .name = "an endless rope scale", .rope_scale = INFINITY, .code = FT_ARG, .says = "rope scale is inf" },
     { .name = "a rope scale that is no number", .rope_scale = NAN, .code = FT_ARG, .says = "rope scale" },
 };
 
@@ -162,6 +163,25 @@ static void test_vocabularies(void **state) {
         }
         ft_session_free(s);
     }
+}
+
+/* An id of the target's padded tail is no id of a draft whose table ends before it. */
+static void test_tail_id(void **state) {
+    (void)state;
+    struct ft_session_params params = params_of(NULL, "speckv:keep=16");
+    struct ft_error err = { .code = FT_OK };
+    ft_token id[100];
+    memcpy(id, with.id, sizeof(id));
+    id[50] = 2500;
+    ft_session *s = session_made(with.padded, with.target, &params);
+    assert_int_equal(ft_session_prompt(s, id, 100, 0, &err), FT_ARG);
+    assert_int_equal(err.where, 50);
+    assert_says(err, "token 50 is 2500, expected 0..299, the ids of the draft");
+    id[50] = 299;
+    prompt_read(s, id, 100);
+    id[10] = 2500; /* a prompt within keep is not read by the draft */
+    prompt_read(s, id, 12);
+    ft_session_free(s);
 }
 
 /* ---- prompts ---- */
@@ -296,7 +316,7 @@ static void test_ids(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_exact),    cmocka_unit_test(test_vocabularies),
-        cmocka_unit_test(test_readings), cmocka_unit_test(test_ids),
+        cmocka_unit_test(test_tail_id),  cmocka_unit_test(test_readings), cmocka_unit_test(test_ids),
     };
     return cmocka_run_group_tests(tests, models_open, models_close);
 }
