@@ -247,11 +247,16 @@ FT_API ft_status ft_session_prompt(ft_session *session, const ft_token *id, uint
                                    struct ft_error *err);
 
 /* ft_session_next - draw the next token from the current distribution (evaluating the one before it).
- * Errors     FT_LIMIT when n_predict or the context is used up, FT_CANCELLED */
+ * Errors     FT_LIMIT when n_predict or the context is used up, or no token may be drawn; FT_ARG without a prompt:
+ *            the timeline stays.  FT_CANCELLED, FT_NOMEM and FT_INTERNAL while evaluating end it: only another
+ *            prompt goes on */
 FT_API ft_status ft_session_next(ft_session *session, ft_token *id, struct ft_error *err);
 
-/* ft_session_feed - append given tokens instead of drawn ones (teacher forcing).
- *   logits   NULL, or [n][n_vocab]: raw logits after each token */
+/* ft_session_feed - append given tokens instead of drawn ones (teacher forcing).  They count against n_predict;
+ * repeat penalty and grammar do not see them.
+ *   logits   NULL, or [n][n_vocab]: raw logits after each token; undefined on failure
+ * Errors     FT_ARG (n is 0, id out of range, no prompt), FT_LIMIT (more than is left): the timeline stays;
+ *            otherwise as ft_session_next */
 FT_API ft_status ft_session_feed(ft_session *session, const ft_token *id, uint32_t n, float *logits,
                                  struct ft_error *err);
 

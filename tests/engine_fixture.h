@@ -30,7 +30,8 @@ static inline ft_model *model_at(const char *path, enum ft_load load) {
 static inline ft_model *model_made(const char *name, const char *arguments, enum ft_load load) {
     char path[512], command[1536];
     snprintf(path, sizeof(path), "%s/%s.gguf", FT_TEST_SCRATCH_DIR, name);
-    snprintf(command, sizeof(command), "'%s/mkmodel' '%s' %s >/dev/null", FT_TEST_BIN_DIR, path, arguments);
+    snprintf(command, sizeof(command), "'%s/mkmodel' '%s' %s >/dev/null", FT_TEST_BIN_DIR, path,
+             arguments);
     assert_int_equal(system(command), 0);
     return model_at(path, load);
 }
@@ -97,7 +98,8 @@ static inline void ids_random(ft_token *id, uint32_t n, const ft_model *model, u
 
 /* ---- comparisons ---- */
 
-static inline void assert_same_bits(const char *what, const float *got, const float *want, size_t n) {
+static inline void assert_same_bits(const char *what, const float *got, const float *want,
+                                    size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (memcmp(&got[i], &want[i], sizeof(*got)) != 0) {
             fail_msg("%s: [%zu] got %.9g want %.9g", what, i, (double)got[i], (double)want[i]);
@@ -125,7 +127,9 @@ static inline double logp_distance(const float *a, const float *b, uint32_t n) {
     return worst;
 }
 
-static inline uint32_t n_vocab_of(const ft_session *session) { return session->lane.hp->n_vocab; }
+static inline uint32_t n_vocab_of(const ft_session *session) {
+    return session->lane.hp->n_vocab;
+}
 
 /* A copy of the session's logits; the caller frees it with test_free. */
 static inline float *logits_copy(const ft_session *session) {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* forward_oracle.h - a decoder model once more, naive and in double, on F32 weights: what the engine must equal.
+/* forward_oracle.h - a decoder model once more, naive and in double, on F32 weights: what the
+ * engine must equal.
  *
- * Whole attention rows, plain loops, any mask.  Keys and values of every layer stay, so that a later token can be
- * computed on any choice of rows.  Written from the published description of the three families; of src/ it uses the
- * loaded tensors and header facts, nothing that computes.
+ * Whole attention rows, plain loops, any mask.  Keys and values of every layer stay, so that a
+ * later token can be computed on any choice of rows.  Written from the published description of the
+ * three families; of src/ it uses the loaded tensors and header facts, nothing that computes.
  */
 #ifndef FT_TESTS_FORWARD_ORACLE_H
 #define FT_TESTS_FORWARD_ORACLE_H
@@ -19,12 +20,13 @@
 struct forward {
     const ft_model *model;
     uint32_t n;
-    float *q, *k;      /* [n_layer][n_head][n][d], [n_layer][n_head_kv][n][d] rotated, for scoring */
-    double *kd, *v;    /* [n_layer][n_head_kv][n][d] */
-    double *logits;    /* [n_vocab] of the last token */
+    float *q, *k;   /* [n_layer][n_head][n][d], [n_layer][n_head_kv][n][d] rotated, for scoring */
+    double *kd, *v; /* [n_layer][n_head_kv][n][d] */
+    double *logits; /* [n_vocab] of the last token */
 };
 
-/* What the queries of a layer see: sees[h][i][j], handed in causal; h is the KV head.  f has the layer's q and k. */
+/* What the queries of a layer see: sees[h][i][j], handed in causal; h is the KV head.  f has the
+ * layer's q and k. */
 typedef void (*forward_mask_fn)(void *user, const struct forward *f, uint32_t layer, uint8_t *sees);
 
 static inline const float *forward_weight(const struct ggml_tensor *t) {
@@ -35,8 +37,8 @@ static inline const float *forward_weight(const struct ggml_tensor *t) {
 }
 
 /* y[n_out] = w x (+ bias) */
-static inline void forward_matrix(const struct ggml_tensor *w, const struct ggml_tensor *bias, const double *x,
-                                  double *y) {
+static inline void forward_matrix(const struct ggml_tensor *w, const struct ggml_tensor *bias,
+                                  const double *x, double *y) {
     const float *data = forward_weight(w);
     for (int64_t o = 0; o < w->ne[1]; o++) {
         double sum = bias ? (double)forward_weight(bias)[o] : 0;
@@ -47,8 +49,8 @@ static inline void forward_matrix(const struct ggml_tensor *w, const struct ggml
     }
 }
 
-static inline void forward_norm(const struct ft_hparams *hp, const struct ggml_tensor *w, const double *x, uint32_t n,
-                                double *y) {
+static inline void forward_norm(const struct ft_hparams *hp, const struct ggml_tensor *w,
+                                const double *x, uint32_t n, double *y) {
     double sum = 0;
     for (uint32_t i = 0; i < n; i++) {
         sum += x[i] * x[i];
@@ -60,7 +62,8 @@ static inline void forward_norm(const struct ft_hparams *hp, const struct ggml_t
 }
 
 /* One head: norm (qwen3), then RoPE; pairs (i, i + d/2) or (2i, 2i + 1). */
-static inline void forward_rotate(const struct ft_hparams *hp, const struct ggml_tensor *norm, ft_pos pos, double *x) {
+static inline void forward_rotate(const struct ft_hparams *hp, const struct ggml_tensor *norm,
+                                  ft_pos pos, double *x) {
     uint32_t d = hp->head_dim;
     if (norm) {
         forward_norm(hp, norm, x, d, x);
@@ -76,8 +79,8 @@ static inline void forward_rotate(const struct ft_hparams *hp, const struct ggml
 }
 
 /* Attention of one query head over listed rows k, v [n_row] (pointers to rows of d). */
-static inline void forward_attend(uint32_t d, const double *q, const double *const *k, const double *const *v,
-                                  uint32_t n_row, double *out) {
+static inline void forward_attend(uint32_t d, const double *q, const double *const *k,
+                                  const double *const *v, uint32_t n_row, double *out) {
     double *p = malloc(n_row * sizeof(*p)), top = -INFINITY, sum = 0;
     for (uint32_t j = 0; j < n_row; j++) {
         p[j] = 0;
@@ -101,9 +104,11 @@ static inline void forward_attend(uint32_t d, const double *q, const double *con
 }
 
 /* x += output projection of y; x += FFN(norm(x)) */
-static inline void forward_rest(const ft_model *m, const struct ft_layer *w, const double *y, double *x) {
+static inline void forward_rest(const ft_model *m, const struct ft_layer *w, const double *y,
+                                double *x) {
     const struct ft_hparams *hp = &m->hp;
-    double *t = malloc((hp->n_embd + 2 * (size_t)hp->n_ff) * sizeof(*t)), *gate = t + hp->n_embd, *up = gate + hp->n_ff;
+    double *t = malloc((hp->n_embd + 2 * (size_t)hp->n_ff) * sizeof(*t)), *gate = t + hp->n_embd,
+           *up = gate + hp->n_ff;
     forward_matrix(w->wo, w->bo, y, t);
     for (uint32_t i = 0; i < hp->n_embd; i++) {
         x[i] += t[i];
@@ -122,8 +127,8 @@ static inline void forward_rest(const ft_model *m, const struct ft_layer *w, con
 }
 
 /* q [n_head*d], k, v [n_head_kv*d] of one token */
-static inline void forward_project(const ft_model *m, const struct ft_layer *w, ft_pos pos, const double *x, double *q,
-                                   double *k, double *v) {
+static inline void forward_project(const ft_model *m, const struct ft_layer *w, ft_pos pos,
+                                   const double *x, double *q, double *k, double *v) {
     const struct ft_hparams *hp = &m->hp;
     double *t = malloc(hp->n_embd * sizeof(*t));
     forward_norm(hp, w->attn_norm, x, hp->n_embd, t);
@@ -153,14 +158,17 @@ static inline void forward_output(const ft_model *m, const double *x, double *lo
 }
 
 /* row (h, i) of layer l in [n_layer][heads][n][d] */
-static inline size_t forward_at(const struct forward *f, uint32_t l, uint32_t heads, uint32_t h, uint32_t i) {
+static inline size_t forward_at(const struct forward *f, uint32_t l, uint32_t heads, uint32_t h,
+                                uint32_t i) {
     return (((size_t)l * heads + h) * f->n + i) * f->model->hp.head_dim;
 }
 
-static inline void forward_layer_qkv(struct forward *f, uint32_t l, const ft_pos *pos, const double *x) {
+static inline void forward_layer_qkv(struct forward *f, uint32_t l, const ft_pos *pos,
+                                     const double *x) {
     const struct ft_hparams *hp = &f->model->hp;
     uint32_t d = hp->head_dim, n_head = hp->n_head, g = hp->n_head_kv;
-    double *q = malloc((n_head + 2 * (size_t)g) * d * sizeof(*q)), *k = q + (size_t)n_head * d, *v = k + (size_t)g * d;
+    double *q = malloc((n_head + 2 * (size_t)g) * d * sizeof(*q)), *k = q + (size_t)n_head * d,
+           *v = k + (size_t)g * d;
     for (uint32_t i = 0; i < f->n; i++) {
         forward_project(f->model, &f->model->layer[l], pos[i], x + (size_t)i * hp->n_embd, q, k, v);
         for (uint32_t h = 0; h < n_head; h++) {
@@ -180,7 +188,8 @@ static inline void forward_layer_qkv(struct forward *f, uint32_t l, const ft_pos
     free(q);
 }
 
-static inline void forward_layer_attend(const struct forward *f, uint32_t l, const uint8_t *sees, double *x) {
+static inline void forward_layer_attend(const struct forward *f, uint32_t l, const uint8_t *sees,
+                                        double *x) {
     const struct ft_hparams *hp = &f->model->hp;
     uint32_t d = hp->head_dim, n = f->n, g = hp->n_head_kv, group = hp->n_head / g;
     const double **k = malloc(n * sizeof(*k)), **v = malloc(n * sizeof(*v));
@@ -207,8 +216,9 @@ static inline void forward_layer_attend(const struct forward *f, uint32_t l, con
     free((void *)v);
 }
 
-static inline struct forward forward_run(const ft_model *model, const ft_token *id, const ft_pos *pos, uint32_t n,
-                                         forward_mask_fn mask, void *user) {
+static inline struct forward forward_run(const ft_model *model, const ft_token *id,
+                                         const ft_pos *pos, uint32_t n, forward_mask_fn mask,
+                                         void *user) {
     const struct ft_hparams *hp = &model->hp;
     size_t rows = (size_t)hp->n_layer * n * hp->head_dim;
     struct forward f = { .model = model, .n = n };
@@ -238,15 +248,17 @@ static inline struct forward forward_run(const ft_model *model, const ft_token *
     return f;
 }
 
-/* One more token on chosen rows of f: kept[l * n_head_kv + h] lists n_kept rows.  logits: [n_vocab] */
-static inline void forward_step(const struct forward *f, ft_token id, ft_pos pos, const uint32_t *const *kept,
-                                uint32_t n_kept, double *logits) {
+/* One more token on chosen rows of f: kept[l * n_head_kv + h] lists n_kept rows.  logits: [n_vocab]
+ */
+static inline void forward_step(const struct forward *f, ft_token id, ft_pos pos,
+                                const uint32_t *const *kept, uint32_t n_kept, double *logits) {
     const struct ft_hparams *hp = &f->model->hp;
     uint32_t d = hp->head_dim, g = hp->n_head_kv, group = hp->n_head / g;
     double *x = malloc(hp->n_embd * sizeof(*x)), *q = malloc((size_t)hp->n_head * d * sizeof(*q));
     double *k = malloc((size_t)g * d * sizeof(*k)), *v = malloc((size_t)g * d * sizeof(*v));
     double *y = malloc((size_t)hp->n_head * d * sizeof(*y));
-    const double **kr = malloc((n_kept + 1) * sizeof(*kr)), **vr = malloc((n_kept + 1) * sizeof(*vr));
+    const double **kr = malloc((n_kept + 1) * sizeof(*kr)),
+                 **vr = malloc((n_kept + 1) * sizeof(*vr));
     forward_embed(f->model, id, x);
     for (uint32_t l = 0; l < hp->n_layer; l++) {
         forward_project(f->model, &f->model->layer[l], pos, x, q, k, v);

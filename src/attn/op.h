@@ -22,7 +22,6 @@ struct ft_ops; /* the nodes' parameters and scratch of one model reader */
 
 struct ft_ops_shape {
     uint32_t n_layer, n_head, n_head_kv, d, n_thread;
-    uint32_t n_row_max;             /* most rows a head will hold: sizes the decode splits */
     const atomic_bool *is_cancelled; /* polled by every item; may be NULL; borrowed until free */
 };
 ft_status ft_ops_new(const struct ft_ops_shape *shape, struct ft_ops **out, struct ft_error *err);

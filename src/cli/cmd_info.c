@@ -27,8 +27,14 @@ static void choose_sizes(const struct ft_conf *conf, const struct ft_model_info 
     out->n_ctx[out->n++] = info->n_ctx_train;
 }
 
-static void estimate(const struct ft_setup *setup, struct estimates *out) {
+/* estimate - every size; methods that need the draft have no figures where the pair does not fit. */
+static void estimate(const struct ft_setup *setup, const struct ft_error *misfit,
+                     struct estimates *out) {
     for (uint32_t i = 0; i < out->n; i++) {
+        if (setup->needs_draft && misfit->code != FT_OK) {
+            out->error[i] = *misfit;
+            continue;
+        }
         struct ft_session_params params = setup->params;
         params.n_ctx = 0;
         params.n_predict = FT_MIN(params.n_predict, FT_MAX(out->n_ctx[i] / 2, 1u));
@@ -203,10 +209,7 @@ int ft_cmd_info(const struct ft_conf *conf) {
     if (code == FT_EXIT_OK) {
         ft_model_info(setup.target, &info);
         choose_sizes(&own, &info, &estimates);
-        if (misfit.code != FT_OK) {
-            setup.needs_draft = false;
-        }
-        estimate(&setup, &estimates);
+        estimate(&setup, &misfit, &estimates);
         const char *why = misfit.code != FT_OK ? misfit.text : NULL;
         if (own.is_json) {
             print_json(&setup, &estimates, why);

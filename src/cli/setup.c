@@ -317,9 +317,9 @@ int ft_setup_peek(struct ft_setup *setup, struct ft_error *misfit) {
                            conf->model, info.n_layer);
     }
     for (uint32_t i = 0; i < conf->bias.n; i++) {
-        if ((uint32_t)setup->bias[i].id >= info.n_vocab) {
+        if ((uint32_t)setup->bias[i].id >= info.n_vocab_real) {
             return ft_complain(FT_EXIT_USAGE, "--logit-bias %s: the vocabulary has the ids 0..%u",
-                               conf->bias.text[i], info.n_vocab - 1);
+                               conf->bias.text[i], info.n_vocab_real - 1);
         }
     }
     return FT_EXIT_OK;

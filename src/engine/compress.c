@@ -67,7 +67,7 @@ static ft_status drafting_init(struct drafting *d, struct ft_error *err) {
     const ft_model *model = s->draft ? s->draft : s->target;
     const struct ft_hparams *hp = ft_model_hparams(model);
     struct ft_lane_params params = {
-        .model = model, .n_layer = ft_pair_draft_layers(s), .n_row_max = plan->n_prompt + plan->n_step,
+        .model = model, .n_layer = ft_pair_draft_layers(s),
         .n_thread = s->params.n_thread, .fmt = s->fmt, .is_exact = s->params.is_exact,
         .rope_scale = s->params.rope_scale, .is_cancelled = &d->s->is_cancelled, .progress = s->params.progress,
         .progress_user = s->params.progress_user, .phase = FT_PHASE_DRAFT,
@@ -356,6 +356,10 @@ static ft_status prefill_lookahead(ft_session *s, const struct input *in, uint32
         .n_col = plan->n_input - look->window - look->refeed, .red = reduce_of(look->fold),
     };
     ft_status status = chooser_init(&chooser, s, in->n, err);
+    if (status == FT_OK && chooser.is_sparse && s->params.is_exact) {
+        status = ft_report_fallback(s, err, "exact: the vertical-slash prefill runs on %s, stock attention has no such "
+                                    "pattern", ft_kern()->name);
+    }
     if (status == FT_OK) {
         status = ft_lane_prefill(&s->lane, &prefill, err);
     }

@@ -41,7 +41,6 @@ struct ft_lane {
 struct ft_lane_params {
     const ft_model *model;
     uint32_t n_layer;
-    uint32_t n_row_max;        /* most rows a head will ever hold */
     uint32_t n_thread;
     enum ft_fmt fmt;
     bool is_exact;

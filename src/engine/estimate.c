@@ -39,7 +39,10 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
     out->kv = per_token * (plan->is_kv_on ? plan->kv_keep : plan->n_input);
     /* while the last layer is read, the others' kept rows; later, the row that is fed again */
     uint64_t on_top = FT_MAX(per_token / target->n_layer * n_read, per_token * plan->kv_look.refeed);
-    out->kv_peak = out->kv + (plan->is_kv_on ? on_top : 0);
+    uint64_t reading = out->kv + (plan->is_kv_on ? on_top : 0);
+    uint64_t refed = plan->is_kv_on ? per_token * plan->kv_look.refeed : 0;
+    uint64_t answer = per_token * plan->n_answer; /* its last token gets no row */
+    out->kv_peak = FT_MAX(reading, out->kv + refed + answer - FT_MIN(answer, per_token));
     bool is_exact = s->params.is_exact;
     out->compute = compute_bytes(target, n_read, voters(&plan->kv_look, plan->is_kv_on, plan->n_text), is_exact);
     uint64_t draft_activation = 0;
@@ -53,8 +56,7 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
         out->compute = FT_MAX(out->compute, compute_bytes(draft, plan->n_prompt, n_voter, is_exact));
     }
     /* the draft is done before the target begins */
-    uint64_t answer = per_token * plan->n_answer;
-    out->total = FT_MAX(out->kv_peak + answer + out->activation, out->draft_kv_peak + draft_activation) + out->compute;
+    out->total = FT_MAX(reading + answer + out->activation, out->draft_kv_peak + draft_activation) + out->compute;
     out->activation = FT_MAX(out->activation, draft_activation);
 }
 

@@ -32,7 +32,7 @@ ft_status ft_lane_open(struct ft_lane *lane, const struct ft_lane_params *params
     struct ft_kv_shape shape = { .n_layer = params->n_layer, .n_head_kv = hp->n_head_kv, .d = hp->head_dim,
                                  .k_fmt = params->fmt, .v_fmt = params->fmt };
     struct ft_ops_shape ops = { .n_layer = params->n_layer, .n_head = hp->n_head, .n_head_kv = hp->n_head_kv,
-                                .d = hp->head_dim, .n_thread = params->n_thread, .n_row_max = params->n_row_max,
+                                .d = hp->head_dim, .n_thread = params->n_thread,
                                 .is_cancelled = params->is_cancelled };
     ft_status status = ft_eval_new(params->model, params->n_thread, params->rope_scale, lane_cancelled,
                                    params->is_cancelled, &lane->eval, err);
@@ -243,7 +243,7 @@ static ft_status read_layer(struct reading *r, uint32_t layer, struct ft_error *
     struct step step = { .lane = lane, .kv = p->is_staged ? lane->stage : lane->kv, .is_single_layer = true,
                          .kv_layer = p->is_staged ? 0 : layer };
     if (p->is_staged && layer > 0) {
-        FT_TRY(ft_kv_rewind(lane->stage, 0, p->n, err)); /* the room is used again, nothing is mapped anew */
+        FT_TRY(ft_kv_rewind(lane->stage, 0, p->n, err)); /* the room is used again, its old pages are given back */
     } else {
         FT_TRY(ft_kv_reserve(step.kv, step.kv_layer, p->is_staged ? p->n : p->cap, err));
     }

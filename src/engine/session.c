@@ -131,7 +131,6 @@ static ft_status open_parts(ft_session *s, const struct ft_session_params *param
     FT_TRY(ft_sampler_new(s->target, &params->sampling, &s->sampler, err));
     struct ft_lane_params lane = {
         .model = s->target, .n_layer = s->lane.hp->n_layer, .n_thread = s->params.n_thread, .fmt = s->fmt,
-        .n_row_max = (uint32_t)FT_MIN(ft_pair_context(s->target, s->params.rope_scale), (uint64_t)UINT32_MAX),
         .is_exact = s->params.is_exact, .rope_scale = s->params.rope_scale, .is_cancelled = &s->is_cancelled,
         .progress = s->params.progress, .progress_user = s->params.progress_user, .phase = FT_PHASE_PREFILL,
     };
@@ -241,7 +240,7 @@ ft_status ft_session_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
     s->report.ttft_us = ft_time_us() - start;
     s->pos_next = s->plan.pos_first;
     s->pos_kept_end = s->plan.pos_first;
-    if (s->plan.is_kv_on) { /* the row fed again is not a kept one */
+    if (s->plan.is_kv_on && s->plan.kv_look.refeed) { /* rows fed again are not kept ones */
         s->pos_kept_end = ft_kv_pos(s->lane.kv, 0, 0)[s->plan.kv_keep];
     }
     s->n_left = s->plan.n_answer;
@@ -342,6 +341,7 @@ void ft_session_report(const ft_session *s, struct ft_report *out) {
     *out = s->report;
     if (s->has_logits) { /* the answer's rows count too */
         out->kv_bytes_peak = s->lane.rows.peak;
+        out->compute_bytes_peak = FT_MAX(out->compute_bytes_peak, ft_eval_compute_bytes(s->lane.eval));
     }
 }
 

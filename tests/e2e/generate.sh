@@ -81,7 +81,7 @@ refuses 1 "" generate -m "$target" -p x --chat
 # ---- exact ----
 "$1/mkmodel" repacked.gguf --type q4_0 >/dev/null || bad "mkmodel"
 works generate -m repacked.gguf -p hello -n 2 --exact --json # weights with a faster layout are read plain
-json 'j["kernels"].startswith("attend=stock") and j["method"]["exact"] is True'
+json 'j["kernels"]["attend"] == "stock" and j["method"]["exact"] is True'
 
 # ---- the reader goes away, the disk is full ----
 n_check=$((n_check + 1))

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_compress.c - what an engine run keeps and answers, against the naive oracle in double.
  *
- * The oracle reads the same weights (F32 models, F32 rows): a naive forward pass (forward_oracle.h) gives the queries
- * and keys, naive scoring (score_oracle.h) the rows and tokens to keep, a mask or a choice of rows the logits.
- * ft_score_arrays, fed with the same queries and keys, must choose the same.
+ * The oracle reads the same weights (F32 models, F32 rows): a naive forward pass (forward_oracle.h)
+ * gives the queries and keys, naive scoring (score_oracle.h) the rows and tokens to keep, a mask or
+ * a choice of rows the logits. ft_score_arrays, fed with the same queries and keys, must choose the
+ * same.
  */
 #include "engine_fixture.h"
 #include "forward_oracle.h"
@@ -24,7 +25,8 @@ static struct {
 } worst;
 
 #define TARGET " --embd 64 --heads 4 --kv-heads 2 --ff 96 --vocab 300 --ctx 1024 --sharpness 3 "
-#define DRAFT " --embd 64 --heads 4 --kv-heads 1 --ff 64 --vocab 300 --ctx 1024 --sharpness 3 --seed 7 "
+#define DRAFT                                                                                      \
+    " --embd 64 --heads 4 --kv-heads 1 --ff 64 --vocab 300 --ctx 1024 --sharpness 3 --seed 7 "
 
 static const struct arch {
     const char *name, *target, *draft;
@@ -44,7 +46,8 @@ struct pair {
 };
 
 static struct pair pair_made(const struct arch *arch) {
-    struct pair pair = { .n = arch->n, .target = model_made("target", arch->target, FT_LOAD_PLAIN),
+    struct pair pair = { .n = arch->n,
+                         .target = model_made("target", arch->target, FT_LOAD_PLAIN),
                          .draft = model_made("draft", arch->draft, FT_LOAD_PLAIN) };
     ids_random(pair.id, pair.n, pair.target, 21);
     return pair;
@@ -81,8 +84,11 @@ static void assert_near(const char *what, const float *got, const double *want, 
 static struct oracle_layer layer_of(const struct forward *f, uint32_t l) {
     const struct ft_hparams *hp = &f->model->hp;
     return (struct oracle_layer){ .q = f->q + forward_at(f, l, hp->n_head, 0, 0),
-                                  .k = f->k + forward_at(f, l, hp->n_head_kv, 0, 0), .n_head = hp->n_head,
-                                  .n_head_kv = hp->n_head_kv, .n_q = f->n, .d = hp->head_dim };
+                                  .k = f->k + forward_at(f, l, hp->n_head_kv, 0, 0),
+                                  .n_head = hp->n_head,
+                                  .n_head_kv = hp->n_head_kv,
+                                  .n_q = f->n,
+                                  .d = hp->head_dim };
 }
 
 static void positions(ft_pos *pos, uint32_t n) {
@@ -101,25 +107,29 @@ static const struct kv_case {
 } kv_cases[] = {
     { "speckv:keep=64,window=16,kernel=5,lookahead=12", 64, 16, 5, true, true, 0, 0 },
     { "speckv:keep=9,window=8,kernel=1,lookahead=12", 9, 8, 1, true, true, 0, 0 },
-    { "speckv:keep=100,window=1,kernel=7,pool=mean,reduce=mean,lookahead=12", 100, 1, 7, false, false, 0, 0 },
-    { "speckv:keep=150,window=40,kernel=3,reduce=mean,lookahead=12", 150, 40, 3, true, false, 0, 0 },
-    { "speckv:keep=48,window=16,kernel=5,lookahead=12,prefill_window=64,prefill_vertical=20", 48, 16, 5, true, true, 64, 20 },
-    { "speckv:keep=60,window=16,kernel=3,pool=mean,lookahead=12,prefill_window=128,prefill_vertical=64", 60, 16, 3, false,
-      true, 128, 64 },
+    { "speckv:keep=100,window=1,kernel=7,pool=mean,reduce=mean,lookahead=12", 100, 1, 7, false,
+      false, 0, 0 },
+    { "speckv:keep=150,window=40,kernel=3,reduce=mean,lookahead=12", 150, 40, 3, true, false, 0,
+      0 },
+    { "speckv:keep=48,window=16,kernel=5,lookahead=12,prefill_window=64,prefill_vertical=20", 48,
+      16, 5, true, true, 64, 20 },
+    { "speckv:keep=60,window=16,kernel=3,pool=mean,lookahead=12,prefill_window=128,prefill_"
+      "vertical=64",
+      60, 16, 3, false, true, 128, 64 },
 };
 
 struct choosing {
     const struct kv_case *c;
     const ft_session *s;
-    uint32_t n;             /* tokens of the prompt */
-    uint32_t n_tie;         /* choices that differ by a tie */
-    const uint32_t **kept;  /* [n_layer * n_head_kv] what the engine kept */
+    uint32_t n;                   /* tokens of the prompt */
+    uint32_t n_tie;               /* choices that differ by a tie */
+    const uint32_t **kept;        /* [n_layer * n_head_kv] what the engine kept */
     struct ft_score_layer *layer; /* [n_layer] */
 };
 
 /* got and the first n of ranked are the same set, up to scores that are equal within floats */
-static uint32_t assert_same_choice(const char *what, const uint32_t *got, uint32_t n, const double *score,
-                                   uint32_t n_score, const uint32_t *ranked) {
+static uint32_t assert_same_choice(const char *what, const uint32_t *got, uint32_t n,
+                                   const double *score, uint32_t n_score, const uint32_t *ranked) {
     uint8_t *is_chosen = test_calloc(n_score, 1);
     uint32_t n_other = 0;
     double edge = score[ranked[n - 1]];
@@ -131,7 +141,8 @@ static uint32_t assert_same_choice(const char *what, const uint32_t *got, uint32
         if (!is_chosen[got[j]]) {
             n_other++;
             if (fabs(score[got[j]] - edge) > TIE * edge) {
-                fail_msg("%s: kept %u with score %g, the last chosen one has %g", what, got[j], score[got[j]], edge);
+                fail_msg("%s: kept %u with score %g, the last chosen one has %g", what, got[j],
+                         score[got[j]], edge);
             }
         }
     }
@@ -158,7 +169,8 @@ static void choose(void *user, const struct forward *f, uint32_t l, uint8_t *see
         choosing->kept[l * layer.n_head_kv + h] = list;
         for (uint32_t i = 0; c->prefill_window && i < f->n; i++) {
             uint8_t *row = sees + ((size_t)h * f->n + i) * f->n;
-            uint32_t block = i / 64 * 64, start = block > c->prefill_window ? block - c->prefill_window : 0;
+            uint32_t block = i / 64 * 64,
+                     start = block > c->prefill_window ? block - c->prefill_window : 0;
             memset(row, 0, start);
             for (uint32_t j = 0; j < c->n_vertical; j++) {
                 row[ranked[j]] |= ranked[j] < start;
@@ -169,10 +181,15 @@ static void choose(void *user, const struct forward *f, uint32_t l, uint8_t *see
 }
 
 /* The same choice by ft_score_arrays on the oracle's queries and keys. */
-static void check_arrays(const struct choosing *choosing, const struct forward *f, const struct pair *pair) {
+static void check_arrays(const struct choosing *choosing, const struct forward *f,
+                         const struct pair *pair) {
     const struct ft_hparams *hp = ft_model_hparams(pair->target);
-    struct ft_score_input in = { .n_prompt = pair->n, .n_more = f->n - pair->n, .n_layer = hp->n_layer,
-                                 .n_head = hp->n_head, .n_head_kv = hp->n_head_kv, .d = hp->head_dim,
+    struct ft_score_input in = { .n_prompt = pair->n,
+                                 .n_more = f->n - pair->n,
+                                 .n_layer = hp->n_layer,
+                                 .n_head = hp->n_head,
+                                 .n_head_kv = hp->n_head_kv,
+                                 .d = hp->head_dim,
                                  .layer = choosing->layer };
     struct ft_score_output out;
     struct ft_error err;
@@ -180,7 +197,8 @@ static void check_arrays(const struct choosing *choosing, const struct forward *
     assert_int_equal(out.n_head, hp->n_layer * hp->n_head_kv);
     for (uint32_t h = 0; h < out.n_head && choosing->n_tie == 0; h++) {
         assert_int_equal(out.head[h].n_kept, choosing->c->keep);
-        assert_memory_equal(out.head[h].kept, choosing->kept[h], choosing->c->keep * sizeof(uint32_t));
+        assert_memory_equal(out.head[h].kept, choosing->kept[h],
+                            choosing->c->keep * sizeof(uint32_t));
     }
     ft_score_free(&out);
 }
@@ -226,16 +244,19 @@ static const struct prompt_case {
     bool is_pool_max, is_reduce_max, is_compact;
     enum ft_ramp ramp;
 } prompt_cases[] = {
-    { "specpc:keep=100,window=16,kernel=4", 100, 16, 4, 4, 1, UINT32_MAX, 0, true, true, true, FT_RAMP_CODE },
-    { "specpc:keep=100,window=16,kernel=4,positions=original", 100, 16, 4, 4, 1, UINT32_MAX, 0, true, true, false, FT_RAMP_CODE },
-    { "specpc:keep=60,window=5,kernel=3,neighbors=0,start_layer=0,weighted=paper,positions=original", 60, 5, 3, 0, 1, 0, 12,
-      true, true, false, FT_RAMP_PAPER },
-    { "specpc:keep=80,window=20,pool=mean,reduce=mean,kernel=5,weighted=off,start_layer=0", 80, 20, 5, 5, 1, 0, 30, false,
-      false, true, FT_RAMP_OFF },
-    { "specpc:keep=70,window=8,kernel=2,lookahead=6,positions=original", 70, 8, 2, 2, 6, UINT32_MAX, 1, true, true, false,
+    { "specpc:keep=100,window=16,kernel=4", 100, 16, 4, 4, 1, UINT32_MAX, 0, true, true, true,
       FT_RAMP_CODE },
-    { "specpc:keep=70,window=1,kernel=2,neighbors=7,lookahead=3,reduce=mean", 70, 1, 2, 7, 3, UINT32_MAX, 0, true, false, true,
-      FT_RAMP_CODE },
+    { "specpc:keep=100,window=16,kernel=4,positions=original", 100, 16, 4, 4, 1, UINT32_MAX, 0,
+      true, true, false, FT_RAMP_CODE },
+    { "specpc:keep=60,window=5,kernel=3,neighbors=0,start_layer=0,weighted=paper,positions="
+      "original",
+      60, 5, 3, 0, 1, 0, 12, true, true, false, FT_RAMP_PAPER },
+    { "specpc:keep=80,window=20,pool=mean,reduce=mean,kernel=5,weighted=off,start_layer=0", 80, 20,
+      5, 5, 1, 0, 30, false, false, true, FT_RAMP_OFF },
+    { "specpc:keep=70,window=8,kernel=2,lookahead=6,positions=original", 70, 8, 2, 2, 6, UINT32_MAX,
+      1, true, true, false, FT_RAMP_CODE },
+    { "specpc:keep=70,window=1,kernel=2,neighbors=7,lookahead=3,reduce=mean", 70, 1, 2, 7, 3,
+      UINT32_MAX, 0, true, false, true, FT_RAMP_CODE },
 };
 
 static void drop(void *user, const struct forward *f, uint32_t l, uint8_t *sees) {
@@ -258,7 +279,8 @@ static void draft_steps(const struct pair *pair, ft_token *id, uint32_t n_step) 
 }
 
 /* score [n] and the tokens to keep */
-static uint32_t oracle_tokens(const struct prompt_case *c, struct pair *pair, double *score, uint32_t *out) {
+static uint32_t oracle_tokens(const struct prompt_case *c, struct pair *pair, double *score,
+                              uint32_t *out) {
     const struct ft_hparams *hp = ft_model_hparams(pair->draft);
     double u[64], pooled[N_LONG];
     uint32_t must[64], n = pair->n + c->n_step - 1;
@@ -266,14 +288,16 @@ static uint32_t oracle_tokens(const struct prompt_case *c, struct pair *pair, do
     draft_steps(pair, pair->id + pair->n, c->n_step);
     positions(pos, n);
     for (uint32_t i = 0; i < c->window; i++) {
-        u[i] = c->ramp == FT_RAMP_OFF || c->window == 1 ? 1 : c->ramp == FT_RAMP_PAPER ? (i + 1.0) / c->window
-                                                                                       : i / (c->window - 1.0);
+        u[i] = c->ramp == FT_RAMP_OFF || c->window == 1 ? 1
+               : c->ramp == FT_RAMP_PAPER               ? (i + 1.0) / c->window
+                                                        : i / (c->window - 1.0);
     }
     for (uint32_t i = 0; i < c->n_head; i++) {
         must[i] = i;
     }
     struct forward f = forward_run(pair->draft, pair->id, pos, n, NULL, NULL);
-    for (uint32_t l = c->layer_first == UINT32_MAX ? hp->n_layer / 2 : c->layer_first; l < hp->n_layer; l++) {
+    for (uint32_t l = c->layer_first == UINT32_MAX ? hp->n_layer / 2 : c->layer_first;
+         l < hp->n_layer; l++) {
         struct oracle_layer layer = layer_of(&f, l);
         oracle_specpc(&layer, pair->n, c->window, u, c->is_reduce_max, score);
     }
@@ -283,7 +307,8 @@ static uint32_t oracle_tokens(const struct prompt_case *c, struct pair *pair, do
 }
 
 /* The draft reads once more: its score is the oracle's, number by number. */
-static void assert_same_score(const char *what, ft_session *s, const struct pair *pair, const double *want) {
+static void assert_same_score(const char *what, ft_session *s, const struct pair *pair,
+                              const double *want) {
     struct ft_draft_result draft = { .n_text = 0 };
     struct ft_error err;
     assert_int_equal(ft_compress_draft(s, pair->id, &draft, &err), FT_OK);
@@ -291,7 +316,8 @@ static void assert_same_score(const char *what, ft_session *s, const struct pair
         if (!(fabs((double)draft.score[j] - want[j]) <= SCORE_REL * want[j] + 1e-9)) {
             fail_msg("%s: score[%u] is %g, expected %g", what, j, (double)draft.score[j], want[j]);
         }
-        worst.score = want[j] > 1e-6 ? fmax(worst.score, fabs((double)draft.score[j] / want[j] - 1)) : worst.score;
+        worst.score = want[j] > 1e-6 ? fmax(worst.score, fabs((double)draft.score[j] / want[j] - 1))
+                                     : worst.score;
     }
     ft_draft_result_done(&draft);
 }
@@ -318,21 +344,27 @@ static void check_prompt(struct pair *pair, const struct prompt_case *c) {
         id[j] = pair->id[want[j]];
     }
     positions(pos, pair->n);
-    /* compact: the kept tokens alone; original: the whole prompt, in which nobody sees a dropped token */
-    struct forward f = c->is_compact ? forward_run(pair->target, id, pos, c->keep, NULL, NULL)
-                                     : forward_run(pair->target, pair->id, pos, pair->n, drop, is_kept);
+    /* compact: the kept tokens alone; original: the whole prompt, in which nobody sees a dropped
+     * token */
+    struct forward f = c->is_compact
+                           ? forward_run(pair->target, id, pos, c->keep, NULL, NULL)
+                           : forward_run(pair->target, pair->id, pos, pair->n, drop, is_kept);
     assert_near(c->spec, ft_session_logits(s), f.logits, n_vocab_of(s));
     forward_done(&f);
     ft_session_free(s);
 }
 
-/* ---- the cascade: the text stands behind the prompt, at n under original and at m under compact ---- */
+/* ---- the cascade: the text stands behind the prompt, at n under original and at m under compact
+ * ---- */
 
 static void check_cascade(struct pair *pair, bool is_compact) {
-    static const struct kv_case c = { "speckv:keep=40,window=8,kernel=3,lookahead=12", 40, 8, 3, true, true, 0, 0 };
+    static const struct kv_case c = {
+        "speckv:keep=40,window=8,kernel=3,lookahead=12", 40, 8, 3, true, true, 0, 0
+    };
     const struct ft_hparams *hp = ft_model_hparams(pair->target);
     char prompt[128];
-    snprintf(prompt, sizeof(prompt), "specpc:keep=100,window=16,kernel=4,positions=%s", is_compact ? "compact" : "original");
+    snprintf(prompt, sizeof(prompt), "specpc:keep=100,window=16,kernel=4,positions=%s",
+             is_compact ? "compact" : "original");
     ft_session *s = session_for(pair, prompt, c.spec);
     const uint32_t *list, **kept = test_calloc((size_t)hp->n_layer * hp->n_head_kv, sizeof(*kept));
     ft_token id[N_ALL];
@@ -353,7 +385,8 @@ static void check_cascade(struct pair *pair, bool is_compact) {
         oracle_speckv(&layer, at % hp->n_head_kv, m, c.window, true, mass);
         oracle_pool(mass, m - c.window - 1, c.kernel, true, pooled);
         oracle_rank(pooled, m - c.window - 1, ranked);
-        assert_int_equal(ft_session_kept(s, FT_STAGE_KV, at / hp->n_head_kv, at % hp->n_head_kv, &list), c.keep);
+        assert_int_equal(
+            ft_session_kept(s, FT_STAGE_KV, at / hp->n_head_kv, at % hp->n_head_kv, &list), c.keep);
         for (uint32_t j = 0; j < c.keep; j++) { /* from positions to rows */
             while (row < m && (uint32_t)pos[row] != list[j]) {
                 row++;
@@ -361,7 +394,9 @@ static void check_cascade(struct pair *pair, bool is_compact) {
             assert_true(row < m);
             mine[j] = row;
         }
-        assert_int_equal(assert_same_choice("cascade", mine, c.keep - c.window, pooled, m - c.window - 1, ranked), 0);
+        assert_int_equal(assert_same_choice("cascade", mine, c.keep - c.window, pooled,
+                                            m - c.window - 1, ranked),
+                         0);
         kept[at] = mine;
     }
     forward_step(&f, id[m - 1], pos[m - 1], kept, c.keep, f.logits);
@@ -388,7 +423,8 @@ static void check_dense(const struct pair *pair) {
 
 static void test_arch(void **state) {
     struct pair pair = pair_made(*state);
-    size_t first = pair.n == N_LONG ? FT_COUNT(kv_cases) - 2 : 0; /* the slow oracle reads long prompts a few times only */
+    size_t first = pair.n == N_LONG ? FT_COUNT(kv_cases) - 2
+                                    : 0; /* the slow oracle reads long prompts a few times only */
     check_dense(&pair);
     for (size_t i = first; i < FT_COUNT(kv_cases); i++) {
         check_kv(&pair, &kv_cases[i]);
@@ -404,11 +440,12 @@ static void test_arch(void **state) {
 int main(void) {
     struct CMUnitTest tests[FT_COUNT(archs)];
     for (size_t i = 0; i < FT_COUNT(archs); i++) {
-        tests[i] = (struct CMUnitTest){ .name = archs[i].name, .test_func = test_arch,
+        tests[i] = (struct CMUnitTest){ .name = archs[i].name,
+                                        .test_func = test_arch,
                                         .initial_state = (void *)(uintptr_t)&archs[i] };
     }
     int n_failed = cmocka_run_group_tests_name("what a run keeps and answers", tests, NULL, NULL);
-    print_message("|delta log p| at most %.2g, scores off by %.2g, %u rows chosen by a tie\n", worst.logp, worst.score,
-                  worst.n_tie);
+    print_message("|delta log p| at most %.2g, scores off by %.2g, %u rows chosen by a tie\n",
+                  worst.logp, worst.score, worst.n_tie);
     return n_failed;
 }

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_memory.c - KV bytes as measured are what the formulas say, and the process is really that much smaller.
+/* test_memory.c - KV bytes as measured are what the formulas say, and the process is really that
+ * much smaller.
  *
- * b = bytes of one token's K and V in all layers, b/layers of one layer.  n tokens read, L drafted, C kept:
+ * b = bytes of one token's K and V in all layers, b/layers of one layer.  n tokens read, L drafted,
+ * C kept:
  *
  *     dense      held n b            peak n b
  *     specpc     held C b            peak C b
- *     speckv     held C b            peak C b + (n + L) b/layers: one layer's full rows beside the kept ones
- *     draft      no text: one layer's n rows; text: (n + L - 1) rows in all its layers
+ *     speckv     held C b            peak C b + (n + L) b/layers: one layer's full rows beside the
+ * kept ones draft      no text: one layer's n rows; text: (n + L - 1) rows in all its layers
  *
- * The process is measured in children of its own (this program again with --child): the highest resident size since
- * it started (VmHWM), and what is resident behind the prefill.
+ * The process is measured in children of its own (this program again with --child): the highest
+ * resident size since it started (VmHWM), and what is resident behind the prefill.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -46,14 +48,15 @@ static int models_close(void **state) {
 
 static const struct method {
     const char *name, *prompt, *kv;
-    bool is_text;                  /* the draft writes */
+    bool is_text; /* the draft writes */
     uint32_t n_read, n_kept, n_step;
 } methods[] = {
     { "dense", NULL, NULL, false, N_SMALL, N_SMALL, 0 },
     { "specpc", "specpc:keep=200", NULL, false, 200, 200, 1 },
     { "specpc, 3 steps", "specpc:keep=200,lookahead=3", NULL, true, 200, 200, 3 },
     { "speckv", NULL, "speckv:keep=64,lookahead=8", true, N_SMALL, 64, 8 },
-    { "speckv, sparse", NULL, "speckv:keep=64,lookahead=8,prefill_window=128,prefill_vertical=64", true, N_SMALL, 64, 8 },
+    { "speckv, sparse", NULL, "speckv:keep=64,lookahead=8,prefill_window=128,prefill_vertical=64",
+      true, N_SMALL, 64, 8 },
     { "cascade", "specpc:keep=200", "speckv:keep=64,lookahead=8", true, 200, 64, 8 },
     { "speckv within keep", NULL, "speckv:keep=1024", false, N_SMALL, N_SMALL, 0 },
 };
@@ -82,7 +85,8 @@ static void check_method(const struct method *m, const char *kv_type, uint32_t b
         uint32_t n_text = report.n_draft_text;
         assert_int_equal(report.kv_bytes_full, N_SMALL * token);
         assert_int_equal(report.kv_bytes, m->n_kept * token);
-        assert_int_equal(report.kv_bytes_peak, m->n_kept * token + (is_staged ? (m->n_read + n_text) * layer_row : 0));
+        assert_int_equal(report.kv_bytes_peak,
+                         m->n_kept * token + (is_staged ? (m->n_read + n_text) * layer_row : 0));
         uint64_t draft = m->n_step == 0 ? 0 : m->is_text ? 0 : N_SMALL * draft_layer;
         if (m->is_text) {
             uint32_t n_step = m->kv ? n_text : m->n_step;
@@ -117,8 +121,11 @@ static void test_formulas(void **state) {
 
 /* ---- the process ---- */
 
-#define WIDE "--layers 4 --embd 64 --heads 8 --kv-heads 8 --head-dim 64 --vocab 300 --ff 64 --ctx 16384 "
-#define THIN "--layers 1 --embd 32 --heads 2 --kv-heads 1 --head-dim 16 --vocab 300 --ff 32 --ctx 16384 --seed 2 "
+#define WIDE                                                                                       \
+    "--layers 4 --embd 64 --heads 8 --kv-heads 8 --head-dim 64 --vocab 300 --ff 64 --ctx 16384 "
+#define THIN                                                                                       \
+    "--layers 1 --embd 32 --heads 2 --kv-heads 1 --head-dim 16 --vocab 300 --ff 32 --ctx 16384 "   \
+    "--seed 2 "
 
 struct measured {
     uint64_t before, after, peak; /* resident: session open, behind the prefill, highest of all */
@@ -143,7 +150,8 @@ static int child(const char *kv) {
     m.peak = ft_memory_resident_peak();
     ft_session_report(s, &report);
     printf("%llu %llu %llu %llu %llu\n", (unsigned long long)m.before, (unsigned long long)m.after,
-           (unsigned long long)m.peak, (unsigned long long)report.kv_bytes, (unsigned long long)report.kv_bytes_peak);
+           (unsigned long long)m.peak, (unsigned long long)report.kv_bytes,
+           (unsigned long long)report.kv_bytes_peak);
     free(id);
     ft_session_free(s);
     ft_model_close(draft);
@@ -157,17 +165,20 @@ static struct measured child_run(const char *kv) {
     assert_true(n > 0);
     self[n] = '\0';
     /* ASan's quarantine would hold what was freed */
-    snprintf(command, sizeof(command), "ASAN_OPTIONS=\"$ASAN_OPTIONS:quarantine_size_mb=1\" '%s' --child %s", self, kv);
+    snprintf(command, sizeof(command),
+             "ASAN_OPTIONS=\"$ASAN_OPTIONS:quarantine_size_mb=1\" '%s' --child %s", self, kv);
     FILE *pipe = popen(command, "r");
     assert_non_null(pipe);
     unsigned long long v[5] = { 0 };
-    assert_int_equal(fscanf(pipe, "%llu %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3], &v[4]), 5);
+    assert_int_equal(fscanf(pipe, "%llu %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3], &v[4]),
+                     5);
     assert_int_equal(pclose(pipe), 0);
     return (struct measured){ v[0], v[1], v[2], v[3], v[4] };
 }
 
-/* What differs beside rows: the draft's few rows (64 bytes a token), evidence [heads][n], ranking and pages that are
- * only partly used (one per head and layer at both ends): below 4 MiB together. */
+/* What differs beside rows: the draft's few rows (64 bytes a token), evidence [heads][n], ranking
+ * and pages that are only partly used (one per head and layer at both ends): below 4 MiB together.
+ */
 enum { SLACK = 4 << 20 };
 
 static void test_process(void **state) {
@@ -175,12 +186,15 @@ static void test_process(void **state) {
     ft_model_close(model_made("wide", WIDE, FT_LOAD_VOCAB));
     ft_model_close(model_made("thin", THIN, FT_LOAD_VOCAB));
     struct measured dense = child_run("dense");
-    struct measured kept = child_run("speckv:keep=256,lookahead=16,prefill_window=512,prefill_vertical=256");
+    struct measured kept =
+        child_run("speckv:keep=256,lookahead=16,prefill_window=512,prefill_vertical=256");
     print_message("resident MiB, %d tokens: dense before %.1f after %.1f peak %.1f (rows %.1f); "
-                  "speckv before %.1f after %.1f peak %.1f (rows %.1f, peak %.1f)\n", N_LONG,
-                  (double)dense.before / 1048576, (double)dense.after / 1048576, (double)dense.peak / 1048576,
-                  (double)dense.kv_bytes / 1048576, (double)kept.before / 1048576, (double)kept.after / 1048576,
-                  (double)kept.peak / 1048576, (double)kept.kv_bytes / 1048576, (double)kept.kv_bytes_peak / 1048576);
+                  "speckv before %.1f after %.1f peak %.1f (rows %.1f, peak %.1f)\n",
+                  N_LONG, (double)dense.before / 1048576, (double)dense.after / 1048576,
+                  (double)dense.peak / 1048576, (double)dense.kv_bytes / 1048576,
+                  (double)kept.before / 1048576, (double)kept.after / 1048576,
+                  (double)kept.peak / 1048576, (double)kept.kv_bytes / 1048576,
+                  (double)kept.kv_bytes_peak / 1048576);
     assert_int_equal(dense.kv_bytes_peak, (uint64_t)N_LONG * 8192);
     assert_int_equal(kept.kv_bytes, (uint64_t)KEEP * 8192);
     assert_true(kept.kv_bytes_peak <= kept.kv_bytes + (uint64_t)(N_LONG + LOOK) * 2048);
@@ -198,6 +212,7 @@ int main(int argc, char **argv) {
     if (argc == 3 && strcmp(argv[1], "--child") == 0) {
         return child(argv[2]);
     }
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_formulas), cmocka_unit_test(test_process) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_formulas),
+                                        cmocka_unit_test(test_process) };
     return cmocka_run_group_tests(tests, models_open, models_close);
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_oom.c - running out of memory is an answer: the n-th allocation fails, for every n, once and from then on.
+/* test_oom.c - running out of memory is an answer: the n-th allocation fails, for every n, once and
+ * from then on.
  *
- * Allocations of ours fail (ft_alloc, ft_grow, ft_pages_map), and ggml's compute buffer, which comes from
- * posix_memalign; what else ggml and libllama allocate does not go through a hook.  Each failure must be FT_NOMEM with a text, nothing may leak (under ASan), the session can be freed, and it can
- * be given the prompt again.
+ * Allocations of ours fail (ft_alloc, ft_grow, ft_pages_map), and ggml's compute buffer, which
+ * comes from posix_memalign; what else ggml and libllama allocate does not go through a hook.  Each
+ * failure must be FT_NOMEM with a text, nothing may leak (under ASan), the session can be freed,
+ * and it can be given the prompt again.
  */
 #define _POSIX_C_SOURCE 200809L /* posix_memalign */
 #include <errno.h>
@@ -27,16 +29,22 @@ static const struct scenario scenarios[] = {
     { .name = "dense" },
     { .name = "specpc", .prompt = "specpc:keep=40,window=8,kernel=3" },
     { .name = "specpc, decode steps", .prompt = "specpc:keep=40,window=8,kernel=3,lookahead=3" },
-    { .name = "specpc, self:layers", .prompt = "specpc:keep=40,window=8,kernel=3", .self_layers = 1 },
+    { .name = "specpc, self:layers",
+      .prompt = "specpc:keep=40,window=8,kernel=3",
+      .self_layers = 1 },
     { .name = "speckv", .kv = "speckv:keep=24,lookahead=4" },
-    { .name = "speckv, vertical-slash", .kv = "speckv:keep=12,lookahead=4,prefill_window=64,prefill_vertical=4" },
-    { .name = "cascade", .prompt = "specpc:keep=60,window=8,kernel=3", .kv = "speckv:keep=24,lookahead=4" },
+    { .name = "speckv, vertical-slash",
+      .kv = "speckv:keep=12,lookahead=4,prefill_window=64,prefill_vertical=4" },
+    { .name = "cascade",
+      .prompt = "specpc:keep=60,window=8,kernel=3",
+      .kv = "speckv:keep=24,lookahead=4" },
 };
 
 static int models_open(void **state) {
     (void)state;
     with.target = model_made("target", "--layers 2 --vocab 300 --ff 64 --type f16", FT_LOAD_FULL);
-    with.draft = model_made("draft", "--layers 2 --vocab 300 --ff 64 --type q4_0 --seed 3", FT_LOAD_FULL);
+    with.draft =
+        model_made("draft", "--layers 2 --vocab 300 --ff 64 --type q4_0 --seed 3", FT_LOAD_FULL);
     snprintf(with.path, sizeof(with.path), "%s/draft.gguf", FT_TEST_SCRATCH_DIR);
     ids_random(with.id, N_PROMPT, with.target, 5);
     return 0;
@@ -56,14 +64,16 @@ struct outcome {
     float *logits; /* behind the prompt, or NULL */
 };
 
-static void assert_no_memory(const char *name, uint64_t n, ft_status status, const struct ft_error *err) {
+static void assert_no_memory(const char *name, uint64_t n, ft_status status,
+                             const struct ft_error *err) {
     if (status != FT_NOMEM || err->code != FT_NOMEM || err->text[0] == '\0') {
-        fail_msg("%s: allocation %llu fails: %s (%s), expected %s", name, (unsigned long long)n, ft_status_text(status),
-                 err->text, ft_status_text(FT_NOMEM));
+        fail_msg("%s: allocation %llu fails: %s (%s), expected %s", name, (unsigned long long)n,
+                 ft_status_text(status), err->text, ft_status_text(FT_NOMEM));
     }
 }
 
-/* A whole life of a session in which the n-th allocation fails.  ->  whether nothing failed: n was not reached */
+/* A whole life of a session in which the n-th allocation fails.  ->  whether nothing failed: n was
+ * not reached */
 static bool run_session(const struct scenario *c, uint64_t n, bool is_sticky, const float *want) {
     struct ft_session_params params = ft_session_defaults();
     struct ft_error err = { .code = FT_OK };
@@ -121,7 +131,8 @@ static void check_session(const struct scenario *c) {
     params.self_layers = c->self_layers;
     params.n_thread = 1;
     params.n_predict = N_NEXT;
-    ft_session *s = session_made(with.target, (c->prompt || c->kv) && !c->self_layers ? with.draft : NULL, &params);
+    ft_session *s = session_made(
+        with.target, (c->prompt || c->kv) && !c->self_layers ? with.draft : NULL, &params);
     assert_int_equal(ft_session_prompt(s, with.id, N_PROMPT, 0, NULL), FT_OK);
     float *want = logits_copy(s);
     ft_session_free(s);
@@ -131,21 +142,23 @@ static void check_session(const struct scenario *c) {
         while (n <= N_MAX && !run_session(c, n, is_sticky, want)) {
             n++;
         }
-        print_message("%-24s %s: %llu allocations failed in turn\n", c->name, is_sticky ? "from then on" : "once",
-                      (unsigned long long)n - 1);
+        print_message("%-24s %s: %llu allocations failed in turn\n", c->name,
+                      is_sticky ? "from then on" : "once", (unsigned long long)n - 1);
         assert_in_range(n, 20, N_MAX); /* fewer: the loop has not met the run's allocations */
     }
     test_free(want);
 }
 
-static void test_session(void **state) { check_session(*state); }
+static void test_session(void **state) {
+    check_session(*state);
+}
 
 /* ---- ggml's compute buffer ---- */
 
 static size_t buffer_limit = SIZE_MAX;
 
 /* In the place of the C library's, for every library of this program. */
-int posix_memalign(void **out, size_t align, size_t n) {
+__attribute__((visibility("default"))) int posix_memalign(void **out, size_t align, size_t n) {
     *out = n > buffer_limit ? NULL : aligned_alloc(align, (n + align - 1) / align * align);
     return *out ? 0 : ENOMEM;
 }
@@ -156,7 +169,8 @@ static void test_compute(void **state) {
     params.kv = "speckv:keep=24,lookahead=4";
     params.n_thread = 1;
     ft_session *s = session_made(with.target, with.draft, &params);
-    static const size_t limits[] = { 1000, 1000, 40000, 40000 }; /* the first graph does not fit; a later one */
+    static const size_t limits[] = { 1000, 1000, 40000,
+                                     40000 }; /* the first graph does not fit; a later one */
     for (size_t i = 0; i < FT_COUNT(limits); i++) {
         struct ft_error err = { .code = FT_OK };
         buffer_limit = limits[i];
@@ -212,10 +226,12 @@ static void test_estimate(void **state) {
 }
 
 int main(void) {
-    struct CMUnitTest tests[FT_COUNT(scenarios) + 3] = { cmocka_unit_test(test_model), cmocka_unit_test(test_estimate),
+    struct CMUnitTest tests[FT_COUNT(scenarios) + 3] = { cmocka_unit_test(test_model),
+                                                         cmocka_unit_test(test_estimate),
                                                          cmocka_unit_test(test_compute) };
     for (size_t i = 0; i < FT_COUNT(scenarios); i++) {
-        tests[i + 3] = (struct CMUnitTest){ .name = scenarios[i].name, .test_func = test_session,
+        tests[i + 3] = (struct CMUnitTest){ .name = scenarios[i].name,
+                                            .test_func = test_session,
                                             .initial_state = (void *)(uintptr_t)&scenarios[i] };
     }
     return cmocka_run_group_tests_name("allocation failures", tests, models_open, models_close);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_pair.c - which models, methods and prompts go together: every refusal and every choice said aloud. */
+/* test_pair.c - which models, methods and prompts go together: every refusal and every choice said
+ * aloud. */
 #include "engine_fixture.h"
 
 enum { CTX = 256, DRAFT_CTX = 512, N_MAX = 1200 };
@@ -7,7 +8,7 @@ enum { CTX = 256, DRAFT_CTX = 512, N_MAX = 1200 };
 #define SMALL "--layers 2 --embd 64 --heads 4 --kv-heads 2 --ff 64 "
 
 static struct {
-    ft_model *target, *draft;   /* trained for 256 and 512 tokens */
+    ft_model *target, *draft; /* trained for 256 and 512 tokens */
     ft_model *bos, *padded, *longer, *repacked;
     ft_token id[N_MAX];
 } with;
@@ -17,7 +18,8 @@ static int models_open(void **state) {
     with.target = model_made("target", SMALL "--vocab 300 --ctx 256", FT_LOAD_FULL);
     with.draft = model_made("draft", SMALL "--vocab 300 --ctx 512 --seed 5", FT_LOAD_FULL);
     with.bos = model_made("bos", SMALL "--vocab 300 --ctx 256 --bos", FT_LOAD_FULL);
-    with.padded = model_made("padded", SMALL "--vocab 300 --pad-vocab 3000 --ctx 512", FT_LOAD_FULL);
+    with.padded =
+        model_made("padded", SMALL "--vocab 300 --pad-vocab 3000 --ctx 512", FT_LOAD_FULL);
     with.longer = model_made("longer", SMALL "--vocab 301 --ctx 512", FT_LOAD_FULL);
     with.repacked = model_made("repacked", SMALL "--vocab 300 --ctx 256 --type q4_0", FT_LOAD_FULL);
     ids_random(with.id, N_MAX, with.target, 3);
@@ -26,7 +28,9 @@ static int models_open(void **state) {
 
 static int models_close(void **state) {
     (void)state;
-    ft_model *all[] = { with.target, with.draft, with.bos, with.padded, with.longer, with.repacked };
+    ft_model *all[] = {
+        with.target, with.draft, with.bos, with.padded, with.longer, with.repacked
+    };
     for (size_t i = 0; i < FT_COUNT(all); i++) {
         ft_model_close(all[i]);
     }
@@ -42,11 +46,11 @@ static struct ft_session_params params_of(const char *prompt, const char *kv) {
     return params;
 }
 
-#define assert_says(err, part)                                                          \
-    do {                                                                                \
-        if (!strstr((err).text, part)) {                                                \
-            fail_msg("\"%s\" does not say \"%s\"", (err).text, part);                   \
-        }                                                                               \
+#define assert_says(err, part)                                                                     \
+    do {                                                                                           \
+        if (!strstr((err).text, part)) {                                                           \
+            fail_msg("\"%s\" does not say \"%s\"", (err).text, part);                              \
+        }                                                                                          \
     } while (0)
 
 /* ---- refused before any work: ft_session_new ---- */
@@ -61,26 +65,61 @@ struct refusal {
 };
 
 static const struct refusal refusals[] = {
-    { .name = "speckv without a draft", .kv = "speckv", .code = FT_ARG, .says = "speckv needs a draft" },
-    { .name = "specpc without a draft", .prompt = "specpc", .code = FT_ARG, .says = "specpc needs a draft" },
-    { .name = "speckv with self:layers", .kv = "speckv", .self_layers = 1, .code = FT_UNSUP,
+    { .name = "speckv without a draft",
+      .kv = "speckv",
+      .code = FT_ARG,
+      .says = "speckv needs a draft" },
+    { .name = "specpc without a draft",
+      .prompt = "specpc",
+      .code = FT_ARG,
+      .says = "specpc needs a draft" },
+    { .name = "speckv with self:layers",
+      .kv = "speckv",
+      .self_layers = 1,
+      .code = FT_UNSUP,
       .says = "self:layers=1 has no output layer" },
-    { .name = "decode steps of self:layers", .prompt = "specpc:lookahead=2", .self_layers = 1, .code = FT_UNSUP,
+    { .name = "decode steps of self:layers",
+      .prompt = "specpc:lookahead=2",
+      .self_layers = 1,
+      .code = FT_UNSUP,
       .says = "text written by a draft" },
-    { .name = "self:layers of all layers", .prompt = "specpc", .self_layers = 2, .code = FT_ARG,
+    { .name = "self:layers of all layers",
+      .prompt = "specpc",
+      .self_layers = 2,
+      .code = FT_ARG,
       .says = "self:layers is 2, expected 1..1" },
-    { .name = "self:layers beside a draft", .prompt = "specpc", .self_layers = 1, .has_draft = true, .code = FT_ARG,
+    { .name = "self:layers beside a draft",
+      .prompt = "specpc",
+      .self_layers = 1,
+      .has_draft = true,
+      .code = FT_ARG,
       .says = "no other draft" },
     { .name = "an unknown method", .kv = "snapkw", .code = FT_ARG, .says = "there are: " },
     { .name = "a method of the other stage", .kv = "specpc", .code = FT_ARG, .says = "--prompt" },
-    { .name = "an unknown kv type", .kv_type = "q8_0", .code = FT_ARG, .says = "'q8_0' is unknown, expected f32" },
-    { .name = "exact with f16 rows", .kv_type = "f16", .is_exact = true, .code = FT_ARG, .says = "exact" },
-    { .name = "a context beyond the trained one", .n_ctx = CTX + 1, .code = FT_LIMIT, .says = "256 tokens" },
+    { .name = "an unknown kv type",
+      .kv_type = "q8_0",
+      .code = FT_ARG,
+      .says = "'q8_0' is unknown, expected f32" },
+    { .name = "exact with f16 rows",
+      .kv_type = "f16",
+      .is_exact = true,
+      .code = FT_ARG,
+      .says = "exact" },
+    { .name = "a context beyond the trained one",
+      .n_ctx = CTX + 1,
+      .code = FT_LIMIT,
+      .says = "256 tokens" },
     { .name = "too many threads", .n_thread = 257, .code = FT_ARG, .says = "threads is 257" },
     { .name = "a negative rope scale", .rope_scale = -2, .code = FT_ARG, .says = "rope scale" },
     { .name = "a rope scale below 1", .rope_scale = 0.5f, .code = FT_ARG, .says = "rope scale" },
-    { .name = "an endless rope scale", .rope_scale = INFINITY, .code = FT_ARG, .says = "rope scale is inf" },
-    { .name = "a rope scale that is no number", .rope_scale = NAN, .code = FT_ARG, .says = "rope scale" },
+    { .name = "an endless rope scale",
+      .rope_scale = INFINITY,
+      .code = FT_ARG,
+      .says = "rope scale is inf" },
+    { .name = "a rope scale that is no number",
+      .rope_scale = NAN,
+      .code = FT_ARG,
+      .says = "rope scale" },
 };
 
 static void test_refusals(void **state) {
@@ -96,9 +135,11 @@ static void test_refusals(void **state) {
         params.n_thread = r->n_thread ? r->n_thread : 1;
         params.is_exact = r->is_exact;
         params.rope_scale = r->rope_scale;
-        ft_status status = ft_session_new(with.target, r->has_draft ? with.draft : NULL, &params, &s, &err);
+        ft_status status =
+            ft_session_new(with.target, r->has_draft ? with.draft : NULL, &params, &s, &err);
         if (status != r->code || s != NULL) {
-            fail_msg("%s: %s, expected %s", r->name, ft_status_text(status), ft_status_text(r->code));
+            fail_msg("%s: %s, expected %s", r->name, ft_status_text(status),
+                     ft_status_text(r->code));
         }
         assert_int_equal(err.code, r->code);
         assert_says(err, r->says);
@@ -117,12 +158,25 @@ static void test_exact(void **state) {
         assert_int_equal(ft_session_new(with.repacked, NULL, &params, &s, &err), FT_ARG);
         assert_says(err, "repacked");
     }
-    ft_model *plain = model_made("repacked", SMALL "--vocab 300 --ctx 256 --type q4_0", FT_LOAD_PLAIN);
+    ft_model *plain =
+        model_made("repacked", SMALL "--vocab 300 --ctx 256 --type q4_0", FT_LOAD_PLAIN);
     s = session_made(plain, NULL, &params);
     prompt_read(s, with.id, 20);
     ft_session_free(s);
+    params.kv = "speckv:keep=16,lookahead=2,prefill_window=64,prefill_vertical=4"; /* stock attention cannot do this */
+    for (params.is_strict = false;; params.is_strict = true) {
+        s = session_made(plain, with.draft, &params);
+        assert_int_equal(ft_session_prompt(s, with.id, 100, 0, &err), params.is_strict ? FT_UNSUP : FT_OK);
+        assert_true(params.is_strict || report_says(s, "exact: the vertical-slash prefill runs on "));
+        ft_session_free(s);
+        if (params.is_strict) {
+            break;
+        }
+    }
+    params = params_of(NULL, NULL);
     ft_model_close(plain);
-    ft_model *vocab = model_made("repacked", SMALL "--vocab 300 --ctx 256 --type q4_0", FT_LOAD_VOCAB);
+    ft_model *vocab =
+        model_made("repacked", SMALL "--vocab 300 --ctx 256 --type q4_0", FT_LOAD_VOCAB);
     params.is_exact = false;
     assert_int_equal(ft_session_new(vocab, NULL, &params, &s, &err), FT_ARG);
     assert_says(err, "without weights");
@@ -139,7 +193,8 @@ static void test_vocabularies(void **state) {
     assert_int_equal(ft_pair_check(with.target, with.draft, &err), FT_OK);
     assert_int_equal(ft_pair_check(with.target, with.padded, &err), FT_OK);
     assert_int_equal(ft_pair_check(with.padded, with.target, &err), FT_OK);
-    /* 300 against 301 tokens: the special ones stand behind the others, so id 296 is the first that differs */
+    /* 300 against 301 tokens: the special ones stand behind the others, so id 296 is the first that
+     * differs */
     assert_int_equal(ft_pair_check(with.target, with.longer, &err), FT_MISMATCH);
     assert_int_equal(err.where, 296);
     assert_says(err, "296");
@@ -192,54 +247,174 @@ struct reading {
     float rope_scale;
     bool has_bos, is_swapped; /* is_swapped: the target has the longer context */
     ft_status code;
-    const char *says;         /* the error, or a line of the report; NULL: no fallback at all */
+    const char *says; /* the error, or a line of the report; NULL: no fallback at all */
     uint32_t n_kept, n_kv_kept;
 };
 
 static const struct reading readings[] = {
     { .name = "empty", .n = 0, .code = FT_ARG, .says = "empty" },
     { .name = "whole context", .n = CTX, .n_kept = CTX, .n_kv_kept = CTX },
-    { .name = "beyond the target", .n = CTX + 1, .code = FT_LIMIT, .says = "257 tokens is beyond the trained context of the target: 256" },
-    { .name = "rope scale", .n = 2 * CTX, .rope_scale = 2, .n_kept = 2 * CTX, .n_kv_kept = 2 * CTX },
-    { .name = "beyond the scale", .n = 2 * CTX + 1, .rope_scale = 2, .code = FT_LIMIT, .says = "target: 512" },
-    { .name = "requested context", .n = 101, .n_ctx = 100, .code = FT_LIMIT, .says = "beyond the requested context" },
-    { .name = "compact lets a long prompt through", .prompt = "specpc:keep=200", .n = DRAFT_CTX, .n_kept = 200, .n_kv_kept = 200 },
-    { .name = "original does not", .prompt = "specpc:keep=200,positions=original", .n = CTX + 1, .code = FT_LIMIT,
+    { .name = "beyond the target",
+      .n = CTX + 1,
+      .code = FT_LIMIT,
+      .says = "257 tokens is beyond the trained context of the target: 256" },
+    { .name = "rope scale",
+      .n = 2 * CTX,
+      .rope_scale = 2,
+      .n_kept = 2 * CTX,
+      .n_kv_kept = 2 * CTX },
+    { .name = "beyond the scale",
+      .n = 2 * CTX + 1,
+      .rope_scale = 2,
+      .code = FT_LIMIT,
+      .says = "target: 512" },
+    { .name = "requested context",
+      .n = 101,
+      .n_ctx = 100,
+      .code = FT_LIMIT,
+      .says = "beyond the requested context" },
+    { .name = "compact lets a long prompt through",
+      .prompt = "specpc:keep=200",
+      .n = DRAFT_CTX,
+      .n_kept = 200,
+      .n_kv_kept = 200 },
+    { .name = "original does not",
+      .prompt = "specpc:keep=200,positions=original",
+      .n = CTX + 1,
+      .code = FT_LIMIT,
       .says = "trained context of the target" },
-    { .name = "original within it", .prompt = "specpc:keep=200,positions=original", .n = CTX, .n_kept = 200, .n_kv_kept = 200 },
-    { .name = "beyond the draft", .prompt = "specpc:keep=200", .n = DRAFT_CTX + 1, .code = FT_LIMIT,
+    { .name = "original within it",
+      .prompt = "specpc:keep=200,positions=original",
+      .n = CTX,
+      .n_kept = 200,
+      .n_kv_kept = 200 },
+    { .name = "beyond the draft",
+      .prompt = "specpc:keep=200",
+      .n = DRAFT_CTX + 1,
+      .code = FT_LIMIT,
       .says = "513 tokens is beyond the trained context of the draft: 512" },
-    { .name = "the draft's scale", .prompt = "specpc:keep=200", .n = 2 * DRAFT_CTX, .rope_scale = 2, .n_kept = 200, .n_kv_kept = 200 },
-    { .name = "compact, yet too much is kept", .prompt = "specpc:keep=300", .n = 400, .code = FT_LIMIT,
+    { .name = "the draft's scale",
+      .prompt = "specpc:keep=200",
+      .n = 2 * DRAFT_CTX,
+      .rope_scale = 2,
+      .n_kept = 200,
+      .n_kv_kept = 200 },
+    { .name = "compact, yet too much is kept",
+      .prompt = "specpc:keep=300",
+      .n = 400,
+      .code = FT_LIMIT,
       .says = "300 tokens is beyond the trained context of the target" },
-    { .name = "speckv beyond the draft", .kv = "speckv:keep=100", .n = CTX + 1, .is_swapped = true, .code = FT_LIMIT, .says = "of the draft" },
-    { .name = "within keep the draft reads nothing", .kv = "speckv:keep=300", .n = CTX + 1, .is_swapped = true,
-      .says = "speckv: dense, 257 tokens are within keep=300", .n_kept = CTX + 1, .n_kv_kept = CTX + 1 },
-    { .name = "no room for text", .kv = "speckv:keep=100", .n = CTX, .code = FT_LIMIT, .says = "no position for look-ahead" },
-    { .name = "little room for text", .kv = "speckv:keep=100,lookahead=50", .n = CTX - 10, .says = "lookahead reduced from 50 to 10",
-      .n_kept = CTX - 10, .n_kv_kept = 100 },
-    { .name = "room behind the kept tokens", .prompt = "specpc:keep=200", .kv = "speckv:keep=100,lookahead=50", .n = 400,
-      .n_kept = 200, .n_kv_kept = 100 },
-    { .name = "less room behind the kept tokens", .prompt = "specpc:keep=240", .kv = "speckv:keep=100,lookahead=50", .n = 400,
-      .says = "lookahead reduced from 50 to 16", .n_kept = 240, .n_kv_kept = 100 },
-    { .name = "less room in the draft", .prompt = "specpc:keep=200,lookahead=9", .n = DRAFT_CTX - 3,
-      .says = "lookahead reduced from 9 to 4", .n_kept = 200, .n_kv_kept = 200 },
-    { .name = "share, floored", .kv = "speckv:keep=25%,lookahead=2", .n = 203, .n_kept = 203, .n_kv_kept = 50 },
-    { .name = "share of the stage's input", .prompt = "specpc:keep=50%,window=20", .kv = "speckv:keep=50%,lookahead=2", .n = 203,
-      .n_kept = 101, .n_kv_kept = 50 },
-    { .name = "bytes of the whole model", .kv = "speckv:keep=25KiB,lookahead=2", .n = 203, .n_kept = 203, .n_kv_kept = 100 },
-    { .name = "a share below the window", .kv = "speckv:keep=10%,window=32", .n = 203, .code = FT_ARG, .says = "window is 32" },
-    { .name = "a small keep has a small window", .kv = "speckv:keep=10%,lookahead=2", .n = 203, .n_kept = 203, .n_kv_kept = 20 },
-    { .name = "the pattern must hold the rows", .kv = "speckv:keep=100,prefill_window=64,prefill_vertical=0,lookahead=2", .n = 203,
-      .says = "prefill_vertical raised from 0 to 36", .n_kept = 203, .n_kv_kept = 100 },
-    { .name = "protected tokens fit", .prompt = "specpc:keep=100,window=20", .n = 203, .n_head = 80, .n_kept = 100, .n_kv_kept = 100 },
-    { .name = "protected tokens exceed keep", .prompt = "specpc:keep=100,window=20", .n = 203, .n_head = 81, .code = FT_LIMIT,
+    { .name = "speckv beyond the draft",
+      .kv = "speckv:keep=100",
+      .n = CTX + 1,
+      .is_swapped = true,
+      .code = FT_LIMIT,
+      .says = "of the draft" },
+    { .name = "within keep the draft reads nothing",
+      .kv = "speckv:keep=300",
+      .n = CTX + 1,
+      .is_swapped = true,
+      .says = "speckv: dense, 257 tokens are within keep=300",
+      .n_kept = CTX + 1,
+      .n_kv_kept = CTX + 1 },
+    { .name = "no room for text",
+      .kv = "speckv:keep=100",
+      .n = CTX,
+      .code = FT_LIMIT,
+      .says = "no position for look-ahead" },
+    { .name = "little room for text",
+      .kv = "speckv:keep=100,lookahead=50",
+      .n = CTX - 10,
+      .says = "lookahead reduced from 50 to 10",
+      .n_kept = CTX - 10,
+      .n_kv_kept = 100 },
+    { .name = "room behind the kept tokens",
+      .prompt = "specpc:keep=200",
+      .kv = "speckv:keep=100,lookahead=50",
+      .n = 400,
+      .n_kept = 200,
+      .n_kv_kept = 100 },
+    { .name = "less room behind the kept tokens",
+      .prompt = "specpc:keep=240",
+      .kv = "speckv:keep=100,lookahead=50",
+      .n = 400,
+      .says = "lookahead reduced from 50 to 16",
+      .n_kept = 240,
+      .n_kv_kept = 100 },
+    { .name = "less room in the draft",
+      .prompt = "specpc:keep=200,lookahead=9",
+      .n = DRAFT_CTX - 3,
+      .says = "lookahead reduced from 9 to 4",
+      .n_kept = 200,
+      .n_kv_kept = 200 },
+    { .name = "share, floored",
+      .kv = "speckv:keep=25%,lookahead=2",
+      .n = 203,
+      .n_kept = 203,
+      .n_kv_kept = 50 },
+    { .name = "share of the stage's input",
+      .prompt = "specpc:keep=50%,window=20",
+      .kv = "speckv:keep=50%,lookahead=2",
+      .n = 203,
+      .n_kept = 101,
+      .n_kv_kept = 50 },
+    { .name = "bytes of the whole model",
+      .kv = "speckv:keep=25KiB,lookahead=2",
+      .n = 203,
+      .n_kept = 203,
+      .n_kv_kept = 100 },
+    { .name = "a share below the window",
+      .kv = "speckv:keep=10%,window=32",
+      .n = 203,
+      .code = FT_ARG,
+      .says = "window is 32" },
+    { .name = "a small keep has a small window",
+      .kv = "speckv:keep=10%,lookahead=2",
+      .n = 203,
+      .n_kept = 203,
+      .n_kv_kept = 20 },
+    { .name = "the pattern must hold the rows",
+      .kv = "speckv:keep=100,prefill_window=64,prefill_vertical=0,lookahead=2",
+      .n = 203,
+      .says = "prefill_vertical raised from 0 to 36",
+      .n_kept = 203,
+      .n_kv_kept = 100 },
+    { .name = "protected tokens fit",
+      .prompt = "specpc:keep=100,window=20",
+      .n = 203,
+      .n_head = 80,
+      .n_kept = 100,
+      .n_kv_kept = 100 },
+    { .name = "protected tokens exceed keep",
+      .prompt = "specpc:keep=100,window=20",
+      .n = 203,
+      .n_head = 81,
+      .code = FT_LIMIT,
       .says = "81 protected tokens and a window of 20 exceed keep=100" },
-    { .name = "protection off", .prompt = "specpc:keep=100,window=20,protect=off", .n = 203, .n_head = 81, .n_kept = 100, .n_kv_kept = 100 },
-    { .name = "BOS is protected", .prompt = "specpc:keep=21,window=20", .n = 203, .has_bos = true, .n_kept = 21, .n_kv_kept = 21 },
-    { .name = "specpc by the first layer", .prompt = "specpc:keep=100", .n = 203, .self_layers = 1, .n_kept = 100, .n_kv_kept = 100 },
-    { .name = "specpc within keep", .prompt = "specpc", .n = 203, .says = "specpc: dense, the prompt of 203 tokens is within keep=1024",
-      .n_kept = 203, .n_kv_kept = 203 },
+    { .name = "protection off",
+      .prompt = "specpc:keep=100,window=20,protect=off",
+      .n = 203,
+      .n_head = 81,
+      .n_kept = 100,
+      .n_kv_kept = 100 },
+    { .name = "BOS is protected",
+      .prompt = "specpc:keep=21,window=20",
+      .n = 203,
+      .has_bos = true,
+      .n_kept = 21,
+      .n_kv_kept = 21 },
+    { .name = "specpc by the first layer",
+      .prompt = "specpc:keep=100",
+      .n = 203,
+      .self_layers = 1,
+      .n_kept = 100,
+      .n_kv_kept = 100 },
+    { .name = "specpc within keep",
+      .prompt = "specpc",
+      .n = 203,
+      .says = "specpc: dense, the prompt of 203 tokens is within keep=1024",
+      .n_kept = 203,
+      .n_kv_kept = 203 },
 };
 
 static void read_one(const struct reading *r, bool is_strict) {
@@ -261,8 +436,8 @@ static void read_one(const struct reading *r, bool is_strict) {
         want = FT_UNSUP;
     }
     if (status != want) {
-        fail_msg("%s%s: %s (%s), expected %s", r->name, is_strict ? ", strict" : "", ft_status_text(status), err.text,
-                 ft_status_text(want));
+        fail_msg("%s%s: %s (%s), expected %s", r->name, is_strict ? ", strict" : "",
+                 ft_status_text(status), err.text, ft_status_text(want));
     }
     struct ft_report report;
     ft_session_report(s, &report);
@@ -315,8 +490,9 @@ static void test_ids(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_exact),    cmocka_unit_test(test_vocabularies),
-        cmocka_unit_test(test_tail_id),  cmocka_unit_test(test_readings), cmocka_unit_test(test_ids),
+        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_vocabularies), cmocka_unit_test(test_tail_id),
+        cmocka_unit_test(test_readings),     cmocka_unit_test(test_ids),
     };
     return cmocka_run_group_tests(tests, models_open, models_close);
 }
