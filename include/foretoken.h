@@ -9,7 +9,7 @@
  *
  * The library never prints, never exits and never reads the environment (except FT_KERN, a diagnostic).
  * Strings are UTF-8.  Unless a comment says otherwise, pointers are borrowed for the call, and out
- * parameters are untouched on failure.  Every call that may fail takes `err`, which may be NULL.
+ * parameters are untouched on failure.  Calls that may fail for more than one reason take `err`, which may be NULL.
  */
 #ifndef FORETOKEN_H
 #define FORETOKEN_H
@@ -89,7 +89,8 @@ struct ft_model_info {
     char fingerprint[65];       /* SHA-256 of header and tensor table, lower-case hex */
     uint64_t file_bytes;        /* all split files together */
     uint64_t tensor_bytes;      /* weights as stored */
-    uint64_t repacked_bytes;    /* of these, copied once into a faster layout */
+    uint64_t repacked_bytes;    /* of these, copied once into a faster layout (FT_LOAD_VOCAB: would be) */
+    uint64_t resident_bytes;    /* what weights then take: a copy lets its mapped pages go, a tied head's stay */
     uint64_t n_param;           /* weights, counted */
     uint32_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab;
     uint32_t n_vocab_real;      /* ids below this may be sampled; the rest is a padded tail */
@@ -149,7 +150,8 @@ typedef struct ft_stream ft_stream;
 FT_API ft_status ft_stream_new(const char *const *stop, uint32_t n_stop, ft_stream **out, struct ft_error *err);
 FT_API void ft_stream_free(ft_stream *stream);
 /* ft_stream_push - feed bytes; *text [*n] is borrowed until the next call; *stopped once a stop string was seen.
- * bytes NULL flushes: an incomplete character at the very end becomes U+FFFD. */
+ * bytes NULL flushes: an incomplete character at the very end becomes U+FFFD.
+ * Errors     FT_NOMEM, FT_LIMIT (too many bytes at once); nothing has changed */
 FT_API ft_status ft_stream_push(ft_stream *stream, const char *bytes, size_t n_byte, const char **text,
                                 size_t *n, bool *stopped);
 
@@ -201,7 +203,7 @@ struct ft_sampling {
     uint32_t top_k;       /* 0: off */
     float top_p, min_p;   /* 1 and 0: off */
     float repeat_penalty; /* 1: off */
-    uint32_t repeat_last_n;
+    uint32_t repeat_last_n; /* latest tokens that the penalty counts, the prompt's included, dropped ones too */
     uint64_t seed;
     const struct ft_logit_bias *bias; /* [n_bias] copied by ft_session_new */
     uint32_t n_bias;
@@ -219,7 +221,7 @@ struct ft_session_params {
     uint32_t self_layers;   /* > 0: the target's first layers are the draft (draft must be NULL) */
     uint32_t n_predict;     /* most tokens that will be asked for */
     uint32_t n_ctx;         /* 0: as many as the prompt and n_predict need, at most what was trained */
-    uint32_t n_thread;      /* 0: the machine's cores */
+    uint32_t n_thread;      /* at most 256; 0: the machine's cores, as far as that goes */
     bool is_exact;          /* stock attention, F32 rows; the model must be FT_LOAD_PLAIN */
     bool is_strict;         /* a fallback is an error */
     float rope_scale;       /* > 1: linear RoPE scaling, extends the trained context by this factor; 0: off */
@@ -252,8 +254,8 @@ FT_API ft_status ft_session_prompt(ft_session *session, const ft_token *id, uint
  *            prompt goes on */
 FT_API ft_status ft_session_next(ft_session *session, ft_token *id, struct ft_error *err);
 
-/* ft_session_feed - append given tokens instead of drawn ones (teacher forcing).  They count against n_predict;
- * repeat penalty and grammar do not see them.
+/* ft_session_feed - append given tokens instead of drawn ones (teacher forcing).  They count against n_predict and
+ * for the repeat penalty; a grammar does not see them.
  *   logits   NULL, or [n][n_vocab]: raw logits after each token; undefined on failure
  * Errors     FT_ARG (n is 0, id out of range, no prompt), FT_LIMIT (more than is left): the timeline stays;
  *            otherwise as ft_session_next */
@@ -295,21 +297,24 @@ FT_API void ft_session_report(const ft_session *session, struct ft_report *out);
 
 /* ft_session_kept - which prompt tokens or rows survived.
  *   prompt stage: indices into the prompt, ascending;  kv stage: positions of (layer, KV head), ascending
- *   ->       the count; *index is owned by the session until its next call */
+ *   ->       the count; *index is owned by the session until its next call.  0 leaves it untouched: no prompt was
+ *            read, or there is no such layer or head */
 FT_API uint32_t ft_session_kept(const ft_session *session, enum ft_stage stage, uint32_t layer, uint32_t head,
                                 const uint32_t **index);
 
 /* ---- looking before leaping ------------------------------------------------------------------- */
 
 struct ft_estimate {
-    uint64_t weights_bytes, draft_weights_bytes; /* mapped plus repacked */
+    uint64_t weights_bytes, draft_weights_bytes; /* resident once loaded */
     uint64_t kv_bytes, kv_bytes_peak, draft_kv_bytes_peak, activation_bytes, compute_bytes;
     uint64_t total_bytes;    /* the peak of a run */
     uint64_t available_bytes; /* smaller of MemAvailable and what the cgroup limit leaves */
     bool fits;
     char why[200]; /* "" when it fits */
 };
-/* ft_estimate - memory that a run would take, from headers alone (FT_LOAD_VOCAB suffices). */
+/* ft_estimate - memory that a run would take, from headers alone (FT_LOAD_VOCAB suffices).
+ *   draft    as for ft_session_new        n_prompt  tokens of the prompt, >= 1
+ * Errors     those of ft_session_new and ft_session_prompt that need no weights */
 FT_API ft_status ft_estimate(const ft_model *target, const ft_model *draft, const struct ft_session_params *params,
                              uint32_t n_prompt, struct ft_estimate *out, struct ft_error *err);
 

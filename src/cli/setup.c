@@ -333,7 +333,7 @@ int ft_setup_fit(const struct ft_setup *setup, uint32_t n_prompt) {
         return ft_complain_error(NULL, &error);
     }
     if (!estimate.fits) {
-        return ft_complain(FT_EXIT_FAILED, "%s", estimate.why);
+        return ft_complain(FT_EXIT_FAILED, "a prompt of %u tokens %s", n_prompt, estimate.why);
     }
     return FT_EXIT_OK;
 }

@@ -75,7 +75,7 @@ ft_status ft_estimate_check(const ft_session *s, struct ft_error *err) {
 
 /* Exact runs open models plain, so nothing is copied. */
 static uint64_t weights(const ft_session *s, const struct ft_model_info *info) {
-    return info->tensor_bytes + (s->params.is_exact ? 0 : info->repacked_bytes);
+    return s->params.is_exact ? info->tensor_bytes : info->resident_bytes;
 }
 
 static void fill(struct ft_estimate *out, const ft_session *s, const ft_model *draft) {
@@ -94,8 +94,10 @@ static void fill(struct ft_estimate *out, const ft_session *s, const ft_model *d
     out->available_bytes = ft_memory_available();
     out->fits = out->total_bytes <= out->available_bytes;
     if (!out->fits) {
-        snprintf(out->why, sizeof out->why, "needs %" PRIu64 " MiB, available are %" PRIu64 " MiB", out->total_bytes >> 20,
-                 out->available_bytes >> 20);
+        snprintf(out->why, sizeof out->why, "needs %" PRIu64 " MiB (weights %" PRIu64 ", rows %" PRIu64 ", draft rows %"
+                 PRIu64 ", hidden states %" PRIu64 ", compute %" PRIu64 "), available are %" PRIu64 " MiB",
+                 out->total_bytes >> 20, (out->weights_bytes + out->draft_weights_bytes) >> 20, need.kv_peak >> 20,
+                 need.draft_kv_peak >> 20, need.activation >> 20, need.compute >> 20, out->available_bytes >> 20);
     }
 }
 

@@ -9,7 +9,7 @@
 
 #include "engine/engine.h"
 
-enum { THREAD_MAX = 256 };
+enum { THREAD_MAX = 256 }; /* half of what a pool of ggml takes (GGML_MAX_N_THREADS) */
 
 struct ft_session_params ft_session_defaults(void) {
     return (struct ft_session_params){
@@ -34,7 +34,7 @@ static ft_status copy_params(ft_session *s, const struct ft_session_params *para
     s->params.sampling.grammar = NULL;
     s->params.prompt = s->params.kv = s->params.kv_type = NULL;
     if (!s->params.n_thread) {
-        s->params.n_thread = ft_cpu_count();
+        s->params.n_thread = FT_MIN(ft_cpu_count(), (uint32_t)THREAD_MAX);
     }
     const char *prompt = params->prompt, *kv = params->kv, *kv_type = params->kv_type;
     FT_TRY(copy_text(&prompt, err));
@@ -89,7 +89,7 @@ static ft_status check_draft(const ft_session *s, const struct ft_choice *choice
                       (method->act == FT_PROMPT && ft_choice_uint(choice, "lookahead", &lookahead) &&
                        lookahead != FT_UNSET && lookahead > 1);
     if (needs_text && !s->draft && s->params.self_layers) {
-        return ft_fail(err, FT_UNSUP, 0, "%s needs text written by a draft; self:layers=%u has no output layer of its own",
+        return ft_fail(err, FT_ARG, 0, "%s needs text written by a draft; self:layers=%u has no output layer of its own",
                        method->name, s->params.self_layers);
     }
     return FT_OK;
@@ -245,6 +245,7 @@ ft_status ft_session_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
     }
     s->n_left = s->plan.n_answer;
     s->has_logits = true;
+    ft_sampler_see(s->sampler, id, n);
     return FT_OK;
 }
 
@@ -328,6 +329,7 @@ ft_status ft_session_feed(ft_session *s, const ft_token *id, uint32_t n, float *
     if (logits) {
         memcpy(s->logits, logits + (n - 1) * n_vocab, n_vocab * sizeof *logits);
     }
+    ft_sampler_see(s->sampler, id, n);
     return FT_OK;
 }
 

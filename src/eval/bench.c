@@ -100,6 +100,11 @@ static ft_status measure_ours(struct run *run, const struct ft_bench_case *which
     for (uint32_t i = 0; status == FT_OK && i < session_params.n_predict; i++) {
         status = ft_session_next(session, &run->written[i], error);
     }
+    if (status == FT_LIMIT && ft_session_logits(session)) { /* the prompt was read */
+        struct ft_error full = *error;
+        ft_fail(error, FT_LIMIT, 0, "a prompt of %" PRIu32 " tokens and %" PRIu32 " more: %s", n,
+                session_params.n_predict, full.text);
+    }
     int64_t decode_us = ft_time_us() - start;
     params->guard(NULL);
     if (status == FT_OK) {

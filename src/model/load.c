@@ -65,6 +65,7 @@ static ft_status open_shards(ft_model *m, struct ft_gguf_facts *facts, struct ft
         }
         m->file_bytes += facts[i].file_bytes;
         m->tensor_bytes += facts[i].tensor_bytes;
+        m->resident_bytes += facts[i].tensor_bytes;
         m->n_param += facts[i].n_param;
     }
     return m->n_shard > 1 ? ft_gguf_check_set(facts, m->n_shard, m->path, err) : FT_OK;
@@ -202,7 +203,7 @@ struct repacking {
     ggml_backend_buffer_type_t buft;
     struct ggml_context *ctx;    /* copies made so far; NULL while counting */
     uint32_t n;
-    size_t bytes;
+    size_t bytes, kept;          /* of all copies; of originals that stay in use */
     ft_status status;
 };
 
@@ -220,6 +221,7 @@ static void count_matrix(void *user, struct ggml_tensor **place) {
     if (is_mapped(r->m, *place) && accepts(r->device, r->buft, *place)) {
         r->n++;
         r->bytes += ggml_nbytes(*place);
+        r->kept += *place == r->m->tok_embd ? ggml_nbytes(*place) : 0;
     }
 }
 
@@ -250,9 +252,10 @@ static void copy_matrix(void *user, struct ggml_tensor **place) {
 static ft_status repack_into(struct repacking *r, struct ft_error *err) {
     ft_model *m = r->m;
     r->n = 0;
-    r->bytes = 0;
+    r->bytes = r->kept = 0;
     each_matrix(m, count_matrix, r);
     m->repacked_bytes += r->bytes;
+    m->resident_bytes += r->kept;
     if (!r->n || m->load != FT_LOAD_FULL || m->n_repack == FT_COUNT(m->repack)) {
         return FT_OK;
     }
@@ -408,7 +411,8 @@ void ft_model_info(const ft_model *m, struct ft_model_info *out) {
     const struct ft_hparams *hp = &m->hp;
     *out = (struct ft_model_info){
         .path = m->path, .name = m->name, .arch = hp->arch, .file_type = m->file_type, .file_bytes = m->file_bytes,
-        .tensor_bytes = m->tensor_bytes, .repacked_bytes = m->repacked_bytes, .n_param = m->n_param,
+        .tensor_bytes = m->tensor_bytes, .repacked_bytes = m->repacked_bytes, .resident_bytes = m->resident_bytes,
+        .n_param = m->n_param,
         .n_layer = hp->n_layer, .n_embd = hp->n_embd, .n_head = hp->n_head, .n_head_kv = hp->n_head_kv,
         .head_dim = hp->head_dim, .n_ff = hp->n_ff, .n_vocab = hp->n_vocab, .n_vocab_real = hp->n_vocab_real,
         .n_ctx_train = hp->n_ctx_train, .has_chat_template = m->has_chat_template, .has_bos = m->has_bos,

@@ -40,7 +40,7 @@ struct ft_model {
     char *path, *name;
     const char *file_type;               /* static text */
     char fingerprint[65];
-    uint64_t file_bytes, tensor_bytes, repacked_bytes, n_param;
+    uint64_t file_bytes, tensor_bytes, repacked_bytes, resident_bytes, n_param;
     bool has_chat_template, has_bos;
 };
 

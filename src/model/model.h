@@ -83,6 +83,9 @@ void ft_sampler_reset(struct ft_sampler *sampler);
 /* ft_sampler_draw - next id from raw logits [n_vocab] (not modified).  step: counter of the draw since the prompt.
  * Greedy (temperature 0) without grammar, bias or penalty is a plain argmax, lowest id first.  No allocation. */
 ft_status ft_sampler_draw(struct ft_sampler *sampler, const float *logits, uint32_t step, ft_token *out, struct ft_error *err);
+/* ft_sampler_see - tell the penalties, and not the grammar, of text that was not drawn: the prompt counts, as in llama.cpp.
+ *   id       [n] in order; ids that are never drawn are skipped */
+void ft_sampler_see(struct ft_sampler *sampler, const ft_token *id, uint32_t n);
 /* ft_sampler_accept - tell penalties and grammar which id was taken. */
 void ft_sampler_accept(struct ft_sampler *sampler, ft_token id);
 

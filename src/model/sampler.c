@@ -329,6 +329,17 @@ ft_status ft_sampler_draw(struct ft_sampler *sampler, const float *logits, uint3
     return FT_OK;
 }
 
+void ft_sampler_see(struct ft_sampler *sampler, const ft_token *id, uint32_t n) {
+    if (sampler->penalties == NULL) {
+        return;
+    }
+    for (uint32_t t = n - FT_MIN(n, sampler->params.repeat_last_n); t < n; t++) {
+        if (id[t] >= 0 && (uint32_t)id[t] < sampler->n_id) {
+            llama_sampler_accept(sampler->penalties, id[t]);
+        }
+    }
+}
+
 void ft_sampler_accept(struct ft_sampler *sampler, ft_token id) {
     struct ft_sampler *s = sampler;
     if (id < 0 || (uint32_t)id >= s->n_id) {

@@ -16,6 +16,12 @@ cp out compressed.json
 works info "$target" --json -c 1024
 json 'j["draft"] is None and j["memory"][0]["kv_bytes"] > json.load(open("compressed.json"))["memory"][0]["kv_bytes"]'
 
+"$1/mkmodel" other.gguf --ctx 64 >/dev/null || bad "mkmodel"
+works info "$target" other.gguf --json -c 1024 --kv speckv:keep=128
+json '"differ at token" in j["pair"]["why"] and j["memory"][0]["why"] == j["pair"]["why"] and not j["memory"][0]["fits"]'
+works info "$target" --json -c 1024 -n 24
+json 'j["memory"][0]["kv_bytes_peak"] * 1000 == j["memory"][0]["kv_bytes"] * 1023'
+
 # ---- methods ----
 works methods --json
 json 'sorted(m["name"] for m in j) == ["dense", "speckv", "specpc"]'
@@ -59,6 +65,8 @@ works bench -m "$target" --ctx 32 --repeat 2 -n 3 --csv
 check "bench --csv has a header and a row" [ "$(wc -l <out)" -eq 2 ]
 works bench -m "$target" --ctx 32 --repeat 2 -n 3 -f "$text"
 check "bench says what others used of the machine" grep -q "other processes used" out
+
+refuses 1 "a prompt of 64 tokens and 8 more: the context is full" bench -m other.gguf --ctx 64 --repeat 1 -n 8
 
 # ---- score: the vectors of the specification ----
 python3 - <<'EOS'

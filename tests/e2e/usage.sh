@@ -26,6 +26,7 @@ refuses 2 "keep" generate -m "$target" -d "$draft" -p x --kv speckv:keep=0
 refuses 2 "needs a draft model: -d FILE" generate -m "$target" -p x --kv speckv
 refuses 2 "or -d self:layers=K" generate -m "$target" -p x --prompt specpc
 refuses 2 "a draft that writes text" generate -m "$target" -d self:layers=2 -p x --kv speckv
+refuses 2 "text written by a draft" generate -m "$target" -d self:layers=2 -p x --prompt specpc:lookahead=2
 refuses 2 "expected a file or self:layers=K" generate -m "$target" -d self:4 -p x --prompt specpc
 refuses 2 "layers" generate -m "$target" -d self:layers=999 -p x --prompt specpc
 refuses 2 "--system needs --chat" generate -m "$target" -p x --system y

@@ -226,13 +226,17 @@ static struct {
     double attend, attend_nmse, lse, mass;
 } worst[4]; /* errors as fractions of their bounds, printed at the end */
 
+struct place {
+    uint32_t query, at; /* row or channel */
+};
+
 static void check(bool good, const char *what, const struct ft_kern *kern, const struct data *t,
-                  uint32_t i, uint32_t j, double got, double want, double bound) {
+                  struct place place, double got, double want, double bound) {
     if (!good) {
         fail_msg("%s %s: d %u fmt %s m %u n %u seed %llu, query %u place %u: got %.9g want %.9g "
                  "(bound %.3g)",
                  kern->name, what, t->d, ft_fmt_name(t->fmt), t->m, t->n,
-                 (unsigned long long)t->seed, i, j, got, want, bound);
+                 (unsigned long long)t->seed, place.query, place.at, got, want, bound);
     }
 }
 
@@ -250,14 +254,14 @@ static void compare_attend(uint32_t variant, const struct data *t, const struct 
     double err2 = 0, ref2 = 0, bound = (2e-6 + 2 * logit_bound(t)) * 3;
     for (uint32_t i = 0; i < t->m; i++) {
         if (t->vis[i] == 0) {
-            check(got->sum[i] == 0 && isinf(got->max[i]), "untouched", kern, t, i, 0,
-                  (double)got->sum[i], 0, 0);
+            check(got->sum[i] == 0 && isinf(got->max[i]), "untouched", kern, t,
+                  (struct place){ i, 0 }, (double)got->sum[i], 0, 0);
             continue;
         }
         for (uint32_t c = 0; c < t->d; c++) {
             double a = (double)got->acc[(size_t)i * t->d + c] / (double)got->sum[i];
             double b = (double)want->acc[(size_t)i * t->d + c] / (double)want->sum[i];
-            check(fabs(a - b) <= bound, "attend", kern, t, i, c, a, b, bound);
+            check(fabs(a - b) <= bound, "attend", kern, t, (struct place){ i, c }, a, b, bound);
             worst[variant].attend = fmax(worst[variant].attend, fabs(a - b) / bound);
             err2 += (a - b) * (a - b);
             ref2 += b * b;
@@ -265,7 +269,7 @@ static void compare_attend(uint32_t variant, const struct data *t, const struct 
     }
     double nmse = ref2 > 0 ? err2 / ref2 : err2, size = fmax(1, logit_size(t) / 64),
            most = 1e-10 * size * size;
-    check(nmse <= most, "attend NMSE", kern, t, 0, 0, nmse, 0, most);
+    check(nmse <= most, "attend NMSE", kern, t, (struct place){ 0, 0 }, nmse, 0, most);
     worst[variant].attend_nmse = fmax(worst[variant].attend_nmse, nmse / most);
 }
 
@@ -292,8 +296,8 @@ static void case_vote(struct data *t, enum ft_reduce red) {
         for (uint32_t i = 0; i < t->m; i++) {
             double e = lse[i] == got_lse[i] ? 0 : fabs((double)got_lse[i] - (double)lse[i]);
             double limit = bound + 0x1p-23 * fabs(t->vis[i] > 0 ? (double)lse[i] : 0);
-            check(e <= limit, "lse", variants[v], t, i, 0, (double)got_lse[i], (double)lse[i],
-                  limit);
+            check(e <= limit, "lse", variants[v], t, (struct place){ i, 0 }, (double)got_lse[i],
+                  (double)lse[i], limit);
             worst[v].lse = fmax(worst[v].lse, e / limit);
         }
         run_vote(variants[v], t, 0, t->n, red, true, lse, got);
@@ -301,7 +305,8 @@ static void case_vote(struct data *t, enum ft_reduce red) {
              j++) { /* relative, down to where f32 has no full mantissa any more */
             double e = fabs((double)got[j] - (double)mass[j]),
                    limit = (1e-6 + bound) * (double)mass[j] + 1e-36;
-            check(e <= limit, "mass", variants[v], t, 0, j, (double)got[j], (double)mass[j], limit);
+            check(e <= limit, "mass", variants[v], t, (struct place){ 0, j }, (double)got[j],
+                  (double)mass[j], limit);
             worst[v].mass = fmax(worst[v].mass, e / limit);
         }
     }
@@ -375,18 +380,18 @@ static void test_ref_matches_formula(void **unused) {
             }
             for (uint32_t c = 0; c < t.d && t.vis[i] > 0; c++) {
                 double got = (double)s.acc[(size_t)i * t.d + c] / (double)s.sum[i];
-                check(fabs(got - out[c]) <= 3e-7 * 3, "formula", &ft_kern_ref, &t, i, c, got,
-                      out[c], 9e-7);
+                check(fabs(got - out[c]) <= 3e-7 * 3, "formula", &ft_kern_ref, &t,
+                      (struct place){ i, c }, got, out[c], 9e-7);
             }
             if (t.vis[i] > 0) {
-                check(fabs((double)lse[i] - log(sum)) <= 1e-6, "lse formula", &ft_kern_ref, &t, i,
-                      0, (double)lse[i], log(sum), 1e-6);
+                check(fabs((double)lse[i] - log(sum)) <= 1e-6, "lse formula", &ft_kern_ref, &t,
+                      (struct place){ i, 0 }, (double)lse[i], log(sum), 1e-6);
             }
         }
         for (uint32_t j = 0; j < t.n; j++) {
             double e = fabs((double)mass[j] - want_mass[j]);
-            check(e <= 1e-6 * want_mass[j], "mass formula", &ft_kern_ref, &t, 0, j, (double)mass[j],
-                  want_mass[j], 1e-6);
+            check(e <= 1e-6 * want_mass[j], "mass formula", &ft_kern_ref, &t, (struct place){ 0, j },
+                  (double)mass[j], want_mass[j], 1e-6);
         }
         free(s.acc);
         data_free(&t);

@@ -76,12 +76,12 @@ static const struct refusal refusals[] = {
     { .name = "speckv with self:layers",
       .kv = "speckv",
       .self_layers = 1,
-      .code = FT_UNSUP,
+      .code = FT_ARG,
       .says = "self:layers=1 has no output layer" },
     { .name = "decode steps of self:layers",
       .prompt = "specpc:lookahead=2",
       .self_layers = 1,
-      .code = FT_UNSUP,
+      .code = FT_ARG,
       .says = "text written by a draft" },
     { .name = "self:layers of all layers",
       .prompt = "specpc",
@@ -164,14 +164,12 @@ static void test_exact(void **state) {
     prompt_read(s, with.id, 20);
     ft_session_free(s);
     params.kv = "speckv:keep=16,lookahead=2,prefill_window=64,prefill_vertical=4"; /* stock attention cannot do this */
-    for (params.is_strict = false;; params.is_strict = true) {
+    for (int is_strict = 0; is_strict < 2; is_strict++) {
+        params.is_strict = is_strict;
         s = session_made(plain, with.draft, &params);
-        assert_int_equal(ft_session_prompt(s, with.id, 100, 0, &err), params.is_strict ? FT_UNSUP : FT_OK);
-        assert_true(params.is_strict || report_says(s, "exact: the vertical-slash prefill runs on "));
+        assert_int_equal(ft_session_prompt(s, with.id, 100, 0, &err), is_strict ? FT_UNSUP : FT_OK);
+        assert_true(is_strict || report_says(s, "exact: the vertical-slash prefill runs on "));
         ft_session_free(s);
-        if (params.is_strict) {
-            break;
-        }
     }
     params = params_of(NULL, NULL);
     ft_model_close(plain);
@@ -488,11 +486,31 @@ static void test_ids(void **state) {
     ft_session_free(s);
 }
 
+/* --rope-scale 4 is what a file with linear scaling by 4 asks for. */
+static void test_rope_scale(void **state) {
+    (void)state;
+    ft_model *linear = model_made("linear", SMALL "--vocab 300 --ctx 256 --rope linear", FT_LOAD_FULL);
+    struct ft_session_params params = params_of(NULL, NULL);
+    ft_session *want = session_made(linear, NULL, &params), *plain = session_made(with.target, NULL, &params);
+    params.rope_scale = 4;
+    ft_session *got = session_made(with.target, NULL, &params);
+    prompt_read(want, with.id, 200);
+    prompt_read(plain, with.id, 200);
+    prompt_read(got, with.id, 200);
+    uint32_t n_vocab = n_vocab_of(got);
+    assert_same_bits("scaled", ft_session_logits(got), ft_session_logits(want), n_vocab);
+    assert_true(logp_distance(ft_session_logits(got), ft_session_logits(plain), n_vocab) > 1e-3);
+    ft_session_free(want);
+    ft_session_free(plain);
+    ft_session_free(got);
+    ft_model_close(linear);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refusals),     cmocka_unit_test(test_exact),
         cmocka_unit_test(test_vocabularies), cmocka_unit_test(test_tail_id),
-        cmocka_unit_test(test_readings),     cmocka_unit_test(test_ids),
+        cmocka_unit_test(test_readings),     cmocka_unit_test(test_ids), cmocka_unit_test(test_rope_scale),
     };
     return cmocka_run_group_tests(tests, models_open, models_close);
 }

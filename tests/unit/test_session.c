@@ -221,6 +221,60 @@ static void test_sampled(void **state) {
     pair_close(&pair);
 }
 
+/* The likeliest id behind these logits when the penalty counts the given ones. */
+static ft_token penalised_best(const float *logits, uint32_t n_vocab, const ft_token *id, uint32_t n,
+                               float penalty) {
+    ft_token best = 0;
+    float most = -INFINITY;
+    for (uint32_t v = 0; v < n_vocab; v++) {
+        float logit = logits[v];
+        for (uint32_t t = 0; t < n; t++) {
+            if (id[t] == (ft_token)v) {
+                logit = logit > 0 ? logit / penalty : logit * penalty;
+                break;
+            }
+        }
+        if (logit > most) {
+            most = logit;
+            best = (ft_token)v;
+        }
+    }
+    return best;
+}
+
+/* The repeat penalty counts the last tokens of the prompt and of what is fed, as llama.cpp does. */
+static void test_penalty_counts_prompt(void **state) {
+    (void)state;
+    enum { N = 100, LAST = 64, ROUNDS = 30 };
+    struct pair pair = pair_made(&archs[0]);
+    struct ft_session_params params = ft_session_defaults();
+    struct ft_error err = { .code = FT_OK };
+    ft_token id[N], got;
+    uint32_t n_other = 0;
+    params.n_thread = 1;
+    params.n_predict = 8;
+    params.sampling.repeat_penalty = 4;
+    params.sampling.repeat_last_n = LAST;
+    ft_session *s = session_made(pair.target, NULL, &params);
+    for (uint64_t round = 0; round < ROUNDS; round++) {
+        uint32_t n_fed = round % 2 ? 3 : 0;
+        ids_random(id, N, pair.target, 30 + round);
+        prompt_read(s, id, N - n_fed);
+        if (n_fed > 0) {
+            assert_int_equal(ft_session_feed(s, id + N - n_fed, n_fed, NULL, &err), FT_OK);
+        }
+        float *logits = logits_copy(s);
+        ft_token want = penalised_best(logits, n_vocab_of(s), id + N - LAST, LAST, 4);
+        n_other += want != penalised_best(logits, n_vocab_of(s), id, 0, 4);
+        tokens_drawn(s, &got, 1);
+        assert_int_equal(got, want);
+        test_free(logits);
+    }
+    assert_true(n_other > 0); /* else the penalty made no difference */
+    ft_session_free(s);
+    pair_close(&pair);
+}
+
 /* ---- drawing and feeding ---- */
 
 /* Tokens given are the same as the same tokens drawn, in one piece or several. */
@@ -473,6 +527,7 @@ int main(void) {
           .initial_state = (void *)(uintptr_t)&archs[2] },
         cmocka_unit_test(test_reuse),
         cmocka_unit_test(test_sampled),
+        cmocka_unit_test(test_penalty_counts_prompt),
         cmocka_unit_test(test_feed),
         cmocka_unit_test(test_no_allocation),
         cmocka_unit_test(test_token_limit),
