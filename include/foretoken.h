@@ -2,14 +2,15 @@
 /* foretoken.h - the public interface: long prompts made cheap by a draft model that reads first.
  *
  * Two nouns.  A model is a GGUF file, immutable after opening and shared by any number of sessions.
- * A session is one timeline on a target model: a prompt goes in whole, the draft reads it first if a
- * method asks for that, the target keeps what matters, and tokens come out one at a time.
+ * A session is one timeline on a target model: a prompt goes in whole, the draft reads it first if
+ * a method asks for that, the target keeps what matters, and tokens come out one at a time.
  *
  *     evidence -> score -> budget -> keep -> apply
  *
- * The library never prints, never exits and never reads the environment (except FT_KERN, a diagnostic).
- * Strings are UTF-8.  Unless a comment says otherwise, pointers are borrowed for the call, and out
- * parameters are untouched on failure.  Calls that may fail for more than one reason take `err`, which may be NULL.
+ * The library never prints, never exits and never reads the environment (except FT_KERN, a
+ * diagnostic). Strings are UTF-8.  Unless a comment says otherwise, pointers are borrowed for the
+ * call, and out parameters are untouched on failure.  Calls that may fail for more than one reason
+ * take `err`, which may be NULL.
  */
 #ifndef FORETOKEN_H
 #define FORETOKEN_H
@@ -32,18 +33,18 @@ extern "C" {
 #define FT_VERSION_MINOR 1
 #define FT_VERSION_PATCH 0
 
-/* ---- status and errors ------------------------------------------------------------------------ */
+/* ---- status and errors ----------------------------------------------------------------------- */
 
-#define FT_STATUS_LIST(X)                                         \
-    X(FT_OK, "ok")                                                \
-    X(FT_ARG, "argument out of range")                            \
-    X(FT_NOMEM, "not enough memory")                              \
-    X(FT_IO, "input or output failed")                            \
-    X(FT_FORMAT, "malformed data")                                \
-    X(FT_UNSUP, "not supported")                                  \
-    X(FT_LIMIT, "beyond a limit")                                 \
-    X(FT_MISMATCH, "models do not belong together")               \
-    X(FT_CANCELLED, "cancelled")                                  \
+#define FT_STATUS_LIST(X)                                                                          \
+    X(FT_OK, "ok")                                                                                 \
+    X(FT_ARG, "argument out of range")                                                             \
+    X(FT_NOMEM, "not enough memory")                                                               \
+    X(FT_IO, "input or output failed")                                                             \
+    X(FT_FORMAT, "malformed data")                                                                 \
+    X(FT_UNSUP, "not supported")                                                                   \
+    X(FT_LIMIT, "beyond a limit")                                                                  \
+    X(FT_MISMATCH, "models do not belong together")                                                \
+    X(FT_CANCELLED, "cancelled")                                                                   \
     X(FT_INTERNAL, "internal failure")
 
 typedef enum ft_status {
@@ -54,8 +55,8 @@ typedef enum ft_status {
 
 struct ft_error {
     ft_status code;
-    uint64_t where;  /* byte offset, token index or 0 */
-    char text[240];  /* one line: the thing, the value found, what was expected */
+    uint64_t where; /* byte offset, token index or 0 */
+    char text[240]; /* one line: the thing, the value found, what was expected */
 };
 
 /* ft_status_text - the fixed English text of a status; never NULL. */
@@ -74,26 +75,28 @@ FT_API void ft_log_set(ft_log_fn fn, void *user);
 typedef int32_t ft_token;
 typedef int32_t ft_pos; /* where a token stands in the text: what RoPE sees */
 
-/* ---- models ----------------------------------------------------------------------------------- */
+/* ---- models ---------------------------------------------------------------------------------- */
 
 typedef struct ft_model ft_model;
 
 enum ft_load {
-    FT_LOAD_FULL,   /* weights mapped, repacked where ggml offers that */
-    FT_LOAD_PLAIN,  /* weights mapped, never repacked: what is_exact sessions need */
-    FT_LOAD_VOCAB,  /* header and vocabulary only: tokens, templates, sizes, estimates */
+    FT_LOAD_FULL,  /* weights mapped, repacked where ggml offers that */
+    FT_LOAD_PLAIN, /* weights mapped, never repacked: what is_exact sessions need */
+    FT_LOAD_VOCAB, /* header and vocabulary only: tokens, templates, sizes, estimates */
 };
 
 struct ft_model_info {
     const char *path, *name, *arch, *file_type; /* borrowed until close; name may be "" */
-    char fingerprint[65];       /* SHA-256 of header and tensor table, lower-case hex */
-    uint64_t file_bytes;        /* all split files together */
-    uint64_t tensor_bytes;      /* weights as stored */
-    uint64_t repacked_bytes;    /* of these, copied once into a faster layout (FT_LOAD_VOCAB: would be) */
-    uint64_t resident_bytes;    /* what weights then take: a copy lets its mapped pages go, a tied head's stay */
-    uint64_t n_param;           /* weights, counted */
+    char fingerprint[65];  /* SHA-256 of header and tensor table, lower-case hex */
+    uint64_t file_bytes;   /* all split files together */
+    uint64_t tensor_bytes; /* weights as stored */
+    /* of these, copied once into a faster layout (FT_LOAD_VOCAB: would be) */
+    uint64_t repacked_bytes;
+    /* what weights then take: a copy lets its mapped pages go, a tied head's stay */
+    uint64_t resident_bytes;
+    uint64_t n_param; /* weights, counted */
     uint32_t n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab;
-    uint32_t n_vocab_real;      /* ids below this may be sampled; the rest is a padded tail */
+    uint32_t n_vocab_real; /* ids below this may be sampled; the rest is a padded tail */
     uint32_t n_ctx_train;
     bool has_chat_template, has_bos;
 };
@@ -101,8 +104,10 @@ struct ft_model_info {
 /* ft_model_open - open a GGUF file (the first of a split set opens all of them).
  *
  *   out      the caller closes it with ft_model_close
- * Errors     FT_IO (missing), FT_FORMAT (damaged or lying header), FT_UNSUP (architecture, key), FT_NOMEM */
-FT_API ft_status ft_model_open(const char *path, enum ft_load load, ft_model **out, struct ft_error *err);
+ * Errors     FT_IO (missing), FT_FORMAT (damaged or lying header), FT_UNSUP (architecture, key),
+ *            FT_NOMEM */
+FT_API ft_status ft_model_open(const char *path, enum ft_load load, ft_model **out,
+                               struct ft_error *err);
 FT_API void ft_model_close(ft_model *model); /* NULL is a no-op; no session may use it any more */
 FT_API void ft_model_info(const ft_model *model, struct ft_model_info *out);
 
@@ -110,7 +115,7 @@ FT_API void ft_model_info(const ft_model *model, struct ft_model_info *out);
  * Errors     FT_MISMATCH naming the first id that differs (also in err->where) */
 FT_API ft_status ft_pair_check(const ft_model *target, const ft_model *draft, struct ft_error *err);
 
-/* ---- text ------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 struct ft_tokens {
     ft_token *id; /* [n] caller frees with ft_tokens_free */
@@ -124,7 +129,8 @@ enum ft_tokenize {
 
 /* ft_tokenize - text to ids.
  *   flags    a union of enum ft_tokenize
- * Errors     FT_FORMAT when the text is not UTF-8 (err->where = byte), FT_LIMIT beyond INT32_MAX bytes, FT_NOMEM */
+ * Errors     FT_FORMAT when the text is not UTF-8 (err->where = byte), FT_LIMIT beyond INT32_MAX
+ *            bytes, FT_NOMEM */
 FT_API ft_status ft_tokenize(const ft_model *model, const char *text, size_t n_byte, unsigned flags,
                              struct ft_tokens *out, struct ft_error *err);
 FT_API void ft_tokens_free(struct ft_tokens *tokens);
@@ -132,7 +138,8 @@ FT_API void ft_tokens_free(struct ft_tokens *tokens);
 /* ft_token_piece - the bytes of one token; may be a part of a UTF-8 character.
  *   special  whether control tokens have a text or are empty
  *   ->       the length; nothing is written when it exceeds cap; 0 for an id out of range */
-FT_API size_t ft_token_piece(const ft_model *model, ft_token id, bool special, char *buf, size_t cap);
+FT_API size_t ft_token_piece(const ft_model *model, ft_token id, bool special, char *buf,
+                             size_t cap);
 
 /* ft_token_is_end - whether generation stops at this id. */
 FT_API bool ft_token_is_end(const ft_model *model, ft_token id);
@@ -141,21 +148,24 @@ FT_API bool ft_token_is_end(const ft_model *model, ft_token id);
  *   out          NUL-terminated; the caller frees it with ft_text_free
  *   n_head_byte  bytes in front of the user's text: the system header; may be NULL
  * Errors         FT_UNSUP when the file has no template or libllama does not know it */
-FT_API ft_status ft_chat_render(const ft_model *model, const char *system, const char *user, char **out,
-                                size_t *n_head_byte, struct ft_error *err);
+FT_API ft_status ft_chat_render(const ft_model *model, const char *system, const char *user,
+                                char **out, size_t *n_head_byte, struct ft_error *err);
 FT_API void ft_text_free(char *text);
 
-/* A stream turns token bytes into text that may be shown: complete UTF-8 only, stop strings withheld. */
+/* A stream turns token bytes into text that may be shown: complete UTF-8 only, stop strings
+ * withheld. */
 typedef struct ft_stream ft_stream;
-FT_API ft_status ft_stream_new(const char *const *stop, uint32_t n_stop, ft_stream **out, struct ft_error *err);
+FT_API ft_status ft_stream_new(const char *const *stop, uint32_t n_stop, ft_stream **out,
+                               struct ft_error *err);
 FT_API void ft_stream_free(ft_stream *stream);
-/* ft_stream_push - feed bytes; *text [*n] is borrowed until the next call; *stopped once a stop string was seen.
+/* ft_stream_push - feed bytes; *text [*n] is borrowed until the next call; *stopped once a stop
+ * string was seen.
  * bytes NULL flushes: an incomplete character at the very end becomes U+FFFD.
  * Errors     FT_NOMEM, FT_LIMIT (too many bytes at once); nothing has changed */
-FT_API ft_status ft_stream_push(ft_stream *stream, const char *bytes, size_t n_byte, const char **text,
-                                size_t *n, bool *stopped);
+FT_API ft_status ft_stream_push(ft_stream *stream, const char *bytes, size_t n_byte,
+                                const char **text, size_t *n, bool *stopped);
 
-/* ---- methods ---------------------------------------------------------------------------------- */
+/* ---- methods --------------------------------------------------------------------------------- */
 
 enum ft_stage { FT_STAGE_PROMPT, FT_STAGE_KV };
 
@@ -165,7 +175,8 @@ struct ft_param_info {
 struct ft_method_info {
     const char *name, *title, *paper, *file;
     enum ft_stage stage;
-    bool needs_draft, needs_draft_text; /* any draft; a draft that writes tokens (not self:layers) */
+    /* any draft; a draft that writes tokens (not self:layers) */
+    bool needs_draft, needs_draft_text;
     uint32_t n_param;
     const struct ft_param_info *param; /* [n_param] */
 };
@@ -176,8 +187,8 @@ FT_API const struct ft_method_info *ft_method_info(uint32_t index); /* NULL when
  *   spec     NULL or "dense" is always accepted
  *   info     may be NULL
  * Errors     FT_ARG that lists what there is */
-FT_API ft_status ft_method_check(enum ft_stage stage, const char *spec, const struct ft_method_info **info,
-                                 struct ft_error *err);
+FT_API ft_status ft_method_check(enum ft_stage stage, const char *spec,
+                                 const struct ft_method_info **info, struct ft_error *err);
 
 /* ---- sessions ---------------------------------------------------------------------------------
  *
@@ -203,7 +214,8 @@ struct ft_sampling {
     uint32_t top_k;       /* 0: off */
     float top_p, min_p;   /* 1 and 0: off */
     float repeat_penalty; /* 1: off */
-    uint32_t repeat_last_n; /* latest tokens that the penalty counts, the prompt's included, dropped ones too */
+    /* latest tokens that the penalty counts, the prompt's included, dropped ones too */
+    uint32_t repeat_last_n;
     uint64_t seed;
     const struct ft_logit_bias *bias; /* [n_bias] copied by ft_session_new */
     uint32_t n_bias;
@@ -215,16 +227,18 @@ enum ft_phase { FT_PHASE_DRAFT, FT_PHASE_PREFILL };
 typedef void (*ft_progress_fn)(enum ft_phase phase, uint64_t done, uint64_t total, void *user);
 
 struct ft_session_params {
-    const char *prompt;     /* prompt method, NULL or "dense": none; copied */
-    const char *kv;         /* KV method, likewise; copied */
-    const char *kv_type;    /* "f32", "f16" (default), "bf16" */
-    uint32_t self_layers;   /* > 0: the target's first layers are the draft (draft must be NULL) */
-    uint32_t n_predict;     /* most tokens that will be asked for */
-    uint32_t n_ctx;         /* 0: as many as the prompt and n_predict need, at most what was trained */
-    uint32_t n_thread;      /* at most 256; 0: the machine's cores, as far as that goes */
-    bool is_exact;          /* stock attention, F32 rows; the model must be FT_LOAD_PLAIN */
-    bool is_strict;         /* a fallback is an error */
-    float rope_scale;       /* > 1: linear RoPE scaling, extends the trained context by this factor; 0: off */
+    const char *prompt;   /* prompt method, NULL or "dense": none; copied */
+    const char *kv;       /* KV method, likewise; copied */
+    const char *kv_type;  /* "f32", "f16" (default), "bf16" */
+    uint32_t self_layers; /* > 0: the target's first layers are the draft (draft must be NULL) */
+    uint32_t n_predict;   /* most tokens that will be asked for */
+    /* 0: as many as the prompt and n_predict need, at most what was trained */
+    uint32_t n_ctx;
+    uint32_t n_thread; /* at most 256; 0: the machine's cores, as far as that goes */
+    bool is_exact;     /* stock attention, F32 rows; the model must be FT_LOAD_PLAIN */
+    bool is_strict;    /* a fallback is an error */
+    /* > 1: linear RoPE scaling, extends the trained context by this factor; 0: off */
+    float rope_scale;
     struct ft_sampling sampling;
     ft_progress_fn progress; /* may be NULL */
     void *progress_user;
@@ -236,29 +250,32 @@ FT_API struct ft_session_params ft_session_defaults(void); /* what the program u
  *   target, draft   borrowed until ft_session_free; draft may be NULL
  * Errors            FT_ARG, FT_UNSUP, FT_MISMATCH, FT_NOMEM */
 FT_API ft_status ft_session_new(const ft_model *target, const ft_model *draft,
-                                const struct ft_session_params *params, ft_session **out, struct ft_error *err);
+                                const struct ft_session_params *params, ft_session **out,
+                                struct ft_error *err);
 FT_API void ft_session_free(ft_session *session);
 
 /* ft_session_prompt - read a whole prompt: draft, score, keep, prefill.  Starts the timeline anew.
  *
  *   id       [n] token ids, n >= 1
  *   n_head   leading tokens that prompt compression must keep (system header); BOS is always kept
- * Errors     FT_ARG (empty, id out of range), FT_LIMIT (beyond the trained context; protected > keep),
- *            FT_NOMEM, FT_CANCELLED; the session can be given another prompt afterwards */
-FT_API ft_status ft_session_prompt(ft_session *session, const ft_token *id, uint32_t n, uint32_t n_head,
-                                   struct ft_error *err);
+ * Errors     FT_ARG (empty, id out of range), FT_LIMIT (beyond the trained context; protected >
+ *            keep), FT_NOMEM, FT_CANCELLED; the session can be given another prompt afterwards */
+FT_API ft_status ft_session_prompt(ft_session *session, const ft_token *id, uint32_t n,
+                                   uint32_t n_head, struct ft_error *err);
 
-/* ft_session_next - draw the next token from the current distribution (evaluating the one before it).
- * Errors     FT_LIMIT when n_predict or the context is used up, or no token may be drawn; FT_ARG without a prompt:
- *            the timeline stays.  FT_CANCELLED, FT_NOMEM and FT_INTERNAL while evaluating end it: only another
- *            prompt goes on */
+/* ft_session_next - draw the next token from the current distribution (evaluating the one before
+ * it).
+ * Errors     FT_LIMIT when n_predict or the context is used up, or no token may be drawn; FT_ARG
+ *            without a prompt: the timeline stays.  FT_CANCELLED, FT_NOMEM and FT_INTERNAL while
+ *            evaluating end it: only another prompt goes on */
 FT_API ft_status ft_session_next(ft_session *session, ft_token *id, struct ft_error *err);
 
-/* ft_session_feed - append given tokens instead of drawn ones (teacher forcing).  They count against n_predict and
+/* ft_session_feed - append given tokens instead of drawn ones (teacher forcing).  They count
+ * against n_predict and
  * for the repeat penalty; a grammar does not see them.
  *   logits   NULL, or [n][n_vocab]: raw logits after each token; undefined on failure
- * Errors     FT_ARG (n is 0, id out of range, no prompt), FT_LIMIT (more than is left): the timeline stays;
- *            otherwise as ft_session_next */
+ * Errors     FT_ARG (n is 0, id out of range, no prompt), FT_LIMIT (more than is left): the
+ *            timeline stays; otherwise as ft_session_next */
 FT_API ft_status ft_session_feed(ft_session *session, const ft_token *id, uint32_t n, float *logits,
                                  struct ft_error *err);
 
@@ -271,43 +288,47 @@ FT_API const float *ft_session_logits(const ft_session *session);
 FT_API void ft_session_cancel(ft_session *session);
 
 struct ft_setting {
-    char stage[8];  /* "prompt" or "kv" */
+    char stage[8]; /* "prompt" or "kv" */
     char name[24], value[24];
     bool is_number;
 };
 enum { FT_SETTING_CAP = 40, FT_FALLBACK_CAP = 16 };
 
-struct ft_report { /* what happened to the last prompt, measured */
-    uint32_t n_prompt, n_kept;   /* prompt tokens given; tokens the target read */
-    uint32_t n_kv_kept;          /* prompt rows per KV head after prefill (largest head) */
+struct ft_report {                      /* what happened to the last prompt, measured */
+    uint32_t n_prompt, n_kept;          /* prompt tokens given; tokens the target read */
+    uint32_t n_kv_kept;                 /* prompt rows per KV head after prefill (largest head) */
     uint32_t n_generated, n_draft_text; /* tokens drawn; tokens the draft wrote */
-    uint64_t kv_bytes_full;      /* K and V of all prompt tokens in all layers, as a dense run stores them */
-    uint64_t kv_bytes;           /* rows held after prefill */
-    uint64_t kv_bytes_peak;      /* most held at any moment, staging included */
+    /* K and V of all prompt tokens in all layers, as a dense run stores them */
+    uint64_t kv_bytes_full;
+    uint64_t kv_bytes;      /* rows held after prefill */
+    uint64_t kv_bytes_peak; /* most held at any moment, staging included */
     uint64_t draft_kv_bytes_peak, activation_bytes_peak, compute_bytes_peak;
-    int64_t draft_us, score_us, prefill_us, ttft_us, decode_us; /* ttft: prompt given to first logits */
-    const char *prompt_method, *kv_method;       /* as run: "dense" when nothing had to be dropped */
+    /* ttft: prompt given to first logits */
+    int64_t draft_us, score_us, prefill_us, ttft_us, decode_us;
+    /* as run: "dense" when nothing had to be dropped */
+    const char *prompt_method, *kv_method;
     uint32_t n_setting, n_fallback;
-    struct ft_setting setting[FT_SETTING_CAP];   /* every parameter as used */
-    char fallback[FT_FALLBACK_CAP][160];         /* every silent-choice candidate, said aloud */
-    char kernels[96];                            /* "attend=avx512 mass=avx512 ..." */
+    struct ft_setting setting[FT_SETTING_CAP]; /* every parameter as used */
+    char fallback[FT_FALLBACK_CAP][160];       /* every silent-choice candidate, said aloud */
+    char kernels[96];                          /* "attend=avx512 mass=avx512 ..." */
 };
 /* ft_session_report - a copy of what was measured so far. */
 FT_API void ft_session_report(const ft_session *session, struct ft_report *out);
 
 /* ft_session_kept - which prompt tokens or rows survived.
- *   prompt stage: indices into the prompt, ascending;  kv stage: positions of (layer, KV head), ascending
- *   ->       the count; *index is owned by the session until its next call.  0 leaves it untouched: no prompt was
- *            read, or there is no such layer or head */
-FT_API uint32_t ft_session_kept(const ft_session *session, enum ft_stage stage, uint32_t layer, uint32_t head,
-                                const uint32_t **index);
+ *   prompt stage: indices into the prompt, ascending;  kv stage: positions of (layer, KV head),
+ *   ascending
+ *   ->       the count; *index is owned by the session until its next call.  0 leaves it untouched:
+ *            no prompt was read, or there is no such layer or head */
+FT_API uint32_t ft_session_kept(const ft_session *session, enum ft_stage stage, uint32_t layer,
+                                uint32_t head, const uint32_t **index);
 
-/* ---- looking before leaping ------------------------------------------------------------------- */
+/* ---- looking before leaping ------------------------------------------------------------------ */
 
 struct ft_estimate {
     uint64_t weights_bytes, draft_weights_bytes; /* resident once loaded */
     uint64_t kv_bytes, kv_bytes_peak, draft_kv_bytes_peak, activation_bytes, compute_bytes;
-    uint64_t total_bytes;    /* the peak of a run */
+    uint64_t total_bytes;     /* the peak of a run */
     uint64_t available_bytes; /* smaller of MemAvailable and what the cgroup limit leaves */
     bool fits;
     char why[200]; /* "" when it fits */
@@ -315,10 +336,11 @@ struct ft_estimate {
 /* ft_estimate - memory that a run would take, from headers alone (FT_LOAD_VOCAB suffices).
  *   draft    as for ft_session_new        n_prompt  tokens of the prompt, >= 1
  * Errors     those of ft_session_new and ft_session_prompt that need no weights */
-FT_API ft_status ft_estimate(const ft_model *target, const ft_model *draft, const struct ft_session_params *params,
-                             uint32_t n_prompt, struct ft_estimate *out, struct ft_error *err);
+FT_API ft_status ft_estimate(const ft_model *target, const ft_model *draft,
+                             const struct ft_session_params *params, uint32_t n_prompt,
+                             struct ft_estimate *out, struct ft_error *err);
 
-/* ---- scoring on the caller's own arrays -------------------------------------------------------- */
+/* ---- scoring on the caller's own arrays ------------------------------------------------------ */
 
 struct ft_score_layer {
     const float *q; /* [n_head][n_q][d] already rotated */
@@ -328,10 +350,11 @@ struct ft_score_input {
     uint32_t n_prompt, n_more; /* n_q = n_prompt + n_more: lookahead (kv) or decode rows (prompt) */
     uint32_t n_layer, n_head, n_head_kv, d;
     const struct ft_score_layer *layer; /* [n_layer] */
-    const float *score;                 /* [n_prompt]: prompt stage, selection alone; then layer is NULL */
+    /* [n_prompt]: prompt stage, selection alone; then layer is NULL */
+    const float *score;
 };
-struct ft_score_head { /* one KV head, or the whole prompt stage */
-    float *mass, *pooled;   /* [n_mass] (prompt stage: the score) */
+struct ft_score_head {       /* one KV head, or the whole prompt stage */
+    float *mass, *pooled;    /* [n_mass] (prompt stage: the score) */
     uint32_t *ranked, *kept; /* [n_ranked] best first; [n_kept] ascending positions */
     uint32_t n_mass, n_ranked, n_kept;
 };
@@ -339,17 +362,20 @@ struct ft_score_output {
     uint32_t n_head; /* n_layer * n_head_kv for kv, layer-major; 1 for prompt */
     struct ft_score_head *head;
 };
-/* ft_score_arrays - run a method's own scoring and selection in fp32; out: free with ft_score_free. */
-FT_API ft_status ft_score_arrays(enum ft_stage stage, const char *spec, const struct ft_score_input *in,
-                                 struct ft_score_output *out, struct ft_error *err);
+/* ft_score_arrays - run a method's own scoring and selection in fp32; out: free with
+ * ft_score_free. */
+FT_API ft_status ft_score_arrays(enum ft_stage stage, const char *spec,
+                                 const struct ft_score_input *in, struct ft_score_output *out,
+                                 struct ft_error *err);
 FT_API void ft_score_free(struct ft_score_output *out);
 
-/* ---- the peer: libllama's own engine, for side-by-side measurement only ------------------------- */
+/* ---- the peer: libllama's own engine, for side-by-side measurement only ---------------------- */
 
 typedef struct ft_peer ft_peer;
-/* ft_peer_open - load a model in libllama with its default settings (flash attention, repacked weights). */
-FT_API ft_status ft_peer_open(const char *path, uint32_t n_ctx, uint32_t n_thread, const char *kv_type,
-                              ft_peer **out, struct ft_error *err);
+/* ft_peer_open - load a model in libllama with its default settings (flash attention, repacked
+ * weights). */
+FT_API ft_status ft_peer_open(const char *path, uint32_t n_ctx, uint32_t n_thread,
+                              const char *kv_type, ft_peer **out, struct ft_error *err);
 FT_API void ft_peer_close(ft_peer *peer);
 struct ft_peer_report {
     int64_t prefill_us; /* n tokens, up to the first logits */
@@ -358,8 +384,8 @@ struct ft_peer_report {
 };
 /* ft_peer_run - clear the cache, prefill id[n], decode n_predict greedy tokens into out.
  * Errors     FT_ARG (id out of range), FT_LIMIT (more than n_ctx), FT_INTERNAL */
-FT_API ft_status ft_peer_run(ft_peer *peer, const ft_token *id, uint32_t n, uint32_t n_predict, ft_token *out,
-                             struct ft_peer_report *report, struct ft_error *err);
+FT_API ft_status ft_peer_run(ft_peer *peer, const ft_token *id, uint32_t n, uint32_t n_predict,
+                             ft_token *out, struct ft_peer_report *report, struct ft_error *err);
 
 #ifdef __cplusplus
 }

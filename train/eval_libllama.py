@@ -84,6 +84,34 @@ def sha256(path):
         return hashlib.sha256(f.read()).hexdigest()
 
 
+class Results:
+    """the JSON file of results, saved after every row; rows of files that have changed are dropped"""
+
+    def __init__(self, path, files, about):
+        self.path, self.data = path, dict(about, files={
+            os.path.basename(f): {"sha256": sha256(f), "bytes": os.path.getsize(f),
+                                  "context": gguf.read(f)[0]["llama.context_length"]} for f in files}, rows=[])
+        if path and os.path.exists(path):
+            with open(path) as f:
+                old = json.load(f)
+            same = {n for n, v in old["files"].items() if self.data["files"].get(n) == v}
+            if all(old.get(k) == v for k, v in about.items()):
+                self.data["rows"] = [r for r in old["rows"] if r["file"] in same]
+
+    def has(self, **key):
+        return any(all(r[k] == v for k, v in key.items()) for r in self.data["rows"])
+
+    def add(self, row):
+        self.data["rows"].append(row)
+        order = list(prompts.TASKS)
+        self.data["rows"].sort(key=lambda r: (order.index(r["task"]), r["tokens"], r["file"]))
+        if self.path:
+            with open(self.path + ".tmp", "w") as f:
+                json.dump(self.data, f, indent=1)
+                f.write("\n")
+            os.replace(self.path + ".tmp", self.path)
+
+
 def main():
     ap = argparse.ArgumentParser(description="accuracy through libllama")
     ap.add_argument("--models", default=os.path.join(HERE, "../models"))
@@ -94,32 +122,26 @@ def main():
     ap.add_argument("--seed", type=int, default=12345)
     ap.add_argument("--threads", type=int, default=os.cpu_count())
     ap.add_argument("--words", default=os.path.join(HERE, "heldout.txt"))
-    ap.add_argument("--out", default="")
+    ap.add_argument("--out", default="", help="JSON file; what it holds already is not measured again")
     a = ap.parse_args()
     files = sorted(glob.glob(os.path.join(a.models, "*.gguf")))
     tok = Tokenizer(files[0])
-    book, words, rows = prompts.Book(a.book, tok), prompts.held_out(a.words), []
+    book, words = prompts.Book(a.book, tok), prompts.held_out(a.words)
     with tempfile.TemporaryDirectory() as tmp:
         program = os.path.join(tmp, "eval_libllama")
         library = build(program)
+        results = Results(a.out, files, {"library": library.rsplit("-", 1)[0], "seed": a.seed})
         for path in files:
-            m = Model(program, path, a.threads)
-            for T in map(int, a.lengths.split(",")):
-                for task in a.tasks.split(",") if T + ROOM <= m.context else []:
-                    t0 = time.time()
-                    row = dict(file=os.path.basename(path), task=task, tokens=T)
-                    row.update(measure(m, prompts.make(book, tok, words, task, T, a.n, a.seed)))
-                    rows.append(row)
-                    print("%(file)s %(task)s T %(tokens)d accuracy %(accuracy).3f %(interval)s ends %(ends).3f" % row,
-                          "(%.0f s)" % (time.time() - t0), flush=True)
+            m, name = Model(program, path, a.threads), os.path.basename(path)
+            for task, T in [(t, T) for T in map(int, a.lengths.split(",")) for t in a.tasks.split(",")]:
+                if T + ROOM > m.context or results.has(file=name, task=task, tokens=T, n=a.n):
+                    continue
+                t0, row = time.time(), dict(file=name, task=task, tokens=T)
+                row.update(measure(m, prompts.make(book, tok, words, task, T, a.n, a.seed)))
+                results.add(row)
+                print("%(file)s %(task)s T %(tokens)d accuracy %(accuracy).3f %(interval)s ends %(ends).3f" % row,
+                      "(%.0f s)" % (time.time() - t0), flush=True)
             m.close()
-    if a.out:
-        info = {"library": library, "book": os.path.basename(a.book), "seed": a.seed, "rows": rows, "files": {
-            os.path.basename(f): {"sha256": sha256(f), "bytes": os.path.getsize(f),
-                                  "context": gguf.read(f)[0]["llama.context_length"]} for f in files}}
-        with open(a.out, "w") as f:
-            json.dump(info, f, indent=1)
-            f.write("\n")
 
 
 if __name__ == "__main__":

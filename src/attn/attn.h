@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attn.h - which (query, row) pairs attend, and what each row receives; on plain arrays, one thread's share at a time.
+/* attn.h - which (query, row) pairs attend, and what each row receives; on plain arrays, one
+ * thread's share at a time.
  *
- * A job is cut into items at boundaries that depend on sizes only.  Threads take items; every item writes its own
- * output, so the bits do not depend on the thread count.  Nothing here allocates: scratch is handed in per thread.
+ * A job is cut into items at boundaries that depend on sizes only.  Threads take items; every item
+ * writes its own output, so the bits do not depend on the thread count.  Nothing here allocates:
+ * scratch is handed in per thread.
  */
 #ifndef FT_ATTN_ATTN_H
 #define FT_ATTN_ATTN_H
@@ -12,7 +14,7 @@
 
 /* One KV head's rows, as attention sees them. */
 struct ft_span {
-    const void *k, *v;   /* [n_row][d] encoded */
+    const void *k, *v; /* [n_row][d] encoded */
     uint32_t n_row;
 };
 
@@ -20,8 +22,9 @@ struct ft_span {
  *
  *   q        [n_query][n_head][d]   f32, rotated: query i, head g at q + (i*n_head + g)*d
  *   out      [n_query][n_head*d]    f32
- *   head     [n_head_kv]            rows of each KV head, the new tokens' own rows last: query i (0-based) sees
- *                                   the first n_row - n_query + i + 1 rows of its head (ragged heads allowed)
+ *   head     [n_head_kv]            rows of each KV head, the new tokens' own rows last: query i
+ *            (0-based) sees the first n_row - n_query + i + 1 rows of its head (ragged heads
+ *            allowed)
  *   query head g reads KV head g / (n_head / n_head_kv)
  */
 struct ft_attn_job {
@@ -31,32 +34,44 @@ struct ft_attn_job {
     uint32_t n_query, n_head, n_head_kv, d;
     enum ft_fmt k_fmt, v_fmt;
     float scale;
-    /* Items are cut at multiples of a power of two of absolute rows, counted from first_row; dense attention may
+    /* Items are cut at multiples of a power of two of absolute rows, counted from first_row; dense
+     * attention may
      * leave it 0, its bits do not depend on it.
-     * vertical-slash (ft_attn_vslash only): query at row i sees row j <= i iff j >= 64*floor(i/64) - window or j is listed.
-     * Rows are absolute: query 0 of this job stands at row `first_row`; each head has n_row >= first_row + n_query. */
+     * vertical-slash (ft_attn_vslash only): query at row i sees row j <= i iff j >= 64*floor(i/64)
+     * - window or j is listed. Rows are absolute: query 0 of this job stands at row `first_row`;
+     * each head has n_row >= first_row + n_query. */
     uint32_t first_row, window;
-    const uint32_t *const *vertical;  /* [n_head_kv] ascending lists */
-    const uint32_t *n_vertical;       /* [n_head_kv] */
+    const uint32_t *const *vertical; /* [n_head_kv] ascending lists */
+    const uint32_t *n_vertical;      /* [n_head_kv] */
 };
 
-/* ft_attn_item_count - number of items of a job (any of dense, vslash).  Item order: costly first. */
+/* ft_attn_item_count - number of items of a job (any of dense, vslash).  Item order: costly
+
+ * first. */
 uint32_t ft_attn_item_count(const struct ft_attn_job *job);
 
-/* ft_attn_scratch_bytes - one thread's scratch for any job with this group size and d (64-byte aligned). */
+/* ft_attn_scratch_bytes - one thread's scratch for any job with this group size and d (64-byte
+ * aligned). */
 size_t ft_attn_scratch_bytes(uint32_t group, uint32_t d);
 
 /* ft_attn_dense, ft_attn_vslash - compute one item. */
-void ft_attn_dense(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item, void *scratch);
-void ft_attn_vslash(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item, void *scratch);
+void ft_attn_dense(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
+                   void *scratch);
+void ft_attn_vslash(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
+                    void *scratch);
 
-/* Decode (n_query == 1): rows are split at multiples of FT_SPLIT_ROW; partial states are reduced in index order.
- *   state    [n_head_kv][n_split_max] x { max[group], sum[group], acc[group][d] } floats, ft_attn_split_floats() each */
+/* Decode (n_query == 1): rows are split at multiples of FT_SPLIT_ROW; partial states are reduced in
+ * index order.
+ *   state    [n_head_kv][n_split_max] x { max[group], sum[group], acc[group][d] } floats,
+ *            ft_attn_split_floats() each */
 enum { FT_SPLIT_ROW = 1024 };
-uint32_t ft_attn_split_count(const struct ft_attn_job *job);   /* items = n_head_kv * splits of the longest head */
+/* items = n_head_kv * splits of the longest head */
+uint32_t ft_attn_split_count(const struct ft_attn_job *job);
 size_t ft_attn_split_floats(uint32_t group, uint32_t d);
-void ft_attn_split(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item, float *state, void *scratch);
-void ft_attn_join(const struct ft_attn_job *job, uint32_t h, const float *state); /* one KV head: writes out */
+void ft_attn_split(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
+                   float *state, void *scratch);
+/* one KV head: writes out */
+void ft_attn_join(const struct ft_attn_job *job, uint32_t h, const float *state);
 
 /* evidence - attention received, by column, of one KV head's rows from a set of voters.
  *
@@ -65,8 +80,8 @@ void ft_attn_join(const struct ft_attn_job *job, uint32_t h, const float *state)
  *   weight   [n_voter] or NULL      multiplies every row of voter i
  *   n_col                           mass is wanted for rows [0, n_col)
  *   lse      [n_head][n_voter]      written by pass 1, read by pass 2
- *   mass     [n_head_kv][n_col]     zeroed by pass 2, then folded over the group's heads and all voters;
- *                                   FT_REDUCE_MEAN divides by group * n_voter
+ *   mass     [n_head_kv][n_col]     zeroed by pass 2, then folded over the group's heads and all
+ *            voters; FT_REDUCE_MEAN divides by group * n_voter
  * Pass 1 covers ALL rows a voter sees; nothing of size [voters][rows] ever exists.
  */
 struct ft_evidence_job {
@@ -82,7 +97,9 @@ struct ft_evidence_job {
 };
 uint32_t ft_evidence_lse_items(const struct ft_evidence_job *job);
 uint32_t ft_evidence_mass_items(const struct ft_evidence_job *job);
-void ft_evidence_lse(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t item, void *scratch);
-void ft_evidence_mass(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t item, void *scratch);
+void ft_evidence_lse(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t item,
+                     void *scratch);
+void ft_evidence_mass(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t item,
+                      void *scratch);
 
 #endif

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* op.c - append, attention and evidence as ggml custom ops on the CPU.
  *
- * ggml calls a custom op on every thread of the graph, whatever n_tasks says, with a barrier between nodes and none
- * inside.  So phases are nodes (log-sum-exp, then mass; split, then join), and a node's work is a list of items that
- * threads take from an atomic counter.  A node's parameters live in a slot per layer: they must outlive the graph.
+ * ggml calls a custom op on every thread of the graph, whatever n_tasks says, with a barrier
+ * between nodes and none inside.  So phases are nodes (log-sum-exp, then mass; split, then join),
+ * and a node's work is a list of items that threads take from an atomic counter.  A node's
+ * parameters live in a slot per layer: they must outlive the graph.
  */
 #include <math.h>
 
@@ -21,20 +22,20 @@ struct slot {
     struct ft_ops *ops;
     struct append append;
     struct ft_attn_job job;
-    struct ft_span *span;     /* [n_head_kv] of job */
+    struct ft_span *span; /* [n_head_kv] of job */
     bool is_slash;
     struct ft_evidence_job evidence;
-    struct ft_span *seen;     /* [n_head_kv] of evidence */
-    atomic_uint next[4];      /* item counters: attend or split, join, lse, mass */
+    struct ft_span *seen; /* [n_head_kv] of evidence */
+    atomic_uint next[4];  /* item counters: attend or split, join, lse, mass */
 };
 
 struct ft_ops {
     struct ft_ops_shape shape;
     const struct ft_kern *kern;
-    struct slot *slot;        /* [n_layer] */
-    struct ft_span *spans;    /* [n_layer][2][n_head_kv] */
-    ft_row *firsts;           /* [n_layer][n_head_kv] */
-    uint8_t *scratch;         /* [n_thread][scratch_bytes], 64-byte aligned */
+    struct slot *slot;     /* [n_layer] */
+    struct ft_span *spans; /* [n_layer][2][n_head_kv] */
+    ft_row *firsts;        /* [n_layer][n_head_kv] */
+    uint8_t *scratch;      /* [n_thread][scratch_bytes], 64-byte aligned */
     size_t scratch_bytes, scratch_total;
 };
 
@@ -54,7 +55,8 @@ ft_status ft_ops_new(const struct ft_ops_shape *shape, struct ft_ops **out, stru
     ops->scratch = ft_pages_map(ops->scratch_total);
     if (!ops->slot || !ops->spans || !ops->firsts || !ops->scratch) {
         ft_ops_free(ops);
-        return ft_fail(err, FT_NOMEM, 0, "no memory for attention scratch of %u threads", shape->n_thread);
+        return ft_fail(err, FT_NOMEM, 0, "no memory for attention scratch of %u threads",
+                       shape->n_thread);
     }
     for (uint32_t l = 0; l < shape->n_layer; l++) {
         struct slot *slot = &ops->slot[l];
@@ -78,20 +80,25 @@ void ft_ops_free(struct ft_ops *ops) {
     ft_free(ops);
 }
 
-static void *scratch_of(const struct ft_ops *ops, int ith) { return ops->scratch + ops->scratch_bytes * (size_t)ith; }
+static void *scratch_of(const struct ft_ops *ops, int ith) {
+    return ops->scratch + ops->scratch_bytes * (size_t)ith;
+}
 
 /* The next item of a counter, or n when there is none or the run was cancelled. */
 static uint32_t take(const struct ft_ops *ops, atomic_uint *next, uint32_t n) {
-    if (ops->shape.is_cancelled && atomic_load_explicit(ops->shape.is_cancelled, memory_order_relaxed)) {
+    if (ops->shape.is_cancelled &&
+        atomic_load_explicit(ops->shape.is_cancelled, memory_order_relaxed)) {
         return n;
     }
     return atomic_fetch_add_explicit(next, 1, memory_order_relaxed);
 }
 
-static struct ggml_tensor *custom(const struct ft_attn_in *in, int64_t ne0, int64_t ne1, struct ggml_tensor *a,
-                                  struct ggml_tensor *b, ggml_custom_op_t run, struct slot *slot) {
+static struct ggml_tensor *custom(const struct ft_attn_in *in, int64_t ne0, int64_t ne1,
+                                  struct ggml_tensor *a, struct ggml_tensor *b,
+                                  ggml_custom_op_t run, struct slot *slot) {
     struct ggml_tensor *args[2] = { a, b };
-    return ggml_custom_4d(in->ctx, GGML_TYPE_F32, ne0, ne1, 1, 1, args, b ? 2 : 1, run, GGML_N_TASKS_MAX, slot);
+    return ggml_custom_4d(in->ctx, GGML_TYPE_F32, ne0, ne1, 1, 1, args, b ? 2 : 1, run,
+                          GGML_N_TASKS_MAX, slot);
 }
 
 /* ---- append ---- */
@@ -101,16 +108,19 @@ static void run_append(struct ggml_tensor *dst, int ith, int nth, void *data) {
     const struct append *a = &slot->append;
     const struct ggml_tensor *k = dst->src[0], *v = dst->src[1];
     uint32_t n = (uint32_t)k->ne[2], d = (uint32_t)k->ne[0], n_head_kv = (uint32_t)k->ne[1];
-    uint32_t first = n * (uint32_t)ith / (uint32_t)nth, last = n * ((uint32_t)ith + 1) / (uint32_t)nth;
+    uint32_t first = n * (uint32_t)ith / (uint32_t)nth,
+             last = n * ((uint32_t)ith + 1) / (uint32_t)nth;
     for (uint32_t i = first; i < last; i++) {
         for (uint32_t h = 0; h < n_head_kv; h++) {
             size_t at = ((size_t)i * n_head_kv + h) * d;
-            ft_kv_write(a->kv, a->kv_layer, h, a->first[h] + i, (const float *)k->data + at, (const float *)v->data + at);
+            ft_kv_write(a->kv, a->kv_layer, h, a->first[h] + i, (const float *)k->data + at,
+                        (const float *)v->data + at);
         }
     }
 }
 
-struct ggml_tensor *ft_op_append(struct ft_ops *ops, const struct ft_attn_in *in, const uint32_t *n_row) {
+struct ggml_tensor *ft_op_append(struct ft_ops *ops, const struct ft_attn_in *in,
+                                 const uint32_t *n_row) {
     struct slot *slot = &ops->slot[in->slot];
     slot->append.kv = in->kv;
     slot->append.kv_layer = in->kv_layer;
@@ -163,23 +173,32 @@ static void run_join(struct ggml_tensor *dst, int ith, int nth, void *data) {
     }
 }
 
-static void fill_spans(const struct ft_attn_in *in, uint32_t n_head_kv, const uint32_t *n_row, struct ft_span *span) {
+static void fill_spans(const struct ft_attn_in *in, uint32_t n_head_kv, const uint32_t *n_row,
+                       struct ft_span *span) {
     for (uint32_t h = 0; h < n_head_kv; h++) {
-        span[h] = (struct ft_span){ .k = ft_kv_k(in->kv, in->kv_layer, h),
-                                    .v = ft_kv_v(in->kv, in->kv_layer, h),
-                                    .n_row = n_row ? n_row[h] : ft_kv_rows(in->kv, in->kv_layer, h) };
+        span[h] =
+            (struct ft_span){ .k = ft_kv_k(in->kv, in->kv_layer, h),
+                              .v = ft_kv_v(in->kv, in->kv_layer, h),
+                              .n_row = n_row ? n_row[h] : ft_kv_rows(in->kv, in->kv_layer, h) };
     }
 }
 
-struct ggml_tensor *ft_op_attend(struct ft_ops *ops, const struct ft_attn_in *in, const uint32_t *n_row,
-                                 const struct ft_slash *slash, struct ggml_tensor *dep) {
+struct ggml_tensor *ft_op_attend(struct ft_ops *ops, const struct ft_attn_in *in,
+                                 const uint32_t *n_row, const struct ft_slash *slash,
+                                 struct ggml_tensor *dep) {
     const struct ft_ops_shape *shape = &ops->shape;
     const struct ft_kv_shape *rows = ft_kv_shape_of(in->kv);
     struct slot *slot = &ops->slot[in->slot];
     fill_spans(in, shape->n_head_kv, n_row, slot->span);
     slot->job = (struct ft_attn_job){
-        .head = slot->span, .n_query = in->n_token, .n_head = shape->n_head, .n_head_kv = shape->n_head_kv,
-        .d = shape->d, .k_fmt = rows->k_fmt, .v_fmt = rows->v_fmt, .scale = 1.0f / sqrtf((float)shape->d),
+        .head = slot->span,
+        .n_query = in->n_token,
+        .n_head = shape->n_head,
+        .n_head_kv = shape->n_head_kv,
+        .d = shape->d,
+        .k_fmt = rows->k_fmt,
+        .v_fmt = rows->v_fmt,
+        .scale = 1.0f / sqrtf((float)shape->d),
     };
     slot->is_slash = slash != NULL;
     if (slash) {
@@ -195,7 +214,8 @@ struct ggml_tensor *ft_op_attend(struct ft_ops *ops, const struct ft_attn_in *in
         return custom(in, width, in->n_token, in->q, dep, run_attend, slot);
     }
     int64_t item_floats = (int64_t)ft_attn_split_floats(shape->n_head / shape->n_head_kv, shape->d);
-    struct ggml_tensor *state = custom(in, item_floats, ft_attn_split_count(&slot->job), in->q, dep, run_split, slot);
+    struct ggml_tensor *state =
+        custom(in, item_floats, ft_attn_split_count(&slot->job), in->q, dep, run_split, slot);
     return custom(in, width, 1, state, NULL, run_join, slot);
 }
 
@@ -229,9 +249,18 @@ void ft_op_evidence(struct ft_ops *ops, const struct ft_attn_in *in, const struc
     struct slot *slot = &ops->slot[in->slot];
     fill_spans(in, shape->n_head_kv, NULL, slot->seen);
     slot->evidence = (struct ft_evidence_job){
-        .vis = watch->vis, .weight = watch->weight, .head = slot->seen, .lse = watch->lse, .mass = watch->mass,
-        .n_voter = in->n_token, .n_head = shape->n_head, .n_head_kv = shape->n_head_kv, .d = shape->d,
-        .n_col = watch->n_col, .k_fmt = ft_kv_shape_of(in->kv)->k_fmt, .red = watch->red,
+        .vis = watch->vis,
+        .weight = watch->weight,
+        .head = slot->seen,
+        .lse = watch->lse,
+        .mass = watch->mass,
+        .n_voter = in->n_token,
+        .n_head = shape->n_head,
+        .n_head_kv = shape->n_head_kv,
+        .d = shape->d,
+        .n_col = watch->n_col,
+        .k_fmt = ft_kv_shape_of(in->kv)->k_fmt,
+        .red = watch->red,
         .scale = 1.0f / sqrtf((float)shape->d),
     };
     atomic_store(&slot->next[2], 0);

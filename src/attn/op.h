@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* op.h - attention and evidence as nodes of a ggml graph, on the rows of a KV store.
  *
- * The engine hands the projections of one layer (struct ft_attn_in) and a store; these functions add nodes and
- * return the tensor that the next one depends on.  ggml's threads run the nodes; items are taken from a shared
- * counter, and every item writes its own output, so the bits do not depend on the thread count.
+ * The engine hands the projections of one layer (struct ft_attn_in) and a store; these functions
+ * add nodes and return the tensor that the next one depends on.  ggml's threads run the nodes;
+ * items are taken from a shared counter, and every item writes its own output, so the bits do not
+ * depend on the thread count.
  *
- * ft_op_attend is the fast path (our kernels); ft_op_stock is its slow twin: the same attention from ggml's own
- * operations on F32 rows, in libllama's order.
+ * ft_op_attend is the fast path (our kernels); ft_op_stock is its slow twin: the same attention
+ * from ggml's own operations on F32 rows, in libllama's order.
  */
 #ifndef FT_ATTN_OP_H
 #define FT_ATTN_OP_H
@@ -30,43 +31,53 @@ void ft_ops_free(struct ft_ops *ops);
 struct ft_attn_in { /* one layer of a pass */
     struct ggml_context *ctx;
     struct ggml_cgraph *graph;
-    struct ggml_tensor *q, *k, *v; /* {d, n_head, n_token}, {d, n_head_kv, n_token} x 2, f32, contiguous */
+    /* {d, n_head, n_token}, {d, n_head_kv, n_token} x 2, f32, contiguous */
+    struct ggml_tensor *q, *k, *v;
     uint32_t n_token;
-    uint32_t slot;                 /* model layer: which parameters of `ops` to use */
+    uint32_t slot; /* model layer: which parameters of `ops` to use */
     struct ft_kv *kv;
     uint32_t kv_layer;
 };
 
-/* ft_op_append - write k and v into the last n_token rows of every head, which the caller has made with ft_kv_extend.
+/* ft_op_append - write k and v into the last n_token rows of every head, which the caller has made
+ * with ft_kv_extend.
  *   n_row      [n_head_kv] rows of each head, the new ones included (ragged heads differ); copied
- *   ->         a tensor to depend on; it is also expanded into the graph, so that later nodes run after it */
-struct ggml_tensor *ft_op_append(struct ft_ops *ops, const struct ft_attn_in *in, const uint32_t *n_row);
+ *   ->         a tensor to depend on; it is also expanded into the graph, so that later nodes run
+ *              after it */
+struct ggml_tensor *ft_op_append(struct ft_ops *ops, const struct ft_attn_in *in,
+                                 const uint32_t *n_row);
 
 /* Vertical-slash pattern of a layer; NULL means dense causal. */
 struct ft_slash {
     uint32_t window;
-    const uint32_t *const *vertical; /* [n_head_kv] ascending rows, borrowed until the graph has run */
+    /* [n_head_kv] ascending rows, borrowed until the graph has run */
+    const uint32_t *const *vertical;
     const uint32_t *n_vertical;
 };
 /* ft_op_attend - causal attention of the pass's tokens over rows of the store.
- *   n_row      rows that the last token sees in each head [n_head_kv]; token i sees n_row - n_token + 1 + i of them; copied
+ *   n_row      rows that the last token sees in each head [n_head_kv]; token i sees n_row - n_token
+ *              + 1 + i of them; copied
  *   dep        what must have run before, or NULL
  *   ->         {n_head*d, n_token} f32 */
-struct ggml_tensor *ft_op_attend(struct ft_ops *ops, const struct ft_attn_in *in, const uint32_t *n_row,
-                                 const struct ft_slash *slash, struct ggml_tensor *dep);
+struct ggml_tensor *ft_op_attend(struct ft_ops *ops, const struct ft_attn_in *in,
+                                 const uint32_t *n_row, const struct ft_slash *slash,
+                                 struct ggml_tensor *dep);
 
-/* ft_op_stock - the same by ggml's own operations.  The store must hold F32 rows and equally long heads. */
+/* ft_op_stock - the same by ggml's own operations.  The store must hold F32 rows and equally long
+ * heads. */
 struct ggml_tensor *ft_op_stock(struct ft_ops *ops, const struct ft_attn_in *in, uint32_t n_row,
                                 struct ggml_tensor *dep);
 
-/* ft_op_evidence - what columns [0, n_col) receive from the pass's queries; expanded into the graph.
- *   vis        [n_token] rows that each voter sees; weight [n_token] or NULL; both borrowed until the graph has run
+/* ft_op_evidence - what columns [0, n_col) receive from the pass's queries; expanded into the
+ * graph.
+ *   vis        [n_token] rows that each voter sees; weight [n_token] or NULL; both borrowed until
+ *              the graph has run
  *   mass       [n_head_kv][n_col] written when the graph has run */
 struct ft_watch {
     const uint32_t *vis;
     const float *weight;
     float *mass;
-    float *lse;        /* [n_head][n_token] scratch */
+    float *lse; /* [n_head][n_token] scratch */
     uint32_t n_col;
     enum ft_reduce red;
 };

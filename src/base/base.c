@@ -29,8 +29,9 @@ const char *ft_version(void) {
     return VERSION_TEXT(FT_VERSION_MAJOR, FT_VERSION_MINOR, FT_VERSION_PATCH);
 }
 
-/* Messages quote names out of files: whatever is in there, the result is one line of valid UTF-8.
- * */
+/* Messages quote names out of files: whatever is in there, the result is one line of valid
+
+ * UTF-8. */
 static void line_clean(char *text, bool is_cut) {
     size_t n = strlen(text);
     if (is_cut) {

@@ -27,7 +27,9 @@ static void choose_sizes(const struct ft_conf *conf, const struct ft_model_info 
     out->n_ctx[out->n++] = info->n_ctx_train;
 }
 
-/* estimate - every size; methods that need the draft have no figures where the pair does not fit. */
+/* estimate - every size; methods that need the draft have no figures where the pair does not
+
+ * fit. */
 static void estimate(const struct ft_setup *setup, const struct ft_error *misfit,
                      struct estimates *out) {
     for (uint32_t i = 0; i < out->n; i++) {

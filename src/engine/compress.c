@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* compress.c - the stages of a prompt: the draft reads, scores become a choice, the target's prefill applies it.
+/* compress.c - the stages of a prompt: the draft reads, scores become a choice, the target's
+ * prefill applies it.
  *
- *   draft     evidence of the prompt stage (scores [n_prompt]) and text for the KV stage, in one run on the full prompt
+ *   draft     evidence of the prompt stage (scores [n_prompt]) and text for the KV stage, in one
+ *             run on the full prompt
  *   prompt    scores -> tokens that the target will read
- *   prefill   dense, or with look-ahead rows: the target reads prompt ++ text, every layer's evidence decides which
- *             of its rows stay, and the last prompt token is fed again so that the first logits come from it
+ *   prefill   dense, or with look-ahead rows: the target reads prompt ++ text, every layer's
+ *             evidence decides which of its rows stay, and the last prompt token is fed again so
+ *             that the first logits come from it
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +15,9 @@
 #include "engine/engine.h"
 
 static enum ft_reduce reduce_of(enum ft_fold fold) {
-    return fold == FT_FOLD_MAX ? FT_REDUCE_MAX : fold == FT_FOLD_SUM ? FT_REDUCE_SUM : FT_REDUCE_MEAN;
+    return fold == FT_FOLD_MAX   ? FT_REDUCE_MAX
+           : fold == FT_FOLD_SUM ? FT_REDUCE_SUM
+                                 : FT_REDUCE_MEAN;
 }
 
 /* ---- the draft ---- */
@@ -27,23 +32,24 @@ struct drafting { /* one run of the draft */
     ft_session *s;
     struct ft_lane lane;
     const ft_token *id;
-    ft_pos *pos;             /* [n_prompt + n_step] */
-    float *weight;           /* [window] ramp of the voting rows */
-    float *logits;           /* [n_vocab] */
-    struct ft_watch *watch;  /* [n_layer] evidence of one further step */
-    float *mass, *lse;       /* [n_layer][n_head_kv][n_prompt], [n_layer][n_head] */
+    ft_pos *pos;            /* [n_prompt + n_step] */
+    float *weight;          /* [window] ramp of the voting rows */
+    float *logits;          /* [n_vocab] */
+    struct ft_watch *watch; /* [n_layer] evidence of one further step */
+    float *mass, *lse;      /* [n_layer][n_head_kv][n_prompt], [n_layer][n_head] */
     struct ft_draft_result *out;
-    uint32_t n_id;           /* ids below this may be drafted */
+    uint32_t n_id; /* ids below this may be drafted */
 };
 
 /* One layer's evidence [n_head_kv][n_prompt] joins the prompt's score. */
 static void fold_layer(const struct drafting *d, const float *mass) {
     const struct ft_plan *plan = &d->s->plan;
-    ft_fold_heads(plan->prompt_look.fold, mass, d->lane.hp->n_head_kv, plan->n_prompt, d->out->score);
+    ft_fold_heads(plan->prompt_look.fold, mass, d->lane.hp->n_head_kv, plan->n_prompt,
+                  d->out->score);
 }
 
-static ft_status decide_draft(void *user, uint32_t layer, const float *mass, struct ft_decision *out,
-                              struct ft_error *err) {
+static ft_status decide_draft(void *user, uint32_t layer, const float *mass,
+                              struct ft_decision *out, struct ft_error *err) {
     (void)layer;
     (void)out;
     (void)err;
@@ -67,10 +73,16 @@ static ft_status drafting_init(struct drafting *d, struct ft_error *err) {
     const ft_model *model = s->draft ? s->draft : s->target;
     const struct ft_hparams *hp = ft_model_hparams(model);
     struct ft_lane_params params = {
-        .model = model, .n_layer = ft_pair_draft_layers(s),
-        .n_thread = s->params.n_thread, .fmt = s->fmt, .is_exact = s->params.is_exact,
-        .rope_scale = s->params.rope_scale, .is_cancelled = &d->s->is_cancelled, .progress = s->params.progress,
-        .progress_user = s->params.progress_user, .phase = FT_PHASE_DRAFT,
+        .model = model,
+        .n_layer = ft_pair_draft_layers(s),
+        .n_thread = s->params.n_thread,
+        .fmt = s->fmt,
+        .is_exact = s->params.is_exact,
+        .rope_scale = s->params.rope_scale,
+        .is_cancelled = &d->s->is_cancelled,
+        .progress = s->params.progress,
+        .progress_user = s->params.progress_user,
+        .phase = FT_PHASE_DRAFT,
     };
     FT_TRY(ft_lane_open(&d->lane, &params, err));
     uint32_t window = plan->prompt_look.window;
@@ -80,8 +92,10 @@ static ft_status drafting_init(struct drafting *d, struct ft_error *err) {
     d->logits = ft_alloc(hp->n_vocab, sizeof *d->logits);
     d->out->text = ft_alloc(plan->n_text + 1, sizeof *d->out->text);
     d->out->score = plan->is_prompt_on ? ft_alloc(plan->n_prompt, sizeof *d->out->score) : NULL;
-    if (!d->pos || !d->weight || !d->logits || !d->out->text || (plan->is_prompt_on && !d->out->score)) {
-        return ft_fail(err, FT_NOMEM, 0, "no memory for the draft's buffers of %u tokens", plan->n_prompt);
+    if (!d->pos || !d->weight || !d->logits || !d->out->text ||
+        (plan->is_prompt_on && !d->out->score)) {
+        return ft_fail(err, FT_NOMEM, 0, "no memory for the draft's buffers of %u tokens",
+                       plan->n_prompt);
     }
     for (uint32_t t = 0; t < plan->n_prompt + plan->n_step; t++) {
         d->pos[t] = (ft_pos)t;
@@ -105,27 +119,36 @@ static void drafting_done(struct drafting *d) {
 /* Evidence of single steps: every layer's share is read when the whole graph has run. */
 static ft_status watch_init(struct drafting *d, struct ft_error *err) {
     const struct ft_look *look = &d->s->plan.prompt_look;
-    size_t n = d->s->plan.n_prompt, n_layer = d->lane.n_layer, per_layer = n * d->lane.hp->n_head_kv;
+    size_t n = d->s->plan.n_prompt, n_layer = d->lane.n_layer,
+           per_layer = n * d->lane.hp->n_head_kv;
     d->watch = ft_alloc(n_layer, sizeof *d->watch);
     d->mass = ft_alloc(n_layer * per_layer, sizeof *d->mass);
     d->lse = ft_alloc(n_layer * d->lane.hp->n_head, sizeof *d->lse);
     if (!d->watch || !d->mass || !d->lse) {
-        return ft_fail(err, FT_NOMEM, 0, "no memory for the draft's evidence: %zu layers x %zu tokens", n_layer, n);
+        return ft_fail(err, FT_NOMEM, 0,
+                       "no memory for the draft's evidence: %zu layers x %zu tokens", n_layer, n);
     }
     for (size_t l = look->layer_first; l < n_layer; l++) {
-        d->watch[l] = (struct ft_watch){ .mass = d->mass + l * per_layer, .lse = d->lse + l * d->lane.hp->n_head,
-                                         .n_col = (uint32_t)n, .red = reduce_of(look->fold) };
+        d->watch[l] = (struct ft_watch){ .mass = d->mass + l * per_layer,
+                                         .lse = d->lse + l * d->lane.hp->n_head,
+                                         .n_col = (uint32_t)n,
+                                         .red = reduce_of(look->fold) };
     }
     return FT_OK;
 }
 
-static ft_status step_draft(struct drafting *d, ft_token id, uint32_t t, bool is_voting, struct ft_error *err) {
+static ft_status step_draft(struct drafting *d, ft_token id, uint32_t t, bool is_voting,
+                            struct ft_error *err) {
     uint32_t vis = d->s->plan.n_prompt + t + 1;
     for (uint32_t l = 0; is_voting && l < d->lane.n_layer; l++) {
         d->watch[l].vis = &vis;
     }
-    struct ft_feed feed = { .id = &id, .pos = &d->pos[d->s->plan.n_prompt + t], .n = 1, .n_logit = 1,
-                            .logits = d->logits, .watch = is_voting ? d->watch : NULL };
+    struct ft_feed feed = { .id = &id,
+                            .pos = &d->pos[d->s->plan.n_prompt + t],
+                            .n = 1,
+                            .n_logit = 1,
+                            .logits = d->logits,
+                            .watch = is_voting ? d->watch : NULL };
     FT_TRY(ft_lane_feed(&d->lane, &feed, err));
     for (uint32_t l = d->s->plan.prompt_look.layer_first; is_voting && l < d->lane.n_layer; l++) {
         fold_layer(d, d->watch[l].mass);
@@ -159,10 +182,18 @@ static ft_status run_draft(struct drafting *d, int64_t *score_us, struct ft_erro
     FT_TRY(drafting_init(d, err));
     bool wants_steps = plan->n_text > 0 || plan->n_step > 1;
     struct ft_prefill prefill = {
-        .id = d->id, .pos = d->pos, .n = plan->n_prompt, .cap = plan->n_prompt + plan->n_step,
-        .logits = wants_steps ? d->logits : NULL, .is_staged = !wants_steps,
-        .decide = plan->is_prompt_on ? decide_draft : NULL, .user = d, .layer_first = plan->prompt_look.layer_first,
-        .n_voter = plan->prompt_look.window, .n_col = plan->n_prompt, .weight = d->weight,
+        .id = d->id,
+        .pos = d->pos,
+        .n = plan->n_prompt,
+        .cap = plan->n_prompt + plan->n_step,
+        .logits = wants_steps ? d->logits : NULL,
+        .is_staged = !wants_steps,
+        .decide = plan->is_prompt_on ? decide_draft : NULL,
+        .user = d,
+        .layer_first = plan->prompt_look.layer_first,
+        .n_voter = plan->prompt_look.window,
+        .n_col = plan->n_prompt,
+        .weight = d->weight,
         .red = reduce_of(plan->prompt_look.fold),
     };
     FT_TRY(ft_lane_prefill(&d->lane, &prefill, err));
@@ -170,14 +201,17 @@ static ft_status run_draft(struct drafting *d, int64_t *score_us, struct ft_erro
     return wants_steps ? write_text(d, err) : FT_OK;
 }
 
-ft_status ft_compress_draft(ft_session *s, const ft_token *id, struct ft_draft_result *out, struct ft_error *err) {
+ft_status ft_compress_draft(ft_session *s, const ft_token *id, struct ft_draft_result *out,
+                            struct ft_error *err) {
     struct drafting d = { .s = s, .id = id, .out = out };
     int64_t start = ft_time_us(), score_us = 0;
     ft_status status = run_draft(&d, &score_us, err);
     s->report.draft_kv_bytes_peak = d.lane.rows.peak;
-    s->report.activation_bytes_peak = FT_MAX(s->report.activation_bytes_peak, d.lane.activation.peak);
+    s->report.activation_bytes_peak =
+        FT_MAX(s->report.activation_bytes_peak, d.lane.activation.peak);
     if (d.lane.eval) {
-        s->report.compute_bytes_peak = FT_MAX(s->report.compute_bytes_peak, ft_eval_compute_bytes(d.lane.eval));
+        s->report.compute_bytes_peak =
+            FT_MAX(s->report.compute_bytes_peak, ft_eval_compute_bytes(d.lane.eval));
     }
     drafting_done(&d);
     s->report.n_draft_text = out->n_text;
@@ -188,8 +222,8 @@ ft_status ft_compress_draft(ft_session *s, const ft_token *id, struct ft_draft_r
 
 /* ---- the prompt stage ---- */
 
-static ft_status choose_tokens(ft_session *s, const float *score, uint32_t n_head, float *pooled, uint32_t *work,
-                               struct ft_error *err) {
+static ft_status choose_tokens(ft_session *s, const float *score, uint32_t n_head, float *pooled,
+                               uint32_t *work, struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     const struct ft_method *method = s->prompt.method;
     struct ft_budget budget = { .keep = plan->prompt_keep, .n_prompt = plan->n_prompt };
@@ -205,12 +239,14 @@ static ft_status choose_tokens(ft_session *s, const float *score, uint32_t n_hea
     method->score(&evidence, s->prompt.params, pooled);
     s->n_kept = method->keep(pooled, s->prompt.params, &budget, work, s->kept);
     if (s->n_kept != plan->n_input) {
-        return ft_fail(err, FT_INTERNAL, 0, "%s kept %u tokens, expected %u", method->name, s->n_kept, plan->n_input);
+        return ft_fail(err, FT_INTERNAL, 0, "%s kept %u tokens, expected %u", method->name,
+                       s->n_kept, plan->n_input);
     }
     return FT_OK;
 }
 
-ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head, struct ft_error *err) {
+ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head,
+                             struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     int64_t start = ft_time_us();
     ft_free(s->kept);
@@ -227,8 +263,10 @@ ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head,
     }
     float *pooled = ft_alloc(plan->n_prompt, sizeof *pooled);
     uint32_t *work = ft_alloc(ft_keep_work(plan->n_prompt) + n_head + 1, sizeof *work);
-    ft_status status = pooled && work ? choose_tokens(s, score, n_head, pooled, work, err)
-                                      : ft_fail(err, FT_NOMEM, 0, "no memory to choose among %u tokens", plan->n_prompt);
+    ft_status status =
+        pooled && work
+            ? choose_tokens(s, score, n_head, pooled, work, err)
+            : ft_fail(err, FT_NOMEM, 0, "no memory to choose among %u tokens", plan->n_prompt);
     ft_free(pooled);
     ft_free(work);
     s->report.score_us += ft_time_us() - start;
@@ -262,13 +300,15 @@ static void chooser_done(struct chooser *c) {
     ft_free(c->vertical_count);
 }
 
-static ft_status chooser_init(struct chooser *c, ft_session *s, uint32_t n_read, struct ft_error *err) {
+static ft_status chooser_init(struct chooser *c, ft_session *s, uint32_t n_read,
+                              struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     const struct ft_look *look = &plan->kv_look;
     uint32_t n_head_kv = s->lane.hp->n_head_kv, n_free = plan->kv_keep - look->window;
     c->s = s;
     c->n_col = plan->n_input - look->window - look->refeed;
-    c->is_sparse = look->prefill_window > 0 && n_read > (uint64_t)look->prefill_window + look->prefill_vertical;
+    c->is_sparse = look->prefill_window > 0 &&
+                   n_read > (uint64_t)look->prefill_window + look->prefill_vertical;
     c->n_vertical = c->is_sparse ? FT_MIN(look->prefill_vertical, c->n_col) : 0;
     c->n_rank = FT_MIN(FT_MAX(n_free, c->n_vertical), c->n_col);
     c->pooled = ft_alloc(c->n_col, sizeof *c->pooled);
@@ -279,8 +319,8 @@ static ft_status chooser_init(struct chooser *c, ft_session *s, uint32_t n_read,
     c->vertical = ft_alloc((size_t)n_head_kv * c->n_vertical + 1, sizeof *c->vertical);
     c->vertical_list = ft_alloc(n_head_kv, sizeof *c->vertical_list);
     c->vertical_count = ft_alloc(n_head_kv, sizeof *c->vertical_count);
-    if (!c->pooled || !c->work || !c->ranked || !c->kept || !c->rows || !c->vertical || !c->vertical_list ||
-        !c->vertical_count) {
+    if (!c->pooled || !c->work || !c->ranked || !c->kept || !c->rows || !c->vertical ||
+        !c->vertical_list || !c->vertical_count) {
         return ft_fail(err, FT_NOMEM, 0, "no memory to choose among %u rows", c->n_col);
     }
     return FT_OK;
@@ -291,27 +331,32 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static ft_status decide_target(void *user, uint32_t layer, const float *mass, struct ft_decision *out,
-                               struct ft_error *err) {
+static ft_status decide_target(void *user, uint32_t layer, const float *mass,
+                               struct ft_decision *out, struct ft_error *err) {
     (void)layer;
     (void)err;
     struct chooser *c = user;
     const ft_session *s = c->s;
     const struct ft_plan *plan = &s->plan;
-    struct ft_budget budget = { .keep = plan->kv_keep, .n_prompt = plan->n_input, .n_rank = c->n_rank };
+    struct ft_budget budget = { .keep = plan->kv_keep,
+                                .n_prompt = plan->n_input,
+                                .n_rank = c->n_rank };
     for (uint32_t h = 0; h < s->lane.hp->n_head_kv; h++) {
         struct ft_evidence evidence = { .n_row = c->n_col, .mass = mass + (size_t)h * c->n_col };
         s->kv.method->score(&evidence, s->kv.params, c->pooled);
         ft_keep_rank(c->pooled, c->n_col, c->n_rank, c->work, c->ranked);
         ft_row *kept = c->kept + (size_t)h * plan->kv_keep;
-        c->rows[h] = (struct ft_rows){ .row = kept, .n = ft_keep_retain(c->ranked, &plan->kv_look, &budget, kept) };
+        c->rows[h] =
+            (struct ft_rows){ .row = kept,
+                              .n = ft_keep_retain(c->ranked, &plan->kv_look, &budget, kept) };
         uint32_t *vertical = c->vertical + (size_t)h * c->n_vertical;
         memcpy(vertical, c->ranked, c->n_vertical * sizeof *vertical);
         qsort(vertical, c->n_vertical, sizeof *vertical, ascending);
         c->vertical_list[h] = vertical;
         c->vertical_count[h] = c->n_vertical;
     }
-    c->slash = (struct ft_slash){ .window = plan->kv_look.prefill_window, .vertical = c->vertical_list,
+    c->slash = (struct ft_slash){ .window = plan->kv_look.prefill_window,
+                                  .vertical = c->vertical_list,
                                   .n_vertical = c->vertical_count };
     out->keep = c->rows;
     out->slash = c->is_sparse ? &c->slash : NULL;
@@ -346,19 +391,30 @@ static ft_status input_init(struct input *in, const ft_session *s, const ft_toke
     return FT_OK;
 }
 
-static ft_status prefill_lookahead(ft_session *s, const struct input *in, uint32_t cap, struct ft_error *err) {
+static ft_status prefill_lookahead(ft_session *s, const struct input *in, uint32_t cap,
+                                   struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     const struct ft_look *look = &plan->kv_look;
     struct chooser chooser = { 0 };
     struct ft_prefill prefill = {
-        .id = in->id, .pos = in->pos, .n = in->n, .cap = cap, .is_staged = true, .decide = decide_target,
-        .user = &chooser, .n_voter = look->window + look->refeed + (in->n - plan->n_input),
-        .n_col = plan->n_input - look->window - look->refeed, .red = reduce_of(look->fold),
+        .id = in->id,
+        .pos = in->pos,
+        .n = in->n,
+        .cap = cap,
+        .is_staged = true,
+        .decide = decide_target,
+        .user = &chooser,
+        .n_voter = look->window + look->refeed + (in->n - plan->n_input),
+        .n_col = plan->n_input - look->window - look->refeed,
+        .red = reduce_of(look->fold),
     };
     ft_status status = chooser_init(&chooser, s, in->n, err);
     if (status == FT_OK && chooser.is_sparse && s->params.is_exact) {
-        status = ft_report_fallback(s, err, "exact: the vertical-slash prefill runs on %s, stock attention has no such "
-                                    "pattern", ft_kern()->name);
+        status = ft_report_fallback(
+            s, err,
+            "exact: the vertical-slash prefill runs on %s, stock attention has no such "
+            "pattern",
+            ft_kern()->name);
     }
     if (status == FT_OK) {
         status = ft_lane_prefill(&s->lane, &prefill, err);
@@ -368,13 +424,16 @@ static ft_status prefill_lookahead(ft_session *s, const struct input *in, uint32
     s->report.prefill_us -= prefill.score_us;
     FT_TRY(status);
     s->report.kv_bytes = ft_kv_bytes(s->lane.kv);
-    struct ft_feed again = { .id = in->id + plan->n_input - 1, .pos = in->pos + plan->n_input - 1, .n = 1,
-                             .n_logit = 1, .logits = s->logits };
+    struct ft_feed again = { .id = in->id + plan->n_input - 1,
+                             .pos = in->pos + plan->n_input - 1,
+                             .n = 1,
+                             .n_logit = 1,
+                             .logits = s->logits };
     return ft_lane_feed(&s->lane, &again, err);
 }
 
-ft_status ft_compress_prefill(ft_session *s, const ft_token *id, const struct ft_draft_result *draft,
-                              struct ft_error *err) {
+ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
+                              const struct ft_draft_result *draft, struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     int64_t start = ft_time_us();
     struct input in = { 0 };
@@ -383,7 +442,10 @@ ft_status ft_compress_prefill(ft_session *s, const ft_token *id, const struct ft
     if (status == FT_OK && plan->is_kv_on) {
         status = prefill_lookahead(s, &in, n_row + plan->n_answer, err);
     } else if (status == FT_OK) {
-        struct ft_prefill prefill = { .id = in.id, .pos = in.pos, .n = in.n, .cap = n_row + plan->n_answer,
+        struct ft_prefill prefill = { .id = in.id,
+                                      .pos = in.pos,
+                                      .n = in.n,
+                                      .cap = n_row + plan->n_answer,
                                       .logits = s->logits };
         status = ft_lane_prefill(&s->lane, &prefill, err);
         s->report.kv_bytes = ft_kv_bytes(s->lane.kv);

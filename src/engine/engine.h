@@ -17,22 +17,24 @@
 #include "model/model.h"
 #include "score/score.h"
 
-enum { FT_CHUNK = 512 }; /* tokens per graph, as libllama's default micro-batch: the same matrix kernels run */
+/* tokens per graph, as libllama's default micro-batch: the same matrix kernels run */
+enum { FT_CHUNK = 512 };
 
 /* ---- lane: one model being read (prefill.c) ---- */
 
 struct ft_lane {
     const ft_model *model;
     const struct ft_hparams *hp;
-    uint32_t n_layer;          /* read this many layers: fewer than the model has when it drafts for itself */
+    /* read this many layers: fewer than the model has when it drafts for itself */
+    uint32_t n_layer;
     bool is_exact;
     struct ft_eval *eval;
     struct ft_ops *ops;
-    struct ft_kv *kv;          /* rows that stay */
-    struct ft_kv *stage;       /* one layer's rows while it is being read, or NULL */
-    struct ft_gauge rows;      /* bytes of rows held, both stores */
+    struct ft_kv *kv;           /* rows that stay */
+    struct ft_kv *stage;        /* one layer's rows while it is being read, or NULL */
+    struct ft_gauge rows;       /* bytes of rows held, both stores */
     struct ft_gauge activation; /* bytes of hidden states */
-    uint32_t *row_count;       /* [n_head_kv] scratch */
+    uint32_t *row_count;        /* [n_head_kv] scratch */
     ft_progress_fn progress;
     void *progress_user;
     enum ft_phase phase;
@@ -50,34 +52,39 @@ struct ft_lane_params {
     void *progress_user;
     enum ft_phase phase;
 };
-ft_status ft_lane_open(struct ft_lane *lane, const struct ft_lane_params *params, struct ft_error *err);
+ft_status ft_lane_open(struct ft_lane *lane, const struct ft_lane_params *params,
+                       struct ft_error *err);
 void ft_lane_close(struct ft_lane *lane); /* a zeroed lane is a no-op */
 
 /* What one layer's evidence decided; filled by the decide callback. */
 struct ft_decision {
-    const struct ft_rows *keep;    /* [n_head_kv] rows that stay; NULL: all (not staged) */
-    const struct ft_slash *slash;  /* pattern of this layer's own attention; NULL: dense */
+    const struct ft_rows *keep;   /* [n_head_kv] rows that stay; NULL: all (not staged) */
+    const struct ft_slash *slash; /* pattern of this layer's own attention; NULL: dense */
 };
 
 /* A layer-major prefill of a whole prompt on an empty lane.
  *
- * For every layer: keys and values of all tokens, then the evidence of the last n_voter queries where a layer votes,
- * then the decision, then attention, output projection and FFN.  Layers that do not vote do all of it in one graph. */
+ * For every layer: keys and values of all tokens, then the evidence of the last n_voter queries
+ * where a layer votes, then the decision, then attention, output projection and FFN.  Layers that
+ * do not vote do all of it in one graph. */
 struct ft_prefill {
     const ft_token *id;
-    const ft_pos *pos;             /* [n] increasing */
+    const ft_pos *pos; /* [n] increasing */
     uint32_t n;
-    uint32_t cap;                  /* rows to reserve per head and layer, answer included */
-    float *logits;                 /* [n_vocab] of the last token; NULL: none wanted, and the last layer stops early */
-    bool is_staged;                /* rows live in the staging store; only decided ones are copied (none without a decision) */
+    uint32_t cap; /* rows to reserve per head and layer, answer included */
+    /* [n_vocab] of the last token; NULL: none wanted, and the last layer stops early */
+    float *logits;
+    /* rows live in the staging store; only decided ones are copied (none without a decision) */
+    bool is_staged;
     /* evidence: NULL decide = none */
-    ft_status (*decide)(void *user, uint32_t layer, const float *mass, struct ft_decision *out, struct ft_error *err);
+    ft_status (*decide)(void *user, uint32_t layer, const float *mass, struct ft_decision *out,
+                        struct ft_error *err);
     void *user;
-    uint32_t layer_first;          /* layers below do not vote */
+    uint32_t layer_first; /* layers below do not vote */
     uint32_t n_voter, n_col;
-    const float *weight;           /* [n_voter] or NULL */
+    const float *weight; /* [n_voter] or NULL */
     enum ft_reduce red;
-    int64_t score_us;              /* out: time spent on evidence and decisions */
+    int64_t score_us; /* out: time spent on evidence and decisions */
 };
 ft_status ft_lane_prefill(struct ft_lane *lane, struct ft_prefill *prefill, struct ft_error *err);
 
@@ -89,68 +96,77 @@ struct ft_feed {
     const ft_pos *pos;
     uint32_t n, n_logit;
     float *logits;
-    const struct ft_watch *watch;  /* [n_layer]; entries with mass NULL collect nothing */
+    const struct ft_watch *watch; /* [n_layer]; entries with mass NULL collect nothing */
 };
 ft_status ft_lane_feed(struct ft_lane *lane, const struct ft_feed *feed, struct ft_error *err);
 
 /* ---- session ---- */
 
-struct ft_plan { /* how one prompt will be run: decided before any work */
+struct ft_plan {                   /* how one prompt will be run: decided before any work */
     uint32_t n_prompt, n_input;    /* tokens given; tokens the target will read */
     bool is_prompt_on, is_kv_on;   /* does the stage drop anything */
     uint32_t prompt_keep, kv_keep; /* resolved to rows */
     struct ft_look prompt_look, kv_look;
-    uint32_t n_text;               /* tokens the draft writes */
-    uint32_t n_step;               /* draft steps in all, prefill counted */
-    uint32_t n_answer;             /* tokens that may follow the prompt */
-    ft_pos pos_first;              /* position of the first answer token */
+    uint32_t n_text;   /* tokens the draft writes */
+    uint32_t n_step;   /* draft steps in all, prefill counted */
+    uint32_t n_answer; /* tokens that may follow the prompt */
+    ft_pos pos_first;  /* position of the first answer token */
 };
 
 struct ft_session {
-    const ft_model *target, *draft; /* draft NULL: none, or the target's own layers */
+    const ft_model *target, *draft;  /* draft NULL: none, or the target's own layers */
     struct ft_session_params params; /* strings owned */
     struct ft_choice prompt, kv;
     enum ft_fmt fmt;
     struct ft_sampler *sampler;
     atomic_bool is_cancelled;
-    struct ft_lane lane;           /* the target's */
-    float *logits;                 /* [n_vocab] */
+    struct ft_lane lane; /* the target's */
+    float *logits;       /* [n_vocab] */
     bool has_logits, has_pending;
-    ft_token pending;              /* drawn, not yet evaluated */
+    ft_token pending; /* drawn, not yet evaluated */
     ft_pos pos_next;
-    uint32_t n_left;               /* tokens that may still be evaluated */
-    ft_pos pos_kept_end;           /* rows below this position are what prefill kept */
-    uint32_t *kept;                /* [n_kept] prompt tokens the target read */
+    uint32_t n_left;     /* tokens that may still be evaluated */
+    ft_pos pos_kept_end; /* rows below this position are what prefill kept */
+    uint32_t *kept;      /* [n_kept] prompt tokens the target read */
     uint32_t n_kept;
     struct ft_plan plan;
     struct ft_report report;
-    bool is_shortcut_off;          /* tests only: a stage that has nothing to drop runs all the same */
+    /* tests only: a stage that has nothing to drop runs all the same */
+    bool is_shortcut_off;
 };
 
-/* ft_session_policy - parameters, methods and pair of a zeroed session with target and draft set: all that can be
+/* ft_session_policy - parameters, methods and pair of a zeroed session with target and draft set:
+ * all that can be
  * checked without weights.  ft_session_policy_done ends it, also after a failure. */
-ft_status ft_session_policy(ft_session *s, const struct ft_session_params *params, struct ft_error *err);
+ft_status ft_session_policy(ft_session *s, const struct ft_session_params *params,
+                            struct ft_error *err);
 void ft_session_policy_done(ft_session *s);
 
 /* ---- stages (compress.c) ---- */
 
 struct ft_draft_result {
-    ft_token *text;   /* [n_text] owned */
+    ft_token *text; /* [n_text] owned */
     uint32_t n_text;
-    float *score;     /* [n_prompt] owned; NULL when the prompt stage is off */
+    float *score; /* [n_prompt] owned; NULL when the prompt stage is off */
 };
 void ft_draft_result_done(struct ft_draft_result *result);
 
-/* ft_compress_draft - read the prompt with the draft: text for the kv stage, scores for the prompt stage. */
-ft_status ft_compress_draft(ft_session *s, const ft_token *id, struct ft_draft_result *out, struct ft_error *err);
+/* ft_compress_draft - read the prompt with the draft: text for the kv stage, scores for the prompt
+ * stage. */
+ft_status ft_compress_draft(ft_session *s, const ft_token *id, struct ft_draft_result *out,
+                            struct ft_error *err);
 /* ft_compress_prompt - scores -> s->kept.  n_head: leading tokens that must stay. */
-ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head, struct ft_error *err);
-/* ft_compress_prefill - the target reads s->kept of id, dense or with look-ahead rows; fills s->logits. */
-ft_status ft_compress_prefill(ft_session *s, const ft_token *id, const struct ft_draft_result *draft, struct ft_error *err);
+ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head,
+                             struct ft_error *err);
+/* ft_compress_prefill - the target reads s->kept of id, dense or with look-ahead rows; fills
+ * s->logits. */
+ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
+                              const struct ft_draft_result *draft, struct ft_error *err);
 
 /* ---- pair.c ---- */
 
-/* ft_pair_plan - resolve methods against a prompt, check contexts; fills s->plan and notes fallbacks. */
+/* ft_pair_plan - resolve methods against a prompt, check contexts; fills s->plan and notes
+ * fallbacks. */
 ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct ft_error *err);
 /* ft_pair_context - positions a model may see. */
 uint64_t ft_pair_context(const ft_model *model, float rope_scale);
@@ -163,7 +179,8 @@ struct ft_run_bytes {
     uint64_t kv, kv_peak, draft_kv_peak, activation, compute, total;
 };
 void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_run_bytes *out);
-ft_status ft_estimate_check(const ft_session *s, struct ft_error *err); /* FT_NOMEM naming the largest consumer */
+/* FT_NOMEM naming the largest consumer */
+ft_status ft_estimate_check(const ft_session *s, struct ft_error *err);
 
 /* ---- report.c ---- */
 

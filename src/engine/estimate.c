@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* estimate.c - the memory of a run before anything is computed, from shapes alone.
  *
- * The same numbers serve `foretoken info` and the refusal of a prompt that would not fit.  Rows and hidden states are
- * exact; the compute buffer is an upper estimate of what ggml will reserve for one chunk.
+ * The same numbers serve `foretoken info` and the refusal of a prompt that would not fit.  Rows and
+ * hidden states are exact; the compute buffer is an upper estimate of what ggml will reserve for
+ * one chunk.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -10,20 +11,28 @@
 #include "engine/engine.h"
 
 static uint64_t token_bytes(const struct ft_hparams *hp, uint32_t n_layer, enum ft_fmt fmt) {
-    struct ft_kv_shape shape = { .n_layer = n_layer, .n_head_kv = hp->n_head_kv, .d = hp->head_dim, .k_fmt = fmt,
+    struct ft_kv_shape shape = { .n_layer = n_layer,
+                                 .n_head_kv = hp->n_head_kv,
+                                 .d = hp->head_dim,
+                                 .k_fmt = fmt,
                                  .v_fmt = fmt };
     return ft_kv_token_bytes(&shape);
 }
 
-/* A graph's widest moment.  A chunk: residual, norm, and the three FFN matrices, or q, k, v beside attention's output.
- * Voters: all in one graph, but only q.  Stock attention: every weight of a chunk, the mask, and values transposed. */
-static uint64_t compute_bytes(const struct ft_hparams *hp, uint32_t n_token, uint32_t n_voter, bool is_exact) {
+/* A graph's widest moment.  A chunk: residual, norm, and the three FFN matrices, or q, k, v beside
+ * attention's output.
+ * Voters: all in one graph, but only q.  Stock attention: every weight of a chunk, the mask, and
+ * values transposed. */
+static uint64_t compute_bytes(const struct ft_hparams *hp, uint32_t n_token, uint32_t n_voter,
+                              bool is_exact) {
     uint64_t chunk = FT_MIN(n_token, (uint32_t)FT_CHUNK), row = n_token + 16;
     uint64_t ffn = 2 * (uint64_t)hp->n_embd + 3 * (uint64_t)hp->n_ff;
-    uint64_t qkv = 2 * (uint64_t)hp->n_embd + 2 * ((uint64_t)hp->n_head + hp->n_head_kv) * hp->head_dim;
+    uint64_t qkv =
+        2 * (uint64_t)hp->n_embd + 2 * ((uint64_t)hp->n_head + hp->n_head_kv) * hp->head_dim;
     uint64_t votes = n_voter * (2 * (uint64_t)hp->n_embd + 2 * (uint64_t)hp->n_head * hp->head_dim);
     uint64_t stock = row * (chunk * (hp->n_head + 1) + (uint64_t)hp->n_head_kv * hp->head_dim);
-    return (FT_MAX(chunk * FT_MAX(ffn, qkv), votes) + (is_exact ? stock : 0) + hp->n_vocab) * sizeof(float);
+    return (FT_MAX(chunk * FT_MAX(ffn, qkv), votes) + (is_exact ? stock : 0) + hp->n_vocab) *
+           sizeof(float);
 }
 
 /* rows whose queries vote about a stage, together in one graph */
@@ -38,25 +47,31 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
     *out = (struct ft_run_bytes){ .activation = (uint64_t)n_read * target->n_embd * sizeof(float) };
     out->kv = per_token * (plan->is_kv_on ? plan->kv_keep : plan->n_input);
     /* while the last layer is read, the others' kept rows; later, the row that is fed again */
-    uint64_t on_top = FT_MAX(per_token / target->n_layer * n_read, per_token * plan->kv_look.refeed);
+    uint64_t on_top =
+        FT_MAX(per_token / target->n_layer * n_read, per_token * plan->kv_look.refeed);
     uint64_t reading = out->kv + (plan->is_kv_on ? on_top : 0);
     uint64_t refed = plan->is_kv_on ? per_token * plan->kv_look.refeed : 0;
     uint64_t answer = per_token * plan->n_answer; /* its last token gets no row */
     out->kv_peak = FT_MAX(reading, out->kv + refed + answer - FT_MIN(answer, per_token));
     bool is_exact = s->params.is_exact;
-    out->compute = compute_bytes(target, n_read, voters(&plan->kv_look, plan->is_kv_on, plan->n_text), is_exact);
+    out->compute = compute_bytes(target, n_read,
+                                 voters(&plan->kv_look, plan->is_kv_on, plan->n_text), is_exact);
     uint64_t draft_activation = 0;
     if (plan->is_prompt_on || plan->is_kv_on) {
         const struct ft_hparams *draft = s->draft ? ft_model_hparams(s->draft) : target;
         bool has_cache = plan->n_text > 0 || plan->n_step > 1;
-        uint32_t n_layer = has_cache ? ft_pair_draft_layers(s) : 1; /* without steps one layer's rows at a time */
-        out->draft_kv_peak = token_bytes(draft, n_layer, s->fmt) * (plan->n_prompt + (has_cache ? plan->n_step - 1 : 0));
+        uint32_t n_layer =
+            has_cache ? ft_pair_draft_layers(s) : 1; /* without steps one layer's rows at a time */
+        out->draft_kv_peak = token_bytes(draft, n_layer, s->fmt) *
+                             (plan->n_prompt + (has_cache ? plan->n_step - 1 : 0));
         draft_activation = (uint64_t)plan->n_prompt * draft->n_embd * sizeof(float);
         uint32_t n_voter = voters(&plan->prompt_look, plan->is_prompt_on, 0);
-        out->compute = FT_MAX(out->compute, compute_bytes(draft, plan->n_prompt, n_voter, is_exact));
+        out->compute =
+            FT_MAX(out->compute, compute_bytes(draft, plan->n_prompt, n_voter, is_exact));
     }
     /* the draft is done before the target begins */
-    out->total = FT_MAX(reading + answer + out->activation, out->draft_kv_peak + draft_activation) + out->compute;
+    out->total = FT_MAX(reading + answer + out->activation, out->draft_kv_peak + draft_activation) +
+                 out->compute;
     out->activation = FT_MAX(out->activation, draft_activation);
 }
 
@@ -67,10 +82,12 @@ ft_status ft_estimate_check(const ft_session *s, struct ft_error *err) {
     if (need.total <= available) {
         return FT_OK;
     }
-    return ft_fail(err, FT_NOMEM, 0, "a prompt of %u tokens needs %" PRIu64 " MiB (rows %" PRIu64 ", draft rows %" PRIu64
-                   ", hidden states %" PRIu64 ", compute %" PRIu64 "), available are %" PRIu64 " MiB", s->plan.n_prompt,
-                   need.total >> 20, need.kv_peak >> 20, need.draft_kv_peak >> 20, need.activation >> 20,
-                   need.compute >> 20, available >> 20);
+    return ft_fail(err, FT_NOMEM, 0,
+                   "a prompt of %u tokens needs %" PRIu64 " MiB (rows %" PRIu64
+                   ", draft rows %" PRIu64 ", hidden states %" PRIu64 ", compute %" PRIu64
+                   "), available are %" PRIu64 " MiB",
+                   s->plan.n_prompt, need.total >> 20, need.kv_peak >> 20, need.draft_kv_peak >> 20,
+                   need.activation >> 20, need.compute >> 20, available >> 20);
 }
 
 /* Exact runs open models plain, so nothing is copied. */
@@ -83,9 +100,12 @@ static void fill(struct ft_estimate *out, const ft_session *s, const ft_model *d
     struct ft_run_bytes need;
     ft_estimate_run(s, &s->plan, &need);
     ft_model_info(s->target, &info);
-    *out = (struct ft_estimate){ .weights_bytes = weights(s, &info), .kv_bytes = need.kv,
-                                 .kv_bytes_peak = need.kv_peak, .draft_kv_bytes_peak = need.draft_kv_peak,
-                                 .activation_bytes = need.activation, .compute_bytes = need.compute };
+    *out = (struct ft_estimate){ .weights_bytes = weights(s, &info),
+                                 .kv_bytes = need.kv,
+                                 .kv_bytes_peak = need.kv_peak,
+                                 .draft_kv_bytes_peak = need.draft_kv_peak,
+                                 .activation_bytes = need.activation,
+                                 .compute_bytes = need.compute };
     if (draft) {
         ft_model_info(draft, &info);
         out->draft_weights_bytes = weights(s, &info);
@@ -94,15 +114,18 @@ static void fill(struct ft_estimate *out, const ft_session *s, const ft_model *d
     out->available_bytes = ft_memory_available();
     out->fits = out->total_bytes <= out->available_bytes;
     if (!out->fits) {
-        snprintf(out->why, sizeof out->why, "needs %" PRIu64 " MiB (weights %" PRIu64 ", rows %" PRIu64 ", draft rows %"
-                 PRIu64 ", hidden states %" PRIu64 ", compute %" PRIu64 "), available are %" PRIu64 " MiB",
-                 out->total_bytes >> 20, (out->weights_bytes + out->draft_weights_bytes) >> 20, need.kv_peak >> 20,
-                 need.draft_kv_peak >> 20, need.activation >> 20, need.compute >> 20, out->available_bytes >> 20);
+        snprintf(out->why, sizeof out->why,
+                 "needs %" PRIu64 " MiB (weights %" PRIu64 ", rows %" PRIu64 ", draft rows %" PRIu64
+                 ", hidden states %" PRIu64 ", compute %" PRIu64 "), available are %" PRIu64 " MiB",
+                 out->total_bytes >> 20, (out->weights_bytes + out->draft_weights_bytes) >> 20,
+                 need.kv_peak >> 20, need.draft_kv_peak >> 20, need.activation >> 20,
+                 need.compute >> 20, out->available_bytes >> 20);
     }
 }
 
-ft_status ft_estimate(const ft_model *target, const ft_model *draft, const struct ft_session_params *params,
-                      uint32_t n_prompt, struct ft_estimate *out, struct ft_error *err) {
+ft_status ft_estimate(const ft_model *target, const ft_model *draft,
+                      const struct ft_session_params *params, uint32_t n_prompt,
+                      struct ft_estimate *out, struct ft_error *err) {
     if (n_prompt == 0) {
         return ft_fail(err, FT_ARG, 0, "the prompt is empty, expected at least one token");
     }

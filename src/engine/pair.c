@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* pair.c - may these models and this prompt go together, and what exactly will be run.
  *
- * Everything that can be refused is refused here, before any work: vocabularies that differ, prompts beyond a trained
- * context, budgets that cannot hold what must stay.  Everything that is chosen is said aloud.
+ * Everything that can be refused is refused here, before any work: vocabularies that differ,
+ * prompts beyond a trained context, budgets that cannot hold what must stay.  Everything that is
+ * chosen is said aloud.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -34,9 +35,14 @@ static uint64_t draft_context(const ft_session *s) {
 }
 
 static struct ft_facts facts_of(const ft_session *s, uint32_t n_input, uint32_t n_layer) {
-    struct ft_kv_shape shape = { .n_layer = s->lane.hp->n_layer, .n_head_kv = s->lane.hp->n_head_kv,
-                                 .d = s->lane.hp->head_dim, .k_fmt = s->fmt, .v_fmt = s->fmt };
-    return (struct ft_facts){ .n_prompt = n_input, .n_layer = n_layer, .n_predict = s->params.n_predict,
+    struct ft_kv_shape shape = { .n_layer = s->lane.hp->n_layer,
+                                 .n_head_kv = s->lane.hp->n_head_kv,
+                                 .d = s->lane.hp->head_dim,
+                                 .k_fmt = s->fmt,
+                                 .v_fmt = s->fmt };
+    return (struct ft_facts){ .n_prompt = n_input,
+                              .n_layer = n_layer,
+                              .n_predict = s->params.n_predict,
                               .token_bytes = ft_kv_token_bytes(&shape) };
 }
 
@@ -50,16 +56,17 @@ static ft_status plan_prompt(ft_session *s, uint32_t n_head, struct ft_error *er
     struct ft_facts facts = facts_of(s, plan->n_prompt, ft_pair_draft_layers(s));
     plan->prompt_keep = ft_choice_keep(choice, &facts);
     if (plan->n_prompt <= plan->prompt_keep && !s->is_shortcut_off) {
-        return ft_report_fallback(s, err, "%s: dense, the prompt of %u tokens is within keep=%u", choice->method->name,
-                                  plan->n_prompt, plan->prompt_keep);
+        return ft_report_fallback(s, err, "%s: dense, the prompt of %u tokens is within keep=%u",
+                                  choice->method->name, plan->n_prompt, plan->prompt_keep);
     }
     FT_TRY(ft_choice_budget_check(choice, &facts, err));
     choice->method->look(choice->params, &facts, &plan->prompt_look);
     plan->prompt_keep = FT_MIN(plan->prompt_keep, plan->n_prompt);
     uint32_t n_must = plan->prompt_look.is_protecting ? n_head : 0;
     if ((uint64_t)n_must + plan->prompt_look.window > plan->prompt_keep) {
-        return ft_fail(err, FT_LIMIT, 0, "%s: %u protected tokens and a window of %u exceed keep=%u", choice->method->name,
-                       n_must, plan->prompt_look.window, plan->prompt_keep);
+        return ft_fail(err, FT_LIMIT, 0,
+                       "%s: %u protected tokens and a window of %u exceed keep=%u",
+                       choice->method->name, n_must, plan->prompt_look.window, plan->prompt_keep);
     }
     plan->is_prompt_on = true;
     plan->n_input = plan->prompt_keep;
@@ -76,16 +83,18 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     struct ft_facts facts = facts_of(s, plan->n_input, s->lane.hp->n_layer);
     plan->kv_keep = ft_choice_keep(choice, &facts);
     if (plan->n_input <= plan->kv_keep && !s->is_shortcut_off) {
-        return ft_report_fallback(s, err, "%s: dense, %u tokens are within keep=%u", choice->method->name, plan->n_input,
-                                  plan->kv_keep);
+        return ft_report_fallback(s, err, "%s: dense, %u tokens are within keep=%u",
+                                  choice->method->name, plan->n_input, plan->kv_keep);
     }
     FT_TRY(ft_choice_budget_check(choice, &facts, err));
     choice->method->look(choice->params, &facts, &plan->kv_look);
     plan->kv_keep = FT_MIN(plan->kv_keep, plan->n_input - plan->kv_look.refeed);
     uint32_t asked = 0;
-    if (ft_choice_uint(choice, "prefill_vertical", &asked) && asked < plan->kv_look.prefill_vertical) {
-        FT_TRY(ft_report_fallback(s, err, "%s: prefill_vertical raised from %u to %u, keep=%u does not fit the pattern",
-                                  choice->method->name, asked, plan->kv_look.prefill_vertical, plan->kv_keep));
+    if (ft_choice_uint(choice, "prefill_vertical", &asked) &&
+        asked < plan->kv_look.prefill_vertical) {
+        FT_TRY(ft_report_fallback(
+            s, err, "%s: prefill_vertical raised from %u to %u, keep=%u does not fit the pattern",
+            choice->method->name, asked, plan->kv_look.prefill_vertical, plan->kv_keep));
     }
     plan->is_kv_on = true;
     plan->n_text = FT_MAX(plan->kv_look.lookahead, 1);
@@ -99,34 +108,38 @@ static ft_status plan_text(ft_session *s, struct ft_error *err) {
     if (plan->n_text > 0) {
         room = target_context(s) - (uint64_t)plan->pos_first;
     }
-    uint64_t draft_room = draft_context(s) - plan->n_prompt + 1; /* its last token is not evaluated */
+    uint64_t draft_room =
+        draft_context(s) - plan->n_prompt + 1; /* its last token is not evaluated */
     room = FT_MIN(room, draft_room);
     if (asked <= room) {
         plan->n_step = (uint32_t)asked;
         return FT_OK;
     }
     if (room == 0) {
-        return ft_fail(err, FT_LIMIT, plan->n_prompt, "the prompt of %u tokens leaves no position for look-ahead text",
+        return ft_fail(err, FT_LIMIT, plan->n_prompt,
+                       "the prompt of %u tokens leaves no position for look-ahead text",
                        plan->n_prompt);
     }
-    FT_TRY(ft_report_fallback(s, err, "lookahead reduced from %" PRIu64 " to %" PRIu64 ", the context ends there", asked,
-                              room));
+    FT_TRY(ft_report_fallback(
+        s, err, "lookahead reduced from %" PRIu64 " to %" PRIu64 ", the context ends there", asked,
+        room));
     plan->n_text = (uint32_t)FT_MIN(plan->n_text, room);
     plan->prompt_look.lookahead = (uint32_t)FT_MIN(plan->prompt_look.lookahead, room);
     plan->n_step = (uint32_t)room;
     return FT_OK;
 }
 
-static ft_status check_positions(const ft_session *s, const char *who, const ft_model *model, uint64_t n, uint64_t limit,
-                                 struct ft_error *err) {
+static ft_status check_positions(const ft_session *s, const char *who, const ft_model *model,
+                                 uint64_t n, uint64_t limit, struct ft_error *err) {
     if (n <= limit) {
         return FT_OK;
     }
     struct ft_model_info info;
     ft_model_info(model, &info);
     bool is_asked = s->params.n_ctx && limit < ft_pair_context(model, s->params.rope_scale);
-    return ft_fail(err, FT_LIMIT, limit, "prompt of %" PRIu64 " tokens is beyond the %s of the %s: %" PRIu64 " tokens%s", n,
-                   is_asked ? "requested context" : "trained context", who, limit,
+    return ft_fail(err, FT_LIMIT, limit,
+                   "prompt of %" PRIu64 " tokens is beyond the %s of the %s: %" PRIu64 " tokens%s",
+                   n, is_asked ? "requested context" : "trained context", who, limit,
                    is_asked ? "" : " (--rope-scale extends it)");
 }
 
@@ -140,7 +153,8 @@ ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
     FT_TRY(check_positions(s, "target", s->target, n_pos, target_context(s), err));
     plan->pos_first = (ft_pos)n_pos;
     if (plan->is_prompt_on || plan->is_kv_on) {
-        FT_TRY(check_positions(s, "draft", s->draft ? s->draft : s->target, n_prompt, draft_context(s), err));
+        FT_TRY(check_positions(s, "draft", s->draft ? s->draft : s->target, n_prompt,
+                               draft_context(s), err));
         FT_TRY(plan_text(s, err));
     }
     uint64_t room = target_context(s) - (uint64_t)plan->pos_first;

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* prefill.c - a lane: one model reading tokens, layer by layer over a whole prompt or token by token.
+/* prefill.c - a lane: one model reading tokens, layer by layer over a whole prompt or token by
+ * token.
  *
- * Layer-major prefill takes all tokens through layer l before layer l+1 starts.  It costs [n][n_embd] hidden states
- * and buys two things: only one layer's full rows ever exist when a method drops rows, and the decision about a layer
- * can be made from evidence on all its keys before its own attention runs.
+ * Layer-major prefill takes all tokens through layer l before layer l+1 starts.  It costs
+ * [n][n_embd] hidden states and buys two things: only one layer's full rows ever exist when a
+ * method drops rows, and the decision about a layer can be made from evidence on all its keys
+ * before its own attention runs.
  *
  *   layer that does not vote     for each chunk: q, k, v -> append -> attend -> rest
  *   layer that votes             for each chunk: k, v -> append
@@ -24,18 +26,29 @@ static bool lane_cancelled(void *user) {
     return atomic_load_explicit(flag, memory_order_relaxed);
 }
 
-ft_status ft_lane_open(struct ft_lane *lane, const struct ft_lane_params *params, struct ft_error *err) {
+ft_status ft_lane_open(struct ft_lane *lane, const struct ft_lane_params *params,
+                       struct ft_error *err) {
     const struct ft_hparams *hp = ft_model_hparams(params->model);
-    *lane = (struct ft_lane){ .model = params->model, .hp = hp, .n_layer = params->n_layer,
-                              .is_exact = params->is_exact, .progress = params->progress,
-                              .progress_user = params->progress_user, .phase = params->phase };
-    struct ft_kv_shape shape = { .n_layer = params->n_layer, .n_head_kv = hp->n_head_kv, .d = hp->head_dim,
-                                 .k_fmt = params->fmt, .v_fmt = params->fmt };
-    struct ft_ops_shape ops = { .n_layer = params->n_layer, .n_head = hp->n_head, .n_head_kv = hp->n_head_kv,
-                                .d = hp->head_dim, .n_thread = params->n_thread,
+    *lane = (struct ft_lane){ .model = params->model,
+                              .hp = hp,
+                              .n_layer = params->n_layer,
+                              .is_exact = params->is_exact,
+                              .progress = params->progress,
+                              .progress_user = params->progress_user,
+                              .phase = params->phase };
+    struct ft_kv_shape shape = { .n_layer = params->n_layer,
+                                 .n_head_kv = hp->n_head_kv,
+                                 .d = hp->head_dim,
+                                 .k_fmt = params->fmt,
+                                 .v_fmt = params->fmt };
+    struct ft_ops_shape ops = { .n_layer = params->n_layer,
+                                .n_head = hp->n_head,
+                                .n_head_kv = hp->n_head_kv,
+                                .d = hp->head_dim,
+                                .n_thread = params->n_thread,
                                 .is_cancelled = params->is_cancelled };
-    ft_status status = ft_eval_new(params->model, params->n_thread, params->rope_scale, lane_cancelled,
-                                   params->is_cancelled, &lane->eval, err);
+    ft_status status = ft_eval_new(params->model, params->n_thread, params->rope_scale,
+                                   lane_cancelled, params->is_cancelled, &lane->eval, err);
     if (status == FT_OK) {
         status = ft_ops_new(&ops, &lane->ops, err);
     }
@@ -66,17 +79,23 @@ void ft_lane_close(struct ft_lane *lane) {
 struct step { /* what the callback does in the pass under construction */
     struct ft_lane *lane;
     struct ft_kv *kv;
-    bool is_single_layer;            /* all passes of this step use kv layer `kv_layer`; else layer l uses l */
+    bool is_single_layer; /* all passes of this step use kv layer `kv_layer`; else layer l uses l */
     uint32_t kv_layer;
     const struct ft_slash *slash;
-    const struct ft_watch *watch;    /* single layer: one entry; else [n_layer] */
-    bool is_watch_only;              /* evidence, no attention */
-    uint32_t n_row;                  /* prefill: rows the last token of the chunk sees; 0: all rows held */
+    const struct ft_watch *watch; /* single layer: one entry; else [n_layer] */
+    bool is_watch_only;           /* evidence, no attention */
+    uint32_t n_row; /* prefill: rows the last token of the chunk sees; 0: all rows held */
 };
 
 static struct ft_attn_in attn_in(const struct step *step, const struct ft_qkv *qkv) {
-    return (struct ft_attn_in){ .ctx = qkv->ctx, .graph = qkv->graph, .q = qkv->q, .k = qkv->k, .v = qkv->v,
-                                .n_token = qkv->n_token, .slot = qkv->layer, .kv = step->kv,
+    return (struct ft_attn_in){ .ctx = qkv->ctx,
+                                .graph = qkv->graph,
+                                .q = qkv->q,
+                                .k = qkv->k,
+                                .v = qkv->v,
+                                .n_token = qkv->n_token,
+                                .slot = qkv->layer,
+                                .kv = step->kv,
                                 .kv_layer = step->is_single_layer ? step->kv_layer : qkv->layer };
 }
 
@@ -92,7 +111,8 @@ static struct ggml_tensor *attend(void *user, const struct ft_qkv *qkv) {
     if (qkv->k) {
         dep = ft_op_append(lane->ops, &in, lane->row_count);
     }
-    const struct ft_watch *watch = step->watch ? &step->watch[step->is_single_layer ? 0 : qkv->layer] : NULL;
+    const struct ft_watch *watch =
+        step->watch ? &step->watch[step->is_single_layer ? 0 : qkv->layer] : NULL;
     if (watch && watch->mass && qkv->q) {
         ft_op_evidence(lane->ops, &in, watch, dep);
     }
@@ -110,7 +130,7 @@ static struct ggml_tensor *attend(void *user, const struct ft_qkv *qkv) {
 struct reading { /* one prefill in progress */
     struct ft_lane *lane;
     struct ft_prefill *prefill;
-    float *hidden;        /* [n][n_embd] */
+    float *hidden; /* [n][n_embd] */
     size_t hidden_bytes;
     float *mass, *lse;    /* [n_head_kv][n_col], [n_head][n_voter] */
     uint32_t *vis;        /* [n_voter] */
@@ -132,8 +152,9 @@ static ft_status reading_init(struct reading *r, struct ft_error *err) {
         !(r->hidden = ft_pages_map(r->hidden_bytes))) {
         size_t wanted = r->hidden_bytes;
         r->hidden_bytes = 0;
-        return ft_fail(err, FT_NOMEM, 0, "no memory for hidden states: %u tokens x %u need %zu bytes", p->n, hp->n_embd,
-                       wanted);
+        return ft_fail(err, FT_NOMEM, 0,
+                       "no memory for hidden states: %u tokens x %u need %zu bytes", p->n,
+                       hp->n_embd, wanted);
     }
     ft_gauge_add(&r->lane->activation, (int64_t)r->hidden_bytes);
     if (!p->decide) {
@@ -143,7 +164,8 @@ static ft_status reading_init(struct reading *r, struct ft_error *err) {
     r->lse = ft_alloc((size_t)hp->n_head * p->n_voter, sizeof(float));
     r->vis = ft_alloc(p->n_voter, sizeof *r->vis);
     if (!r->mass || !r->lse || !r->vis) {
-        return ft_fail(err, FT_NOMEM, 0, "no memory for evidence: %u columns, %u voters", p->n_col, p->n_voter);
+        return ft_fail(err, FT_NOMEM, 0, "no memory for evidence: %u columns, %u voters", p->n_col,
+                       p->n_voter);
     }
     for (uint32_t i = 0; i < p->n_voter; i++) {
         r->vis[i] = p->n - p->n_voter + i + 1;
@@ -161,8 +183,8 @@ static void tell_progress(struct reading *r, uint32_t n_token) {
 enum part { PART_EMBED, PART_KV, PART_REST, PART_ALL };
 
 /* The pass over tokens [first, first + n) of one layer. */
-static ft_status run_chunk(struct reading *r, struct step *step, uint32_t layer, enum part part, uint32_t first,
-                           uint32_t n, struct ft_error *err) {
+static ft_status run_chunk(struct reading *r, struct step *step, uint32_t layer, enum part part,
+                           uint32_t first, uint32_t n, struct ft_error *err) {
     struct ft_prefill *p = r->prefill;
     bool is_last = layer + 1 == r->lane->n_layer;
     bool wants_logits = is_last && part != PART_EMBED && p->logits && first + n == p->n;
@@ -175,14 +197,21 @@ static ft_status run_chunk(struct reading *r, struct step *step, uint32_t layer,
         return FT_OK;
     }
     struct ft_pass pass = {
-        .layer_first = part == PART_EMBED ? 0 : layer, .layer_end = part == PART_EMBED ? 0 : layer + 1,
-        .n_token = n, .id = p->id + first, .pos = p->pos + first,
+        .layer_first = part == PART_EMBED ? 0 : layer,
+        .layer_end = part == PART_EMBED ? 0 : layer + 1,
+        .n_token = n,
+        .id = p->id + first,
+        .pos = p->pos + first,
         .hidden_in = part == PART_EMBED ? NULL : hidden,
         .hidden_out = part == PART_KV || wants_logits ? NULL : hidden,
-        .has_q = part == PART_REST || part == PART_ALL, .has_kv = part == PART_KV || part == PART_ALL,
+        .has_q = part == PART_REST || part == PART_ALL,
+        .has_kv = part == PART_KV || part == PART_ALL,
         .has_rest = part == PART_REST || part == PART_ALL,
-        .logit_row = wants_logits ? &last_row : NULL, .n_logit = wants_logits ? 1 : 0, .logits = p->logits,
-        .attend = attend, .user = step,
+        .logit_row = wants_logits ? &last_row : NULL,
+        .n_logit = wants_logits ? 1 : 0,
+        .logits = p->logits,
+        .attend = attend,
+        .user = step,
     };
     if (pass.has_kv) {
         FT_TRY(ft_kv_extend(step->kv, step->kv_layer, pass.pos, n, err));
@@ -191,7 +220,8 @@ static ft_status run_chunk(struct reading *r, struct step *step, uint32_t layer,
     return ft_eval_run(r->lane->eval, &pass, err);
 }
 
-static ft_status run_part(struct reading *r, struct step *step, uint32_t layer, enum part part, struct ft_error *err) {
+static ft_status run_part(struct reading *r, struct step *step, uint32_t layer, enum part part,
+                          struct ft_error *err) {
     for (uint32_t first = 0; first < r->prefill->n; first += FT_CHUNK) {
         uint32_t n = FT_MIN((uint32_t)FT_CHUNK, r->prefill->n - first);
         FT_TRY(run_chunk(r, step, layer, part, first, n, err));
@@ -203,23 +233,34 @@ static ft_status run_part(struct reading *r, struct step *step, uint32_t layer, 
 }
 
 /* The queries of the last n_voter tokens, once more: only these are projected. */
-static ft_status run_evidence(struct reading *r, struct step *step, uint32_t layer, struct ft_error *err) {
+static ft_status run_evidence(struct reading *r, struct step *step, uint32_t layer,
+                              struct ft_error *err) {
     struct ft_prefill *p = r->prefill;
     uint32_t first = p->n - p->n_voter;
-    struct ft_watch watch = { .vis = r->vis, .weight = p->weight, .mass = r->mass, .lse = r->lse, .n_col = p->n_col,
+    struct ft_watch watch = { .vis = r->vis,
+                              .weight = p->weight,
+                              .mass = r->mass,
+                              .lse = r->lse,
+                              .n_col = p->n_col,
                               .red = p->red };
     step->watch = &watch;
     step->is_watch_only = true;
-    struct ft_pass pass = { .layer_first = layer, .layer_end = layer + 1, .n_token = p->n_voter, .pos = p->pos + first,
-                            .hidden_in = r->hidden + (size_t)first * r->lane->hp->n_embd, .has_q = true,
-                            .attend = attend, .user = step };
+    struct ft_pass pass = { .layer_first = layer,
+                            .layer_end = layer + 1,
+                            .n_token = p->n_voter,
+                            .pos = p->pos + first,
+                            .hidden_in = r->hidden + (size_t)first * r->lane->hp->n_embd,
+                            .has_q = true,
+                            .attend = attend,
+                            .user = step };
     ft_status status = ft_eval_run(r->lane->eval, &pass, err);
     step->watch = NULL;
     step->is_watch_only = false;
     return status;
 }
 
-static ft_status read_voting_layer(struct reading *r, struct step *step, uint32_t layer, struct ft_error *err) {
+static ft_status read_voting_layer(struct reading *r, struct step *step, uint32_t layer,
+                                   struct ft_error *err) {
     struct ft_prefill *p = r->prefill;
     struct ft_decision decision = { 0 };
     FT_TRY(run_part(r, step, layer, PART_KV, err));
@@ -240,10 +281,13 @@ static ft_status read_voting_layer(struct reading *r, struct step *step, uint32_
 static ft_status read_layer(struct reading *r, uint32_t layer, struct ft_error *err) {
     struct ft_prefill *p = r->prefill;
     struct ft_lane *lane = r->lane;
-    struct step step = { .lane = lane, .kv = p->is_staged ? lane->stage : lane->kv, .is_single_layer = true,
+    struct step step = { .lane = lane,
+                         .kv = p->is_staged ? lane->stage : lane->kv,
+                         .is_single_layer = true,
                          .kv_layer = p->is_staged ? 0 : layer };
     if (p->is_staged && layer > 0) {
-        FT_TRY(ft_kv_rewind(lane->stage, 0, p->n, err)); /* the room is used again, its old pages are given back */
+        FT_TRY(ft_kv_rewind(lane->stage, 0, p->n,
+                            err)); /* the room is used again, its old pages are given back */
     } else {
         FT_TRY(ft_kv_reserve(step.kv, step.kv_layer, p->is_staged ? p->n : p->cap, err));
     }
@@ -283,8 +327,8 @@ ft_status ft_lane_prefill(struct ft_lane *lane, struct ft_prefill *prefill, stru
 
 /* ---- token-major feeding ---- */
 
-static ft_status feed_chunk(struct ft_lane *lane, const struct ft_feed *feed, uint32_t first, uint32_t n,
-                            struct ft_error *err) {
+static ft_status feed_chunk(struct ft_lane *lane, const struct ft_feed *feed, uint32_t first,
+                            uint32_t n, struct ft_error *err) {
     uint32_t row[FT_CHUNK];
     uint32_t skip = feed->n - feed->n_logit; /* tokens in front of the first wanted logits */
     uint32_t from = skip > first ? FT_MIN(skip - first, n) : 0;
@@ -296,10 +340,19 @@ static ft_status feed_chunk(struct ft_lane *lane, const struct ft_feed *feed, ui
     }
     struct step step = { .lane = lane, .kv = lane->kv, .watch = feed->watch };
     struct ft_pass pass = {
-        .layer_end = lane->n_layer, .n_token = n, .id = feed->id + first, .pos = feed->pos + first,
-        .has_q = true, .has_kv = true, .has_rest = true, .attend = attend, .user = &step,
-        .n_logit = n - from, .logit_row = row,
-        .logits = feed->logits ? feed->logits + (size_t)(first + from - skip) * lane->hp->n_vocab : NULL,
+        .layer_end = lane->n_layer,
+        .n_token = n,
+        .id = feed->id + first,
+        .pos = feed->pos + first,
+        .has_q = true,
+        .has_kv = true,
+        .has_rest = true,
+        .attend = attend,
+        .user = &step,
+        .n_logit = n - from,
+        .logit_row = row,
+        .logits =
+            feed->logits ? feed->logits + (size_t)(first + from - skip) * lane->hp->n_vocab : NULL,
     };
     return ft_eval_run(lane->eval, &pass, err);
 }

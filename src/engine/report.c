@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* report.c - what happened to a prompt: parameters as used, choices said aloud, kernels that ran. */
+/* report.c - what happened to a prompt: parameters as used, choices said aloud, kernels that
+ * ran. */
 #include <stdio.h>
 #include <string.h>
 
 #include "engine/engine.h"
 
 void ft_report_begin(ft_session *s, uint32_t n_prompt) {
-    s->report = (struct ft_report){ .n_prompt = n_prompt, .prompt_method = "dense", .kv_method = "dense" };
+    s->report =
+        (struct ft_report){ .n_prompt = n_prompt, .prompt_method = "dense", .kv_method = "dense" };
     const char *attend = ft_kern()->name;
     if (s->params.is_exact) {
         snprintf(s->report.kernels, sizeof s->report.kernels, "attend=stock mass=%s", attend);
@@ -36,7 +38,8 @@ ft_status ft_report_fallback(ft_session *s, struct ft_error *err, const char *fo
     return FT_OK;
 }
 
-static void add_settings(ft_session *s, const struct ft_choice *choice, const char *stage, const struct ft_facts *facts) {
+static void add_settings(ft_session *s, const struct ft_choice *choice, const char *stage,
+                         const struct ft_facts *facts) {
     struct ft_report *report = &s->report;
     struct ft_setting setting;
     for (uint32_t i = 0; ft_choice_setting(choice, facts, i, &setting); i++) {
@@ -65,7 +68,9 @@ void ft_report_settings(ft_session *s) {
     report->kv_bytes_full = token_bytes * plan->n_prompt;
     report->n_kept = plan->n_input;
     report->n_kv_kept = plan->is_kv_on ? plan->kv_keep : plan->n_input;
-    struct ft_facts facts = { .n_prompt = plan->n_prompt, .n_predict = s->params.n_predict, .token_bytes = token_bytes };
+    struct ft_facts facts = { .n_prompt = plan->n_prompt,
+                              .n_predict = s->params.n_predict,
+                              .token_bytes = token_bytes };
     if (plan->is_prompt_on) {
         report->prompt_method = s->prompt.method->name;
         facts.n_layer = ft_pair_draft_layers(s);

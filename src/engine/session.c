@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* session.c - one timeline: a prompt goes in whole, tokens come out one at a time.
  *
- * A token that was drawn is evaluated only when the next one is asked for, so the last one costs nothing.  Between
- * prompts everything that a prompt reserved is given back; the decode loop itself allocates nothing.
+ * A token that was drawn is evaluated only when the next one is asked for, so the last one costs
+ * nothing.  Between prompts everything that a prompt reserved is given back; the decode loop itself
+ * allocates nothing.
  */
 #include <math.h>
 #include <string.h>
@@ -28,7 +29,8 @@ static ft_status copy_text(const char **text, struct ft_error *err) {
     return FT_OK;
 }
 
-static ft_status copy_params(ft_session *s, const struct ft_session_params *params, struct ft_error *err) {
+static ft_status copy_params(ft_session *s, const struct ft_session_params *params,
+                             struct ft_error *err) {
     s->params = *params;
     s->params.sampling.bias = NULL; /* the sampler has its own copy */
     s->params.sampling.grammar = NULL;
@@ -67,35 +69,45 @@ static ft_status check_numbers(const ft_session *s, struct ft_error *err) {
     }
     uint64_t trained = ft_pair_context(s->target, p->rope_scale);
     if (p->n_ctx > trained) {
-        return ft_fail(err, FT_LIMIT, 0, "context of %u tokens is beyond the trained context of the target: %llu tokens "
-                       "(--rope-scale extends it)", p->n_ctx, (unsigned long long)trained);
+        return ft_fail(
+            err, FT_LIMIT, 0,
+            "context of %u tokens is beyond the trained context of the target: %llu tokens "
+            "(--rope-scale extends it)",
+            p->n_ctx, (unsigned long long)trained);
     }
     if (p->self_layers && (s->draft || p->self_layers >= s->lane.hp->n_layer)) {
-        return ft_fail(err, FT_ARG, 0, "self:layers is %u, expected 1..%u and no other draft", p->self_layers,
-                       s->lane.hp->n_layer - 1);
+        return ft_fail(err, FT_ARG, 0, "self:layers is %u, expected 1..%u and no other draft",
+                       p->self_layers, s->lane.hp->n_layer - 1);
     }
     return FT_OK;
 }
 
 /* A method that needs a draft, or a draft's text, must have it. */
-static ft_status check_draft(const ft_session *s, const struct ft_choice *choice, struct ft_error *err) {
+static ft_status check_draft(const ft_session *s, const struct ft_choice *choice,
+                             struct ft_error *err) {
     const struct ft_method *method = choice->method;
     bool has_draft = s->draft || s->params.self_layers;
     uint32_t lookahead = 0;
     if (method->needs_draft && !has_draft) {
-        return ft_fail(err, FT_ARG, 0, "%s needs a draft model, none was given (-d FILE or -d self:layers=K)", method->name);
+        return ft_fail(err, FT_ARG, 0,
+                       "%s needs a draft model, none was given (-d FILE or -d self:layers=K)",
+                       method->name);
     }
-    bool needs_text = method->needs_draft_text ||
-                      (method->act == FT_PROMPT && ft_choice_uint(choice, "lookahead", &lookahead) &&
-                       lookahead != FT_UNSET && lookahead > 1);
+    bool needs_text =
+        method->needs_draft_text ||
+        (method->act == FT_PROMPT && ft_choice_uint(choice, "lookahead", &lookahead) &&
+         lookahead != FT_UNSET && lookahead > 1);
     if (needs_text && !s->draft && s->params.self_layers) {
-        return ft_fail(err, FT_ARG, 0, "%s needs text written by a draft; self:layers=%u has no output layer of its own",
-                       method->name, s->params.self_layers);
+        return ft_fail(
+            err, FT_ARG, 0,
+            "%s needs text written by a draft; self:layers=%u has no output layer of its own",
+            method->name, s->params.self_layers);
     }
     return FT_OK;
 }
 
-ft_status ft_session_policy(ft_session *s, const struct ft_session_params *params, struct ft_error *err) {
+ft_status ft_session_policy(ft_session *s, const struct ft_session_params *params,
+                            struct ft_error *err) {
     s->lane.hp = ft_model_hparams(s->target);
     FT_TRY(copy_params(s, params, err));
     FT_TRY(ft_choice_parse(FT_STAGE_PROMPT, s->params.prompt, &s->prompt, err));
@@ -115,32 +127,44 @@ void ft_session_policy_done(ft_session *s) {
     ft_free((void *)(uintptr_t)s->params.kv_type);
 }
 
-/* What only a session asks of a model: an estimate may be made of one that was opened for its vocabulary. */
+/* What only a session asks of a model: an estimate may be made of one that was opened for its
+ * vocabulary. */
 static ft_status check_weights(const ft_session *s, struct ft_error *err) {
     struct ft_model_info info;
     ft_model_info(s->target, &info);
     if (s->params.is_exact && info.repacked_bytes > 0) {
-        return ft_fail(err, FT_ARG, 0, "exact: %s has repacked weights, expected a model opened plain", info.path);
+        return ft_fail(err, FT_ARG, 0,
+                       "exact: %s has repacked weights, expected a model opened plain", info.path);
     }
     return FT_OK;
 }
 
-static ft_status open_parts(ft_session *s, const struct ft_session_params *params, struct ft_error *err) {
+static ft_status open_parts(ft_session *s, const struct ft_session_params *params,
+                            struct ft_error *err) {
     FT_TRY(ft_session_policy(s, params, err));
     FT_TRY(check_weights(s, err));
     FT_TRY(ft_sampler_new(s->target, &params->sampling, &s->sampler, err));
     struct ft_lane_params lane = {
-        .model = s->target, .n_layer = s->lane.hp->n_layer, .n_thread = s->params.n_thread, .fmt = s->fmt,
-        .is_exact = s->params.is_exact, .rope_scale = s->params.rope_scale, .is_cancelled = &s->is_cancelled,
-        .progress = s->params.progress, .progress_user = s->params.progress_user, .phase = FT_PHASE_PREFILL,
+        .model = s->target,
+        .n_layer = s->lane.hp->n_layer,
+        .n_thread = s->params.n_thread,
+        .fmt = s->fmt,
+        .is_exact = s->params.is_exact,
+        .rope_scale = s->params.rope_scale,
+        .is_cancelled = &s->is_cancelled,
+        .progress = s->params.progress,
+        .progress_user = s->params.progress_user,
+        .phase = FT_PHASE_PREFILL,
     };
     FT_TRY(ft_lane_open(&s->lane, &lane, err));
     s->logits = ft_alloc(s->lane.hp->n_vocab, sizeof *s->logits);
-    return s->logits ? FT_OK : ft_fail(err, FT_NOMEM, 0, "no memory for %u logits", s->lane.hp->n_vocab);
+    return s->logits ? FT_OK
+                     : ft_fail(err, FT_NOMEM, 0, "no memory for %u logits", s->lane.hp->n_vocab);
 }
 
-ft_status ft_session_new(const ft_model *target, const ft_model *draft, const struct ft_session_params *params,
-                         ft_session **out, struct ft_error *err) {
+ft_status ft_session_new(const ft_model *target, const ft_model *draft,
+                         const struct ft_session_params *params, ft_session **out,
+                         struct ft_error *err) {
     ft_session *s = ft_alloc(1, sizeof *s);
     if (!s) {
         return ft_fail(err, FT_NOMEM, 0, "no memory for a session");
@@ -190,14 +214,15 @@ static ft_status check_ids(const ft_model *model, const char *who, const ft_toke
     }
     for (uint32_t t = 0; t < n; t++) {
         if (id[t] < 0 || (uint32_t)id[t] >= n_vocab) {
-            return ft_fail(err, FT_ARG, t, "token %u is %d, expected 0..%u, the ids of the %s", t, id[t], n_vocab - 1,
-                           who);
+            return ft_fail(err, FT_ARG, t, "token %u is %d, expected 0..%u, the ids of the %s", t,
+                           id[t], n_vocab - 1, who);
         }
     }
     return FT_OK;
 }
 
-static ft_status run_prompt(ft_session *s, const ft_token *id, uint32_t n, uint32_t n_head, struct ft_error *err) {
+static ft_status run_prompt(ft_session *s, const ft_token *id, uint32_t n, uint32_t n_head,
+                            struct ft_error *err) {
     struct ft_draft_result draft = { 0 };
     FT_TRY(check_ids(s->target, "target", id, n, err));
     if (id[0] == ft_model_bos(s->target)) {
@@ -224,15 +249,18 @@ static ft_status run_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
     return status;
 }
 
-ft_status ft_session_prompt(ft_session *s, const ft_token *id, uint32_t n, uint32_t n_head, struct ft_error *err) {
+ft_status ft_session_prompt(ft_session *s, const ft_token *id, uint32_t n, uint32_t n_head,
+                            struct ft_error *err) {
     int64_t start = ft_time_us();
     atomic_store(&s->is_cancelled, false);
     forget(s);
     ft_report_begin(s, n);
     ft_status status = run_prompt(s, id, n, n_head, err);
     s->report.kv_bytes_peak = s->lane.rows.peak;
-    s->report.activation_bytes_peak = FT_MAX(s->report.activation_bytes_peak, s->lane.activation.peak);
-    s->report.compute_bytes_peak = FT_MAX(s->report.compute_bytes_peak, ft_eval_compute_bytes(s->lane.eval));
+    s->report.activation_bytes_peak =
+        FT_MAX(s->report.activation_bytes_peak, s->lane.activation.peak);
+    s->report.compute_bytes_peak =
+        FT_MAX(s->report.compute_bytes_peak, ft_eval_compute_bytes(s->lane.eval));
     if (status != FT_OK) {
         forget(s);
         return status;
@@ -251,8 +279,8 @@ ft_status ft_session_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
 
 /* ---- going on ---- */
 
-static ft_status evaluate_all(ft_session *s, const ft_token *id, uint32_t n, float *logits, uint32_t n_logit,
-                              struct ft_error *err) {
+static ft_status evaluate_all(ft_session *s, const ft_token *id, uint32_t n, float *logits,
+                              uint32_t n_logit, struct ft_error *err) {
     ft_pos pos[FT_CHUNK];
     for (uint32_t first = 0; first < n; first += FT_CHUNK) {
         uint32_t n_now = FT_MIN((uint32_t)FT_CHUNK, n - first);
@@ -271,8 +299,8 @@ static ft_status evaluate_all(ft_session *s, const ft_token *id, uint32_t n, flo
 }
 
 /* What a failure leaves behind (rows made but not written) is no timeline to go on with. */
-static ft_status evaluate(ft_session *s, const ft_token *id, uint32_t n, float *logits, uint32_t n_logit,
-                          struct ft_error *err) {
+static ft_status evaluate(ft_session *s, const ft_token *id, uint32_t n, float *logits,
+                          uint32_t n_logit, struct ft_error *err) {
     ft_status status = evaluate_all(s, id, n, logits, n_logit, err);
     if (status != FT_OK) {
         forget(s);
@@ -295,10 +323,14 @@ static ft_status check_room(ft_session *s, uint32_t n, uint32_t n_drawn, struct 
     }
     bool is_context = s->plan.n_answer < s->params.n_predict;
     if (is_context) {
-        FT_TRY(ft_report_fallback(s, err, "stopped: the context of the target is full at position %d", s->pos_next));
+        FT_TRY(ft_report_fallback(
+            s, err, "stopped: the context of the target is full at position %d", s->pos_next));
     }
-    return ft_fail(err, FT_LIMIT, 0, is_context ? "the context is full at position %d" : "the token limit is used up at "
-                   "position %d", s->pos_next);
+    return ft_fail(err, FT_LIMIT, 0,
+                   is_context ? "the context is full at position %d"
+                              : "the token limit is used up at "
+                                "position %d",
+                   s->pos_next);
 }
 
 ft_status ft_session_next(ft_session *s, ft_token *id, struct ft_error *err) {
@@ -317,7 +349,8 @@ ft_status ft_session_next(ft_session *s, ft_token *id, struct ft_error *err) {
     return FT_OK;
 }
 
-ft_status ft_session_feed(ft_session *s, const ft_token *id, uint32_t n, float *logits, struct ft_error *err) {
+ft_status ft_session_feed(ft_session *s, const ft_token *id, uint32_t n, float *logits,
+                          struct ft_error *err) {
     FT_TRY(check_ids(s->target, "target", id, n, err));
     FT_TRY(check_room(s, n + s->has_pending, 0, err));
     if (s->has_pending) {
@@ -333,9 +366,13 @@ ft_status ft_session_feed(ft_session *s, const ft_token *id, uint32_t n, float *
     return FT_OK;
 }
 
-const float *ft_session_logits(const ft_session *s) { return s->has_logits ? s->logits : NULL; }
+const float *ft_session_logits(const ft_session *s) {
+    return s->has_logits ? s->logits : NULL;
+}
 
-void ft_session_cancel(ft_session *s) { atomic_store_explicit(&s->is_cancelled, true, memory_order_relaxed); }
+void ft_session_cancel(ft_session *s) {
+    atomic_store_explicit(&s->is_cancelled, true, memory_order_relaxed);
+}
 
 /* ---- looking back ---- */
 
@@ -343,7 +380,8 @@ void ft_session_report(const ft_session *s, struct ft_report *out) {
     *out = s->report;
     if (s->has_logits) { /* the answer's rows count too */
         out->kv_bytes_peak = s->lane.rows.peak;
-        out->compute_bytes_peak = FT_MAX(out->compute_bytes_peak, ft_eval_compute_bytes(s->lane.eval));
+        out->compute_bytes_peak =
+            FT_MAX(out->compute_bytes_peak, ft_eval_compute_bytes(s->lane.eval));
     }
 }
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kern.h - the contract of every arithmetic kernel, and the table that picks a variant.
  *
- * Kernels take pointers, strides and sizes of ONE work item; they never allocate, never split work, and
- * know nothing of models or methods.  ref.c is complete and portable: it is the specification.  A variant
- * copies that table and overrides entries, so a missing kernel is merely slow.
+ * Kernels take pointers, strides and sizes of ONE work item; they never allocate, never split work,
+ * and know nothing of models or methods.  ref.c is complete and portable: it is the specification.
+ * A variant copies that table and overrides entries, so a missing kernel is merely slow.
  *
- * Arrays are row-major.  A KV row is d elements in a row format; rows of one head lie k_stride bytes apart.
- * Visibility is by row count: query i sees rows [0, vis[i]) of the span it is shown.
+ * Arrays are row-major.  A KV row is d elements in a row format; rows of one head lie k_stride
+ * bytes apart. Visibility is by row count: query i sees rows [0, vis[i]) of the span it is shown.
  */
 #ifndef FT_KERN_KERN_H
 #define FT_KERN_KERN_H
@@ -14,10 +14,12 @@
 #include "base/base.h"
 
 enum ft_fmt { FT_F32, FT_F16, FT_BF16, FT_FMT_COUNT };
-enum ft_reduce { FT_REDUCE_MAX, FT_REDUCE_SUM, FT_REDUCE_MEAN }; /* kernels fold max or sum; mean = sum / count */
+/* kernels fold max or sum; mean = sum / count */
+enum ft_reduce { FT_REDUCE_MAX, FT_REDUCE_SUM, FT_REDUCE_MEAN };
 
 enum {
-    FT_TILE_ROW = 64,    /* rows of K and V converted at a time; a span starts a new tile at its row 0 */
+    /* rows of K and V converted at a time; a span starts a new tile at its row 0 */
+    FT_TILE_ROW = 64,
     FT_TILE_QUERY = 256, /* most queries (all heads of a group together) in one call */
     FT_HEAD_MAX = 256,   /* largest d; d is a multiple of 8, at least 16 */
 };
@@ -33,13 +35,14 @@ enum {
  *   work                 ft_kern_work_bytes() bytes, 64-byte aligned, uninitialised
  * Spans are folded by further calls on the same state; the caller divides acc by sum at the end
  * (attend_done).  Tiles in which a query sees nothing leave its state untouched.
- * Exact      ref accumulates in double.  With L = max over rows of sum|q_t k_t| * scale, variants differ
- *            from it by at most (2e-6 + 4 sqrt(d) 2^-24 L) * max|v| and NMSE 1e-10 * max(1, L/64)^2, for
- *            every row format: both read the same stored rows
- * Masked     a row that query i does not see is never multiplied for it, so NaN there cannot leak; bytes
- *            behind row n are not read
- * Same bits  the result of query i depends on its own q, vis[i] and the rows alone, never on m or on its
- *            index; in the variants, spans cut at multiples of FT_TILE_ROW fold to the bits of one span
+ * Exact      ref accumulates in double.  With L = max over rows of sum|q_t k_t| * scale, variants
+ *            differ from it by at most (2e-6 + 4 sqrt(d) 2^-24 L) * max|v| and NMSE 1e-10 * max(1,
+ *            L/64)^2, for every row format: both read the same stored rows
+ * Masked     a row that query i does not see is never multiplied for it, so NaN there cannot leak;
+ *            bytes behind row n are not read
+ * Same bits  the result of query i depends on its own q, vis[i] and the rows alone, never on m or
+ *            on its index; in the variants, spans cut at multiples of FT_TILE_ROW fold to the bits
+ *            of one span
  */
 struct ft_attend {
     const float *q;
@@ -55,20 +58,22 @@ struct ft_attend {
 
 /* lse - log-sum-exp of the scaled logits of each voter over the rows it may see.
  *   out      [m]         log(sum_j exp(q.k_j * scale)), natural log; -INFINITY when it sees nothing
- * Exact      ref accumulates in double; variants within 2e-6 + 2 sqrt(d) 2^-24 L + 2^-23 |lse| of it
+ * Exact      ref accumulates in double; variants within 2e-6 + 2 sqrt(d) 2^-24 L + 2^-23 |lse| of
+ *            it
  *
- * mass - what each row receives from the voters: fold over i of weight[i] * exp(q_i.k_j*scale - lse[i]).
+ * mass - what each row receives from the voters: fold over i of weight[i] * exp(q_i.k_j*scale -
+ * lse[i]).
  *   lse      [m]         from lse, over ALL rows each voter sees
  *   weight   [m]         multiplies a voter's row; NULL: 1
- *   vis      [m]         as in attend, counted from row 0 of THIS span, may exceed n; a row that voter i
- *                        cannot see gets 0 from it
+ *   vis      [m]         as in attend, counted from row 0 of THIS span, may exceed n; a row that
+ *            voter i cannot see gets 0 from it
  *   out      [n]         folded into what is already there (max or sum); starts at 0
  * Exact      ref in double; variants within relative 3e-6 + 2 sqrt(d) 2^-24 L of it (above 1e-36)
  * Same bits  out[j] depends on row j and the voters in order, never on n or where the span starts
  */
 struct ft_vote {
-    const float *q;      /* [m][d] rows q_stride floats apart */
-    const void *k;       /* [n][d] encoded rows */
+    const float *q; /* [m][d] rows q_stride floats apart */
+    const void *k;  /* [n][d] encoded rows */
     const uint32_t *vis;
     const float *weight, *lse;
     float *out;
@@ -76,8 +81,8 @@ struct ft_vote {
     size_t q_stride, k_stride;
     uint32_t m, n, d;
     enum ft_fmt k_fmt;
-    enum ft_reduce red;  /* mass only: max or sum */
-    float scale;         /* > 0 */
+    enum ft_reduce red; /* mass only: max or sum */
+    float scale;        /* > 0 */
 };
 
 struct ft_kern {
@@ -95,21 +100,29 @@ extern const struct ft_kern ft_kern_ref;
 extern const struct ft_kern ft_kern_avx2, ft_kern_avx512;
 #endif
 
-/* ft_kern - the table in use: the best this machine has, or what FT_KERN=ref|avx2|avx512|neon forces.
- * An FT_KERN that the machine cannot run, or an unknown one, falls back to the best and is logged. */
+/* ft_kern - the table in use: the best this machine has, or what FT_KERN=ref|avx2|avx512|neon
+ * forces.
+ * An FT_KERN that the machine cannot run, or an unknown one, falls back to the best and is logged.
+ */
 const struct ft_kern *ft_kern(void);
 
 /* ft_kern_list - every variant this machine can run, ref first; for tests.  ->  count */
 uint32_t ft_kern_list(const struct ft_kern *out[4]);
 
-size_t ft_fmt_bytes(enum ft_fmt fmt);            /* of one element */
-const char *ft_fmt_name(enum ft_fmt fmt);        /* "f32", "f16", "bf16" */
+size_t ft_fmt_bytes(enum ft_fmt fmt);     /* of one element */
+const char *ft_fmt_name(enum ft_fmt fmt); /* "f32", "f16", "bf16" */
 bool ft_fmt_parse(const char *text, enum ft_fmt *out);
-size_t ft_kern_work_bytes(void);                 /* scratch of one thread, any kernel, any allowed size */
+/* scratch of one thread, any kernel, any allowed size */
+size_t ft_kern_work_bytes(void);
 
-/* attend_done - acc[i][:] / sum[i] into out rows (out_stride floats apart); zeros where sum is 0. */
-void ft_attend_done(uint32_t m, uint32_t d, const float *acc, const float *sum, float *out, size_t out_stride);
-/* attend_merge - fold a partial state (max, sum, acc of one query) into another; the order of calls is the order of bits. */
-void ft_attend_merge(uint32_t d, float *max, float *sum, float *acc, float max2, float sum2, const float *acc2);
+/* attend_done - acc[i][:] / sum[i] into out rows (out_stride floats apart); zeros where sum is
+
+ * 0. */
+void ft_attend_done(uint32_t m, uint32_t d, const float *acc, const float *sum, float *out,
+                    size_t out_stride);
+/* attend_merge - fold a partial state (max, sum, acc of one query) into another; the order of calls
+ * is the order of bits. */
+void ft_attend_merge(uint32_t d, float *max, float *sum, float *acc, float max2, float sum2,
+                     const float *acc2);
 
 #endif

@@ -11,22 +11,25 @@ struct ft_kv_shape {
     enum ft_fmt k_fmt, v_fmt;
 };
 
-struct ft_rows {          /* a list of rows of one head */
-    const ft_row *row;    /* [n] strictly increasing */
+struct ft_rows {       /* a list of rows of one head */
+    const ft_row *row; /* [n] strictly increasing */
     uint32_t n;
 };
 
 struct ft_kv;
 
 /* ft_kv_new - an empty store; no rows are reserved yet.
- *   gauge    counts the bytes of rows held (K and V, encoded); may be shared by stores and may be NULL; borrowed until free */
-ft_status ft_kv_new(const struct ft_kv_shape *shape, struct ft_gauge *gauge, struct ft_kv **out, struct ft_error *err);
+ *   gauge    counts the bytes of rows held (K and V, encoded); may be shared by stores and may be
+ *            NULL; borrowed until free */
+ft_status ft_kv_new(const struct ft_kv_shape *shape, struct ft_gauge *gauge, struct ft_kv **out,
+                    struct ft_error *err);
 void ft_kv_free(struct ft_kv *kv);
 const struct ft_kv_shape *ft_kv_shape_of(const struct ft_kv *kv);
 
-/* ft_kv_reserve - room for `cap` rows in every head of a layer (whole pages; untouched pages cost nothing).
- * What the layer held before is released.  cap is rounded up to a multiple of 16; rows beyond n_row read as zero
- * until appended, so a padded tail is harmless.
+/* ft_kv_reserve - room for `cap` rows in every head of a layer (whole pages; untouched pages cost
+ * nothing).
+ * What the layer held before is released.  cap is rounded up to a multiple of 16; rows beyond n_row
+ * read as zero until appended, so a padded tail is harmless.
  * Errors     FT_NOMEM naming layer and bytes */
 ft_status ft_kv_reserve(struct ft_kv *kv, uint32_t layer, uint32_t cap, struct ft_error *err);
 void ft_kv_release(struct ft_kv *kv, uint32_t layer); /* rows and room are gone; pages returned */
@@ -35,33 +38,46 @@ void ft_kv_release(struct ft_kv *kv, uint32_t layer); /* rows and room are gone;
  *   pos      [n] increasing, greater than the last position held, or FT_ARG
  *   ->       contents are undefined until ft_kv_write fills them
  * Errors     FT_LIMIT when the room is used up; nothing has changed */
-ft_status ft_kv_extend(struct ft_kv *kv, uint32_t layer, const ft_pos *pos, uint32_t n, struct ft_error *err);
+ft_status ft_kv_extend(struct ft_kv *kv, uint32_t layer, const ft_pos *pos, uint32_t n,
+                       struct ft_error *err);
 
-/* ft_kv_write - encode one token's K and V of one head into row `row` (already extended).  k, v: [d] f32.
+/* ft_kv_write - encode one token's K and V of one head into row `row` (already extended).  k, v:
+ * [d] f32.
  * Thread     different (head, row) pairs may be written at the same time */
-void ft_kv_write(struct ft_kv *kv, uint32_t layer, uint32_t h, ft_row row, const float *k, const float *v);
+void ft_kv_write(struct ft_kv *kv, uint32_t layer, uint32_t h, ft_row row, const float *k,
+                 const float *v);
 
 /* ft_kv_keep - keep the listed rows of one layer and drop the rest.
  *   keep     [n_head_kv] lists of rows, each strictly increasing; borrowed for the call
  *   ->       survivors keep their order and positions; pages no longer needed are returned
  * Errors     FT_ARG if a row is out of range or a list is not increasing; nothing has changed */
-ft_status ft_kv_keep(struct ft_kv *kv, uint32_t layer, const struct ft_rows *keep, struct ft_error *err);
+ft_status ft_kv_keep(struct ft_kv *kv, uint32_t layer, const struct ft_rows *keep,
+                     struct ft_error *err);
 
-/* ft_kv_gather - copy the listed rows of (src, src_layer) to the end of (dst, dst_layer), which has room and equal shape. */
-ft_status ft_kv_gather(struct ft_kv *dst, uint32_t dst_layer, const struct ft_kv *src, uint32_t src_layer,
-                       const struct ft_rows *keep, struct ft_error *err);
+/* ft_kv_gather - copy the listed rows of (src, src_layer) to the end of (dst, dst_layer), which has
+ * room and equal shape. */
+ft_status ft_kv_gather(struct ft_kv *dst, uint32_t dst_layer, const struct ft_kv *src,
+                       uint32_t src_layer, const struct ft_rows *keep, struct ft_error *err);
 
-/* ft_kv_rewind - drop the last n rows of every head of a layer.  Errors FT_ARG if a head has fewer. */
+/* ft_kv_rewind - drop the last n rows of every head of a layer.  Errors FT_ARG if a head has
+
+ * fewer. */
 ft_status ft_kv_rewind(struct ft_kv *kv, uint32_t layer, uint32_t n, struct ft_error *err);
 
-uint32_t ft_kv_rows(const struct ft_kv *kv, uint32_t layer, uint32_t h);          /* rows held */
-uint32_t ft_kv_cap(const struct ft_kv *kv, uint32_t layer);                        /* room, a multiple of 16 */
-const ft_pos *ft_kv_pos(const struct ft_kv *kv, uint32_t layer, uint32_t h);       /* [rows] borrowed until the next change */
-const void *ft_kv_k(const struct ft_kv *kv, uint32_t layer, uint32_t h);           /* [cap][d] encoded; heads lie ft_kv_head_bytes apart */
+uint32_t ft_kv_rows(const struct ft_kv *kv, uint32_t layer, uint32_t h); /* rows held */
+/* room, a multiple of 16 */
+uint32_t ft_kv_cap(const struct ft_kv *kv, uint32_t layer);
+/* [rows] borrowed until the next change */
+const ft_pos *ft_kv_pos(const struct ft_kv *kv, uint32_t layer, uint32_t h);
+/* [cap][d] encoded; heads lie ft_kv_head_bytes apart */
+const void *ft_kv_k(const struct ft_kv *kv, uint32_t layer, uint32_t h);
 const void *ft_kv_v(const struct ft_kv *kv, uint32_t layer, uint32_t h);
-size_t ft_kv_head_k_bytes(const struct ft_kv *kv, uint32_t layer);                 /* distance between heads, K */
+/* distance between heads, K */
+size_t ft_kv_head_k_bytes(const struct ft_kv *kv, uint32_t layer);
 size_t ft_kv_head_v_bytes(const struct ft_kv *kv, uint32_t layer);
-uint64_t ft_kv_bytes(const struct ft_kv *kv);                                      /* of rows held */
-size_t ft_kv_token_bytes(const struct ft_kv_shape *shape);                         /* one token in all layers */
+/* of rows held */
+uint64_t ft_kv_bytes(const struct ft_kv *kv);
+/* one token in all layers */
+size_t ft_kv_token_bytes(const struct ft_kv_shape *shape);
 
 #endif

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* graph.c - decoder layers as ggml graphs; attention is a callback.
  *
- * One graph is one pass: layers [first, end) over n_token tokens.  A pass may stop early (keys and values only,
- * queries only), which is what layer-major prefill and evidence collection are made of.  The order of operations
- * is libllama's, so that with stock attention and plain weights the logits are libllama's, bit for bit:
+ * One graph is one pass: layers [first, end) over n_token tokens.  A pass may stop early (keys and
+ * values only, queries only), which is what layer-major prefill and evidence collection are made
+ * of.  The order of operations is libllama's, so that with stock attention and plain weights the
+ * logits are libllama's, bit for bit:
  *
- *     norm -> q, k, v (+ bias) -> [norm of q and k heads] -> rope | attention | -> output projection -> + residual
- *          -> norm -> swiglu(gate, up) -> down -> + residual
+ *     norm -> q, k, v (+ bias) -> [norm of q and k heads] -> rope | attention | -> output
+ *     projection -> + residual -> norm -> swiglu(gate, up) -> down -> + residual
  *
  * The three families differ by a row of traits (ft_hparams.trait), not by code.
  */
@@ -20,7 +21,8 @@
 #include "model/load.h"
 
 enum {
-    NODE_PER_LAYER = 64, /* a dense layer is about 30 nodes; stock attention and evidence add fewer than 20 */
+    NODE_PER_LAYER =
+        64, /* a dense layer is about 30 nodes; stock attention and evidence add fewer than 20 */
     NODE_BASE = 64,
 };
 
@@ -29,7 +31,7 @@ struct ft_eval {
     ggml_backend_t backend;
     struct ggml_threadpool *pool;
     ggml_gallocr_t galloc;
-    void *meta;         /* memory of the graph's tensors and nodes, reused by every pass */
+    void *meta; /* memory of the graph's tensors and nodes, reused by every pass */
     size_t meta_bytes;
     size_t compute_bytes;
     float rope_scale;
@@ -38,7 +40,8 @@ struct ft_eval {
     void (*pool_free)(struct ggml_threadpool *pool);
 };
 
-/* ---- backend set-up: through the registry, so that a ggml with loadable CPU modules works too ---- */
+/* ---- backend set-up: through the registry, so that a ggml with loadable CPU modules works too
+ * ---- */
 
 static bool abort_requested(void *data) {
     const struct ft_eval *eval = data;
@@ -51,17 +54,17 @@ static void *cpu_proc(ggml_backend_t backend, const char *name) {
 }
 
 /* Object and function pointers differ in ISO C; POSIX makes them the same size. */
-#define CPU_PROC(target, backend, name)                  \
-    do {                                                 \
-        void *found_ = cpu_proc(backend, name);          \
-        memcpy(&(target), &found_, sizeof(target));      \
+#define CPU_PROC(target, backend, name)                                                            \
+    do {                                                                                           \
+        void *found_ = cpu_proc(backend, name);                                                    \
+        memcpy(&(target), &found_, sizeof(target));                                                \
     } while (0)
 
 static void configure_threads(struct ft_eval *eval, uint32_t n_thread) {
     ggml_backend_set_n_threads_t set_threads = NULL;
     ggml_backend_set_abort_callback_t set_abort = NULL;
-    struct ggml_threadpool *(*pool_new)(struct ggml_threadpool_params *params) = NULL;
-    void (*set_pool)(ggml_backend_t backend, struct ggml_threadpool *pool) = NULL;
+    struct ggml_threadpool *(*pool_new)(struct ggml_threadpool_params * params) = NULL;
+    void (*set_pool)(ggml_backend_t backend, struct ggml_threadpool * pool) = NULL;
     CPU_PROC(set_threads, eval->backend, "ggml_backend_set_n_threads");
     CPU_PROC(set_abort, eval->backend, "ggml_backend_set_abort_callback");
     CPU_PROC(pool_new, eval->backend, "ggml_threadpool_new");
@@ -82,10 +85,12 @@ static void configure_threads(struct ft_eval *eval, uint32_t n_thread) {
     }
 }
 
-ft_status ft_eval_new(const ft_model *model, uint32_t n_thread, float rope_scale, bool (*is_cancelled)(void *user),
-                      void *user, struct ft_eval **out, struct ft_error *err) {
+ft_status ft_eval_new(const ft_model *model, uint32_t n_thread, float rope_scale,
+                      bool (*is_cancelled)(void *user), void *user, struct ft_eval **out,
+                      struct ft_error *err) {
     if (model->load == FT_LOAD_VOCAB) {
-        return ft_fail(err, FT_ARG, 0, "%s: opened without weights, expected a full load", model->path);
+        return ft_fail(err, FT_ARG, 0, "%s: opened without weights, expected a full load",
+                       model->path);
     }
     struct ft_eval *eval = ft_alloc(1, sizeof *eval);
     if (!eval) {
@@ -96,7 +101,8 @@ ft_status ft_eval_new(const ft_model *model, uint32_t n_thread, float rope_scale
     eval->is_cancelled = is_cancelled;
     eval->user = user;
     size_t n_node = NODE_BASE + (size_t)NODE_PER_LAYER * model->hp.n_layer;
-    eval->meta_bytes = ggml_tensor_overhead() * n_node + ggml_graph_overhead_custom(n_node, false) + 4096;
+    eval->meta_bytes =
+        ggml_tensor_overhead() * n_node + ggml_graph_overhead_custom(n_node, false) + 4096;
     eval->meta = ft_pages_map(eval->meta_bytes);
     eval->backend = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, NULL);
     if (eval->backend) {
@@ -126,7 +132,9 @@ void ft_eval_free(struct ft_eval *eval) {
     ft_free(eval);
 }
 
-uint64_t ft_eval_compute_bytes(const struct ft_eval *eval) { return eval->compute_bytes; }
+uint64_t ft_eval_compute_bytes(const struct ft_eval *eval) {
+    return eval->compute_bytes;
+}
 
 /* ---- building ---- */
 
@@ -143,13 +151,14 @@ struct build { /* one pass under construction */
     struct ggml_tensor *out;  /* hidden states or logits; NULL when the pass stops early */
 };
 
-static struct ggml_tensor *project(struct ggml_context *ctx, struct ggml_tensor *w, struct ggml_tensor *bias,
-                                   struct ggml_tensor *x) {
+static struct ggml_tensor *project(struct ggml_context *ctx, struct ggml_tensor *w,
+                                   struct ggml_tensor *bias, struct ggml_tensor *x) {
     struct ggml_tensor *y = ggml_mul_mat(ctx, w, x);
     return bias ? ggml_add(ctx, y, bias) : y;
 }
 
-static struct ggml_tensor *norm(const struct build *b, struct ggml_tensor *x, struct ggml_tensor *w) {
+static struct ggml_tensor *norm(const struct build *b, struct ggml_tensor *x,
+                                struct ggml_tensor *w) {
     return ggml_mul(b->ctx, ggml_rms_norm(b->ctx, x, b->model->hp.rms_eps), w);
 }
 
@@ -163,14 +172,17 @@ static struct ggml_tensor *rotate(const struct build *b, struct ggml_tensor *y, 
     }
     int mode = hp->trait & FT_ROPE_NEOX ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
     float freq_scale = hp->rope_freq_scale / (b->rope_scale > 1.0f ? b->rope_scale : 1.0f);
-    return ggml_rope_ext(b->ctx, y, b->pos, b->model->rope_freqs, (int)hp->head_dim, mode, (int)hp->rope_n_ctx_orig,
-                         hp->rope_base, freq_scale, hp->rope_ext_factor, hp->rope_attn_factor, 32.0f, 1.0f);
+    return ggml_rope_ext(b->ctx, y, b->pos, b->model->rope_freqs, (int)hp->head_dim, mode,
+                         (int)hp->rope_n_ctx_orig, hp->rope_base, freq_scale, hp->rope_ext_factor,
+                         hp->rope_attn_factor, 32.0f, 1.0f);
 }
 
 static struct ft_qkv make_qkv(const struct build *b, uint32_t l, struct ggml_tensor *x) {
     const struct ft_hparams *hp = &b->model->hp;
     const struct ft_layer *w = &b->model->layer[l];
-    struct ft_qkv qkv = { .ctx = b->ctx, .graph = b->graph, .layer = l, .n_token = b->pass->n_token };
+    struct ft_qkv qkv = {
+        .ctx = b->ctx, .graph = b->graph, .layer = l, .n_token = b->pass->n_token
+    };
     if (b->pass->has_q) {
         qkv.q = rotate(b, project(b->ctx, w->wq, w->bq, x), hp->n_head, w->q_norm);
     }
@@ -182,7 +194,8 @@ static struct ft_qkv make_qkv(const struct build *b, uint32_t l, struct ggml_ten
     return qkv;
 }
 
-static struct ggml_tensor *feed_forward(const struct build *b, const struct ft_layer *w, struct ggml_tensor *x) {
+static struct ggml_tensor *feed_forward(const struct build *b, const struct ft_layer *w,
+                                        struct ggml_tensor *x) {
     struct ggml_tensor *y = norm(b, x, w->ffn_norm);
     struct ggml_tensor *up = project(b->ctx, w->up, w->up_b, y);
     struct ggml_tensor *gate = project(b->ctx, w->gate, w->gate_b, y);
@@ -234,7 +247,8 @@ static void add_output(struct build *b) {
     }
     b->out = b->x;
     if (b->pass->n_logit) {
-        b->out = project(b->ctx, b->model->output, b->model->output_b, norm(b, b->x, b->model->output_norm));
+        b->out = project(b->ctx, b->model->output, b->model->output_b,
+                         norm(b, b->x, b->model->output_norm));
     }
     ggml_set_output(b->out);
     ggml_build_forward_expand(b->graph, b->out);
@@ -252,11 +266,13 @@ static void set_input(struct ggml_tensor *t, const void *data) {
 static ft_status compute(struct ft_eval *eval, const struct build *b, struct ft_error *err) {
     const struct ft_pass *pass = b->pass;
     if (!ggml_gallocr_alloc_graph(eval->galloc, b->graph)) {
-        /* ggml remembers the plan of a buffer that it did not get, and would use it for the next graph of that shape */
+        /* ggml remembers the plan of a buffer that it did not get, and would use it for the next
+         * graph of that shape */
         ggml_gallocr_free(eval->galloc);
         eval->galloc = ggml_gallocr_new(ggml_backend_get_default_buffer_type(eval->backend));
-        return ft_fail(err, FT_NOMEM, 0, "no memory for the compute buffer of %u tokens in layers %u..%u", pass->n_token,
-                       pass->layer_first, pass->layer_end);
+        return ft_fail(err, FT_NOMEM, 0,
+                       "no memory for the compute buffer of %u tokens in layers %u..%u",
+                       pass->n_token, pass->layer_first, pass->layer_end);
     }
     size_t bytes = ggml_gallocr_get_buffer_size(eval->galloc, 0);
     eval->compute_bytes = FT_MAX(bytes, eval->compute_bytes);
@@ -268,8 +284,9 @@ static ft_status compute(struct ft_eval *eval, const struct build *b, struct ft_
         return ft_fail(err, FT_CANCELLED, 0, "cancelled");
     }
     if (status != GGML_STATUS_SUCCESS) {
-        return ft_fail(err, status == GGML_STATUS_ALLOC_FAILED ? FT_NOMEM : FT_INTERNAL, 0, "graph of layers %u..%u: %s",
-                       pass->layer_first, pass->layer_end, ggml_status_to_string(status));
+        return ft_fail(err, status == GGML_STATUS_ALLOC_FAILED ? FT_NOMEM : FT_INTERNAL, 0,
+                       "graph of layers %u..%u: %s", pass->layer_first, pass->layer_end,
+                       ggml_status_to_string(status));
     }
     float *target = pass->n_logit ? pass->logits : pass->hidden_out;
     if (b->out && target) {
@@ -283,13 +300,18 @@ ft_status ft_eval_run(struct ft_eval *eval, const struct ft_pass *pass, struct f
         return ft_fail(err, FT_CANCELLED, 0, "cancelled");
     }
     size_t n_node = NODE_BASE + (size_t)NODE_PER_LAYER * (pass->layer_end - pass->layer_first);
-    struct ggml_init_params params = { .mem_size = eval->meta_bytes, .mem_buffer = eval->meta, .no_alloc = true };
+    struct ggml_init_params params = { .mem_size = eval->meta_bytes,
+                                       .mem_buffer = eval->meta,
+                                       .no_alloc = true };
     struct ggml_context *ctx = ggml_init(params);
     if (!ctx) {
         return ft_fail(err, FT_NOMEM, 0, "no memory for a graph context");
     }
-    struct build b = { .ctx = ctx, .graph = ggml_new_graph_custom(ctx, n_node, false), .pass = pass,
-                       .model = eval->model, .rope_scale = eval->rope_scale };
+    struct build b = { .ctx = ctx,
+                       .graph = ggml_new_graph_custom(ctx, n_node, false),
+                       .pass = pass,
+                       .model = eval->model,
+                       .rope_scale = eval->rope_scale };
     add_inputs(&b);
     for (uint32_t l = pass->layer_first; l < pass->layer_end && b.x; l++) {
         add_layer(&b, l);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* load.c - a GGUF file (or a split set) as tensors, each in the best buffer type.
  *
- * Files are mapped and checked by ggufcheck.c before anyone else reads them; tensors point into the map.  Weights for
- * which ggml offers a repacked layout on this CPU are copied into it once, and their mapped pages are released; the
- * embedding table stays mapped, as looking up rows of a repacked tensor gives garbage.
+ * Files are mapped and checked by ggufcheck.c before anyone else reads them; tensors point into the
+ * map.  Weights for which ggml offers a repacked layout on this CPU are copied into it once, and
+ * their mapped pages are released; the embedding table stays mapped, as looking up rows of a
+ * repacked tensor gives garbage.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -25,13 +26,16 @@ static void library_log(enum ggml_log_level level, const char *text, void *user)
     (void)user;
     int n = (int)strcspn(text, "\n");
     if (n > 0) {
-        enum ft_log_level to = level == GGML_LOG_LEVEL_ERROR ? FT_LOG_ERROR
-                             : level == GGML_LOG_LEVEL_WARN ? FT_LOG_WARN : FT_LOG_DEBUG;
+        enum ft_log_level to = level == GGML_LOG_LEVEL_ERROR  ? FT_LOG_ERROR
+                               : level == GGML_LOG_LEVEL_WARN ? FT_LOG_WARN
+                                                              : FT_LOG_DEBUG;
         ft_log(to, "%.*s", n, text);
     }
 }
 
-static void log_init(void) { llama_log_set(library_log, NULL); }
+static void log_init(void) {
+    llama_log_set(library_log, NULL);
+}
 
 void ft_model_log_init(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -40,15 +44,20 @@ void ft_model_log_init(void) {
 
 /* ---- files ---- */
 
-static ft_status split_path(const char *first, uint32_t no, uint32_t count, char *out, struct ft_error *err) {
+static ft_status split_path(const char *first, uint32_t no, uint32_t count, char *out,
+                            struct ft_error *err) {
     char suffix[32];
     int n = snprintf(suffix, sizeof suffix, "-%05u-of-%05u.gguf", 1u, count);
     size_t len = strlen(first);
     if (len < (size_t)n || strcmp(first + len - (size_t)n, suffix) != 0) {
-        return ft_fail(err, FT_FORMAT, 0, "%s: first of %u split files, expected a name ending in %s", first, count, suffix);
+        return ft_fail(err, FT_FORMAT, 0,
+                       "%s: first of %u split files, expected a name ending in %s", first, count,
+                       suffix);
     }
-    int written = snprintf(out, PATH_CAP, "%.*s-%05u-of-%05u.gguf", (int)(len - (size_t)n), first, no + 1, count);
-    return written < PATH_CAP ? FT_OK : ft_fail(err, FT_ARG, 0, "%.60s...: the path is too long", first);
+    int written = snprintf(out, PATH_CAP, "%.*s-%05u-of-%05u.gguf", (int)(len - (size_t)n), first,
+                           no + 1, count);
+    return written < PATH_CAP ? FT_OK
+                              : ft_fail(err, FT_ARG, 0, "%.60s...: the path is too long", first);
 }
 
 static ft_status open_shards(ft_model *m, struct ft_gguf_facts *facts, struct ft_error *err) {
@@ -59,8 +68,9 @@ static ft_status open_shards(ft_model *m, struct ft_gguf_facts *facts, struct ft
             FT_TRY(ft_file_map_open(path, &m->shard[i].map, err));
             FT_TRY(ft_gguf_check(&m->shard[i].map, path, &facts[i], err));
             if (facts[i].split_no != i || facts[i].split_count != m->n_shard) {
-                return ft_fail(err, FT_FORMAT, 0, "%s: says it is part %u of %u, expected %u of %u", path,
-                               facts[i].split_no + 1, facts[i].split_count, i + 1, m->n_shard);
+                return ft_fail(err, FT_FORMAT, 0, "%s: says it is part %u of %u, expected %u of %u",
+                               path, facts[i].split_no + 1, facts[i].split_count, i + 1,
+                               m->n_shard);
             }
         }
         m->file_bytes += facts[i].file_bytes;
@@ -86,12 +96,14 @@ static void fingerprint(ft_model *m, const struct ft_gguf_facts *facts) {
 
 /* ---- tensors ---- */
 
-static ft_status map_tensors(struct ft_shard *shard, const struct ft_gguf_facts *facts, const char *path,
-                             struct ft_error *err) {
-    struct ggml_init_params params = { .mem_size = ggml_tensor_overhead() * (facts->n_tensor + 1), .no_alloc = true };
+static ft_status map_tensors(struct ft_shard *shard, const struct ft_gguf_facts *facts,
+                             const char *path, struct ft_error *err) {
+    struct ggml_init_params params = { .mem_size = ggml_tensor_overhead() * (facts->n_tensor + 1),
+                                       .no_alloc = true };
     shard->meta = ggml_init(params);
     void *base;
-    memcpy(&base, &shard->map.data, sizeof base); /* ggml has no const buffers; nothing writes to this one */
+    memcpy(&base, &shard->map.data,
+           sizeof base); /* ggml has no const buffers; nothing writes to this one */
     shard->buffer = ggml_backend_cpu_buffer_from_ptr(base, shard->map.size);
     if (!shard->meta || !shard->buffer) {
         return ft_fail(err, FT_NOMEM, 0, "%s: no memory for %u tensors", path, facts->n_tensor);
@@ -126,14 +138,27 @@ struct slot_name { /* where a layer's tensor goes, and what the file calls it */
     const char *name;
     size_t offset;
 };
-#define SLOT(field, text) { text, offsetof(struct ft_layer, field) }
+#define SLOT(field, text)                                                                          \
+    { text, offsetof(struct ft_layer, field) }
 static const struct slot_name layer_slot[] = {
-    SLOT(attn_norm, "attn_norm.weight"), SLOT(wq, "attn_q.weight"), SLOT(wk, "attn_k.weight"),
-    SLOT(wv, "attn_v.weight"), SLOT(wo, "attn_output.weight"), SLOT(bq, "attn_q.bias"), SLOT(bk, "attn_k.bias"),
-    SLOT(bv, "attn_v.bias"), SLOT(bo, "attn_output.bias"), SLOT(q_norm, "attn_q_norm.weight"),
-    SLOT(k_norm, "attn_k_norm.weight"), SLOT(ffn_norm, "ffn_norm.weight"), SLOT(gate, "ffn_gate.weight"),
-    SLOT(up, "ffn_up.weight"), SLOT(down, "ffn_down.weight"), SLOT(gate_b, "ffn_gate.bias"),
-    SLOT(up_b, "ffn_up.bias"), SLOT(down_b, "ffn_down.bias"),
+    SLOT(attn_norm, "attn_norm.weight"),
+    SLOT(wq, "attn_q.weight"),
+    SLOT(wk, "attn_k.weight"),
+    SLOT(wv, "attn_v.weight"),
+    SLOT(wo, "attn_output.weight"),
+    SLOT(bq, "attn_q.bias"),
+    SLOT(bk, "attn_k.bias"),
+    SLOT(bv, "attn_v.bias"),
+    SLOT(bo, "attn_output.bias"),
+    SLOT(q_norm, "attn_q_norm.weight"),
+    SLOT(k_norm, "attn_k_norm.weight"),
+    SLOT(ffn_norm, "ffn_norm.weight"),
+    SLOT(gate, "ffn_gate.weight"),
+    SLOT(up, "ffn_up.weight"),
+    SLOT(down, "ffn_down.weight"),
+    SLOT(gate_b, "ffn_gate.bias"),
+    SLOT(up_b, "ffn_up.bias"),
+    SLOT(down_b, "ffn_down.bias"),
 };
 
 static struct ggml_tensor **slot_at(struct ft_layer *layer, size_t offset) {
@@ -160,8 +185,11 @@ static void bind_tensors(ft_model *m) {
 
 /* ---- repacking ---- */
 
-/* Does this buffer type have a faster layout for products with w?  Asked as libllama's loader asks. */
-static bool accepts(ggml_backend_dev_t device, ggml_backend_buffer_type_t buft, const struct ggml_tensor *w) {
+/* Does this buffer type have a faster layout for products with w?  Asked as libllama's loader
+
+ * asks. */
+static bool accepts(ggml_backend_dev_t device, ggml_backend_buffer_type_t buft,
+                    const struct ggml_tensor *w) {
     struct ggml_init_params params = { .mem_size = 8 * ggml_tensor_overhead(), .no_alloc = true };
     struct ggml_context *ctx = ggml_init(params);
     ggml_backend_buffer_t empty = ggml_backend_buft_alloc_buffer(buft, 0);
@@ -184,9 +212,10 @@ static bool accepts(ggml_backend_dev_t device, ggml_backend_buffer_type_t buft, 
 }
 
 /* Every weight that is only ever multiplied: call fn on its place. */
-static void each_matrix(ft_model *m, void (*fn)(void *user, struct ggml_tensor **place), void *user) {
-    static const size_t at[] = { offsetof(struct ft_layer, wq), offsetof(struct ft_layer, wk),
-                                 offsetof(struct ft_layer, wv), offsetof(struct ft_layer, wo),
+static void each_matrix(ft_model *m, void (*fn)(void *user, struct ggml_tensor **place),
+                        void *user) {
+    static const size_t at[] = { offsetof(struct ft_layer, wq),   offsetof(struct ft_layer, wk),
+                                 offsetof(struct ft_layer, wv),   offsetof(struct ft_layer, wo),
                                  offsetof(struct ft_layer, gate), offsetof(struct ft_layer, up),
                                  offsetof(struct ft_layer, down) };
     for (uint32_t l = 0; l < m->hp.n_layer; l++) {
@@ -201,9 +230,9 @@ struct repacking {
     ft_model *m;
     ggml_backend_dev_t device;
     ggml_backend_buffer_type_t buft;
-    struct ggml_context *ctx;    /* copies made so far; NULL while counting */
+    struct ggml_context *ctx; /* copies made so far; NULL while counting */
     uint32_t n;
-    size_t bytes, kept;          /* of all copies; of originals that stay in use */
+    size_t bytes, kept; /* of all copies; of originals that stay in use */
     ft_status status;
 };
 
@@ -235,7 +264,8 @@ static void add_matrix(void *user, struct ggml_tensor **place) {
 
 static void copy_matrix(void *user, struct ggml_tensor **place) {
     struct repacking *r = user;
-    struct ggml_tensor *copy = is_mapped(r->m, *place) ? ggml_get_tensor(r->ctx, (*place)->name) : NULL;
+    struct ggml_tensor *copy =
+        is_mapped(r->m, *place) ? ggml_get_tensor(r->ctx, (*place)->name) : NULL;
     if (!copy) {
         return;
     }
@@ -243,7 +273,8 @@ static void copy_matrix(void *user, struct ggml_tensor **place) {
     ggml_backend_tensor_set(copy, (*place)->data, 0, n);
     for (uint32_t i = 0; i < r->m->n_shard && *place != r->m->tok_embd; i++) {
         if ((*place)->buffer == r->m->shard[i].buffer) {
-            ft_file_map_release(&r->m->shard[i].map, (size_t)((uint8_t *)(*place)->data - r->m->shard[i].map.data), n);
+            ft_file_map_release(&r->m->shard[i].map,
+                                (size_t)((uint8_t *)(*place)->data - r->m->shard[i].map.data), n);
         }
     }
     *place = copy;
@@ -260,14 +291,16 @@ static ft_status repack_into(struct repacking *r, struct ft_error *err) {
         return FT_OK;
     }
     struct ft_repack *repack = &m->repack[m->n_repack++];
-    struct ggml_init_params params = { .mem_size = ggml_tensor_overhead() * (r->n + 1), .no_alloc = true };
+    struct ggml_init_params params = { .mem_size = ggml_tensor_overhead() * (r->n + 1),
+                                       .no_alloc = true };
     r->ctx = repack->ctx = ggml_init(params);
     if (r->ctx) {
         each_matrix(m, add_matrix, r);
         repack->buffer = ggml_backend_alloc_ctx_tensors_from_buft(r->ctx, r->buft);
     }
     if (!repack->buffer) {
-        return ft_fail(err, FT_NOMEM, 0, "%s: no memory for %zu bytes of repacked weights", m->path, r->bytes);
+        return ft_fail(err, FT_NOMEM, 0, "%s: no memory for %zu bytes of repacked weights", m->path,
+                       r->bytes);
     }
     ggml_backend_buffer_set_usage(repack->buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     each_matrix(m, copy_matrix, r);
@@ -276,7 +309,8 @@ static ft_status repack_into(struct repacking *r, struct ft_error *err) {
 
 /* For FT_LOAD_VOCAB this only counts: estimates want to know. */
 static ft_status repack(ft_model *m, struct ft_error *err) {
-    struct repacking r = { .m = m, .device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU) };
+    struct repacking r = { .m = m,
+                           .device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU) };
     ggml_backend_dev_get_extra_bufts_t get_extra = NULL;
     if (r.device) {
         void *found = ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(r.device),
@@ -329,8 +363,9 @@ static ft_status open_model(ft_model *m, struct ft_error *err) {
     ft_status status = ft_gguf_check(&map, m->path, &first, err);
     uint32_t n = status == FT_OK ? FT_MAX(first.split_count, 1) : 1;
     if (status == FT_OK && (first.split_no != 0 || n > SPLIT_MAX)) {
-        status = ft_fail(err, FT_FORMAT, 0, "%s: part %u of %u, expected the first of at most %d parts", m->path,
-                         first.split_no + 1, n, SPLIT_MAX);
+        status =
+            ft_fail(err, FT_FORMAT, 0, "%s: part %u of %u, expected the first of at most %d parts",
+                    m->path, first.split_no + 1, n, SPLIT_MAX);
     }
     struct ft_gguf_facts *facts = ft_alloc(n, sizeof *facts);
     m->shard = ft_alloc(n, sizeof *m->shard);
@@ -398,9 +433,13 @@ void ft_model_close(ft_model *m) {
 
 /* ---- what there is ---- */
 
-const struct ft_hparams *ft_model_hparams(const ft_model *m) { return &m->hp; }
+const struct ft_hparams *ft_model_hparams(const ft_model *m) {
+    return &m->hp;
+}
 
-const struct llama_model *ft_model_vocab_llama(const ft_model *m) { return m->vocab; }
+const struct llama_model *ft_model_vocab_llama(const ft_model *m) {
+    return m->vocab;
+}
 
 ft_token ft_model_bos(const ft_model *m) {
     const struct llama_vocab *vocab = llama_model_get_vocab(m->vocab);
@@ -410,12 +449,26 @@ ft_token ft_model_bos(const ft_model *m) {
 void ft_model_info(const ft_model *m, struct ft_model_info *out) {
     const struct ft_hparams *hp = &m->hp;
     *out = (struct ft_model_info){
-        .path = m->path, .name = m->name, .arch = hp->arch, .file_type = m->file_type, .file_bytes = m->file_bytes,
-        .tensor_bytes = m->tensor_bytes, .repacked_bytes = m->repacked_bytes, .resident_bytes = m->resident_bytes,
+        .path = m->path,
+        .name = m->name,
+        .arch = hp->arch,
+        .file_type = m->file_type,
+        .file_bytes = m->file_bytes,
+        .tensor_bytes = m->tensor_bytes,
+        .repacked_bytes = m->repacked_bytes,
+        .resident_bytes = m->resident_bytes,
         .n_param = m->n_param,
-        .n_layer = hp->n_layer, .n_embd = hp->n_embd, .n_head = hp->n_head, .n_head_kv = hp->n_head_kv,
-        .head_dim = hp->head_dim, .n_ff = hp->n_ff, .n_vocab = hp->n_vocab, .n_vocab_real = hp->n_vocab_real,
-        .n_ctx_train = hp->n_ctx_train, .has_chat_template = m->has_chat_template, .has_bos = m->has_bos,
+        .n_layer = hp->n_layer,
+        .n_embd = hp->n_embd,
+        .n_head = hp->n_head,
+        .n_head_kv = hp->n_head_kv,
+        .head_dim = hp->head_dim,
+        .n_ff = hp->n_ff,
+        .n_vocab = hp->n_vocab,
+        .n_vocab_real = hp->n_vocab_real,
+        .n_ctx_train = hp->n_ctx_train,
+        .has_chat_template = m->has_chat_template,
+        .has_bos = m->has_bos,
     };
     memcpy(out->fingerprint, m->fingerprint, sizeof out->fingerprint);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* model.h - a GGUF model: what its header says, its tensors, its vocabulary, and the decoder graph on them.
+/* model.h - a GGUF model: what its header says, its tensors, its vocabulary, and the decoder graph
+ * on them.
  *
- * The graph calls back for attention, so this folder knows neither caches nor methods.  ggml types are
- * opaque to includers; only model, attn and kv may look inside.
+ * The graph calls back for attention, so this folder knows neither caches nor methods.  ggml types
+ * are opaque to includers; only model, attn and kv may look inside.
  */
 #ifndef FT_MODEL_MODEL_H
 #define FT_MODEL_MODEL_H
@@ -36,8 +37,9 @@ struct ft_eval;
  *   is_cancelled   polled after every graph node by thread 0; may be NULL
  *   rope_scale     > 1: linear scaling on top of the model's own; else 0
  * Errors           FT_NOMEM */
-ft_status ft_eval_new(const ft_model *model, uint32_t n_thread, float rope_scale, bool (*is_cancelled)(void *user),
-                      void *user, struct ft_eval **out, struct ft_error *err);
+ft_status ft_eval_new(const ft_model *model, uint32_t n_thread, float rope_scale,
+                      bool (*is_cancelled)(void *user), void *user, struct ft_eval **out,
+                      struct ft_error *err);
 void ft_eval_free(struct ft_eval *eval);
 uint64_t ft_eval_compute_bytes(const struct ft_eval *eval); /* largest compute buffer so far */
 
@@ -45,24 +47,29 @@ struct ft_qkv {
     struct ggml_context *ctx;
     struct ggml_cgraph *graph;
     uint32_t layer, n_token;
-    struct ggml_tensor *q; /* {head_dim, n_head, n_token}     f32, rotated; NULL when not asked for */
+    /* {head_dim, n_head, n_token}     f32, rotated; NULL when not asked for */
+    struct ggml_tensor *q;
     struct ggml_tensor *k; /* {head_dim, n_head_kv, n_token}  f32, rotated; NULL likewise */
     struct ggml_tensor *v; /* {head_dim, n_head_kv, n_token}  f32 */
 };
-/* the attention callback: adds its nodes; returns {n_head*head_dim, n_token} f32, or NULL when the pass stops there */
+/* the attention callback: adds its nodes; returns {n_head*head_dim, n_token} f32, or NULL when the
+ * pass stops there */
 typedef struct ggml_tensor *(*ft_attend_fn)(void *user, const struct ft_qkv *in);
 
 struct ft_pass {
     uint32_t layer_first, layer_end; /* layers [first, end) */
     uint32_t n_token;
-    const ft_token *id;       /* [n_token] used when hidden_in is NULL: looked up in the embedding table */
-    const float *hidden_in;   /* [n_token][n_embd] or NULL */
-    float *hidden_out;        /* [n_token][n_embd] or NULL; may be the same memory as hidden_in */
-    const ft_pos *pos;        /* [n_token] for RoPE */
+    /* [n_token] used when hidden_in is NULL: looked up in the embedding table */
+    const ft_token *id;
+    const float *hidden_in; /* [n_token][n_embd] or NULL */
+    float *hidden_out;      /* [n_token][n_embd] or NULL; may be the same memory as hidden_in */
+    const ft_pos *pos;      /* [n_token] for RoPE */
     bool has_q, has_kv, has_rest; /* project Q; project K and V; run output projection and FFN */
-    const uint32_t *logit_row;    /* [n_logit] tokens whose logits are wanted (layer_end must be n_layer), ascending */
-    uint32_t n_logit;             /* rows are selected before the last layer's FFN, as libllama does */
-    float *logits;                /* [n_logit][n_vocab] */
+    /* [n_logit] tokens whose logits are wanted (layer_end must be n_layer), ascending */
+    const uint32_t *logit_row;
+    /* rows are selected before the last layer's FFN, as libllama does */
+    uint32_t n_logit;
+    float *logits; /* [n_logit][n_vocab] */
     ft_attend_fn attend;
     void *user;
 };
@@ -76,14 +83,18 @@ struct ft_sampler;
 /* ft_sampler_new - chain from parameters; ids >= n_vocab_real of the model are never drawn.
  *   n_id     size of the logits row
  * Errors     FT_ARG (range, unknown id in a bias), FT_FORMAT (grammar) */
-ft_status ft_sampler_new(const ft_model *model, const struct ft_sampling *params, struct ft_sampler **out,
-                         struct ft_error *err);
+ft_status ft_sampler_new(const ft_model *model, const struct ft_sampling *params,
+                         struct ft_sampler **out, struct ft_error *err);
 void ft_sampler_free(struct ft_sampler *sampler);
 void ft_sampler_reset(struct ft_sampler *sampler);
-/* ft_sampler_draw - next id from raw logits [n_vocab] (not modified).  step: counter of the draw since the prompt.
- * Greedy (temperature 0) without grammar, bias or penalty is a plain argmax, lowest id first.  No allocation. */
-ft_status ft_sampler_draw(struct ft_sampler *sampler, const float *logits, uint32_t step, ft_token *out, struct ft_error *err);
-/* ft_sampler_see - tell the penalties, and not the grammar, of text that was not drawn: the prompt counts, as in llama.cpp.
+/* ft_sampler_draw - next id from raw logits [n_vocab] (not modified).  step: counter of the draw
+ * since the prompt.
+ * Greedy (temperature 0) without grammar, bias or penalty is a plain argmax, lowest id first.  No
+ * allocation. */
+ft_status ft_sampler_draw(struct ft_sampler *sampler, const float *logits, uint32_t step,
+                          ft_token *out, struct ft_error *err);
+/* ft_sampler_see - tell the penalties, and not the grammar, of text that was not drawn: the prompt
+ * counts, as in llama.cpp.
  *   id       [n] in order; ids that are never drawn are skipped */
 void ft_sampler_see(struct ft_sampler *sampler, const ft_token *id, uint32_t n);
 /* ft_sampler_accept - tell penalties and grammar which id was taken. */

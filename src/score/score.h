@@ -33,11 +33,11 @@ struct ft_amount {
 struct ft_param {
     const char *name;
     enum ft_param_type type;
-    size_t offset;             /* in the method's params struct */
-    const char *initial;       /* as text, parsed like user input; NULL: FT_UNSET */
-    uint32_t low, high, step;  /* FT_UINT: low, low + step, ... high; step 0 reads as 1 */
-    const char *choices;       /* FT_CHOICE: "max|mean" */
-    const char *unset;         /* what help says for an unset default: "the token limit" */
+    size_t offset;            /* in the method's params struct */
+    const char *initial;      /* as text, parsed like user input; NULL: FT_UNSET */
+    uint32_t low, high, step; /* FT_UINT: low, low + step, ... high; step 0 reads as 1 */
+    const char *choices;      /* FT_CHOICE: "max|mean" */
+    const char *unset;        /* what help says for an unset default: "the token limit" */
     const char *help;
 };
 
@@ -54,31 +54,31 @@ enum ft_fold { FT_FOLD_MAX, FT_FOLD_MEAN, FT_FOLD_SUM };
 /* weight of window row i of w, oldest first: 1, i/(w-1), (i+1)/w */
 enum ft_ramp { FT_RAMP_OFF, FT_RAMP_CODE, FT_RAMP_PAPER };
 
-struct ft_facts { /* of this run, for defaults that depend on it */
-    uint32_t n_prompt;       /* tokens of this stage's input */
-    uint32_t n_layer;        /* of the model that votes */
-    uint32_t n_predict;      /* token limit of the request */
-    uint64_t token_bytes;    /* K and V of one token in all layers of the target */
+struct ft_facts {         /* of this run, for defaults that depend on it */
+    uint32_t n_prompt;    /* tokens of this stage's input */
+    uint32_t n_layer;     /* of the model that votes */
+    uint32_t n_predict;   /* token limit of the request */
+    uint64_t token_bytes; /* K and V of one token in all layers of the target */
 };
 
 struct ft_look {
     enum ft_source source;
-    uint32_t window;           /* last prompt rows that stay; with the refeed rows they vote */
-    uint32_t lookahead;        /* kv: drafted tokens that vote too; prompt: draft steps, >= 1 */
-    uint32_t refeed;           /* last prompt rows, dropped and fed again before decoding */
-    uint32_t layer_first;      /* layers below do not vote */
+    uint32_t window;      /* last prompt rows that stay; with the refeed rows they vote */
+    uint32_t lookahead;   /* kv: drafted tokens that vote too; prompt: draft steps, >= 1 */
+    uint32_t refeed;      /* last prompt rows, dropped and fed again before decoding */
+    uint32_t layer_first; /* layers below do not vote */
     enum ft_fold fold;
     enum ft_ramp ramp;
     uint32_t prefill_window, prefill_vertical; /* vertical-slash prefill; window 0: dense */
-    bool is_compact;           /* prompt: kept tokens get new contiguous positions */
-    bool is_protecting;        /* prompt: BOS and system header are kept */
+    bool is_compact;    /* prompt: kept tokens get new contiguous positions */
+    bool is_protecting; /* prompt: BOS and system header are kept */
 };
 
 /* ---- evidence, scores, selection ---- */
 
-struct ft_evidence {      /* of one KV head (kv) or the whole prompt; borrowed for the call */
-    uint32_t n_row;       /* candidates: kv n - window - refeed; prompt n */
-    const float *mass;    /* [n_row] >= 0 */
+struct ft_evidence {   /* of one KV head (kv) or the whole prompt; borrowed for the call */
+    uint32_t n_row;    /* candidates: kv n - window - refeed; prompt n */
+    const float *mass; /* [n_row] >= 0 */
 };
 
 struct ft_budget {        /* what keep must obey */

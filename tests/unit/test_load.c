@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_load.c - where weights end up: which types are repacked, what is copied, that split files are one model. */
+/* test_load.c - where weights end up: which types are repacked, what is copied, that split files
+ * are one model. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,13 +17,15 @@
 #include "base/base.h"
 #include "model/load.h"
 
-#define SHAPE " --layers 2 --embd 256 --heads 4 --kv-heads 2 --head-dim 64 --ff 512 --vocab 512 --ctx 512 "
+#define SHAPE                                                                                      \
+    " --layers 2 --embd 256 --heads 4 --kv-heads 2 --head-dim 64 --ff 512 --vocab 512 --ctx 512 "
 
 static ft_model *open_made(const char *options, enum ft_load load) {
     char command[1600];
     struct ft_error err = { 0 };
     ft_model *model = NULL;
-    snprintf(command, sizeof command, "%s/mkmodel %s/load.gguf %s >/dev/null", FT_TEST_BIN_DIR, FT_TEST_SCRATCH_DIR, options);
+    snprintf(command, sizeof command, "%s/mkmodel %s/load.gguf %s >/dev/null", FT_TEST_BIN_DIR,
+             FT_TEST_SCRATCH_DIR, options);
     assert_int_equal(system(command), 0);
     if (ft_model_open(FT_TEST_SCRATCH_DIR "/load.gguf", load, &model, &err) != FT_OK) {
         fail_msg("%s", err.text);
@@ -49,8 +52,9 @@ struct repack_case {
 static void repacked_types(void **state) {
     (void)state;
     static const struct repack_case cases[] = {
-        { "q4_0", true }, { "q4_k", true }, { "iq4_nl", true }, { "q8_0", false }, { "q6_k", false }, { "q5_k", false },
-        { "q3_k", false }, { "q4_1", false }, { "f16", false }, { "bf16", false }, { "f32", false },
+        { "q4_0", true },  { "q4_k", true },  { "iq4_nl", true }, { "q8_0", false },
+        { "q6_k", false }, { "q5_k", false }, { "q3_k", false },  { "q4_1", false },
+        { "f16", false },  { "bf16", false }, { "f32", false },
     };
     if (!ft_cpu_features().has_avx2) {
         print_message("SKIP repacked types: they are known for x86-64 with AVX2 only\n");
@@ -111,8 +115,10 @@ static void vocab_load_foretells(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(repacked_types), cmocka_unit_test(tied_head_is_a_copy),
-        cmocka_unit_test(plain_load_copies_nothing), cmocka_unit_test(vocab_load_foretells),
+        cmocka_unit_test(repacked_types),
+        cmocka_unit_test(tied_head_is_a_copy),
+        cmocka_unit_test(plain_load_copies_nothing),
+        cmocka_unit_test(vocab_load_foretells),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

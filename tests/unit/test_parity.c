@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_parity.c - our engine against libllama on the same ids, teacher-forced.
  *
- *   exact     stock attention, F32 rows, plain weights: logits bit-identical to libllama's under oracle settings
- *             (no flash attention, F32 cache, weights not repacked)
- *   default   max and mean |delta log p| against that oracle are no larger than what libllama's own default run
- *             (flash attention, f16 cache, repacked weights) shows against it, worst of n_ubatch 1, 100, 512;
- *             64 greedy tokens are equal unless the oracle's top-2 gap is below that bound.
- *             Quantised activations turn any rounding into a jump of one level somewhere, so the maximum of one
- *             sequence is a lottery ticket on both sides: maxima are compared by their median over the sequences
- *             of a case, means by their mean.
+ *   exact     stock attention, F32 rows, plain weights: logits bit-identical to libllama's under
+ *             oracle settings (no flash attention, F32 cache, weights not repacked)
+ *   default   max and mean |delta log p| against that oracle are no larger than what libllama's own
+ *             default run (flash attention, f16 cache, repacked weights) shows against it, worst of
+ *             n_ubatch 1, 100, 512; 64 greedy tokens are equal unless the oracle's top-2 gap is
+ *             below that bound. Quantised activations turn any rounding into a jump of one level
+ *             somewhere, so the maximum of one sequence is a lottery ticket on both sides: maxima
+ *             are compared by their median over the sequences of a case, means by their mean.
  *
- * Models: generated ones of each architecture (heads of 64 and 128, K-quants and plain types), the demo pair, and
- * SmolLM2-135M-Instruct at 4K tokens when scripts/get-smollm2 has put it into the cache (FT_SMOLLM2).
- * Both sides are fed the same chunks: which matrix kernel ggml picks depends on the number of rows.
+ * Models: generated ones of each architecture (heads of 64 and 128, K-quants and plain types), the
+ * demo pair, and SmolLM2-135M-Instruct at 4K tokens when scripts/get-smollm2 has put it into the
+ * cache (FT_SMOLLM2). Both sides are fed the same chunks: which matrix kernel ggml picks depends on
+ * the number of rows.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -32,7 +33,8 @@
 
 enum { CHUNK = 512, FIRST = 2, N_GREEDY = 64, N_SEQUENCE = 5 };
 
-/* Under a sanitizer one sequence shows that memory is used well; the figures are the plain build's business. */
+/* Under a sanitizer one sequence shows that memory is used well; the figures are the plain build's
+ * business. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { IS_SANITIZED = 1 };
 #else
@@ -40,9 +42,9 @@ enum { IS_SANITIZED = 0 };
 #endif
 
 struct parity_case {
-    const char *name;   /* for messages */
-    const char *make;   /* arguments of mkmodel, or NULL: `path` */
-    const char *path;   /* below the source tree, or absolute */
+    const char *name;     /* for messages */
+    const char *make;     /* arguments of mkmodel, or NULL: `path` */
+    const char *path;     /* below the source tree, or absolute */
     uint32_t n, n_scored; /* tokens fed; the last n_scored have their logits compared */
     uint32_t n_sequence;  /* 1..N_SEQUENCE */
     uint32_t n_thread;    /* of both sides; tiny models gain nothing from two */
@@ -56,7 +58,8 @@ struct peer {
     int32_t pos;
 };
 
-static struct peer peer_open(const char *path, const struct parity_case *c, bool is_oracle, uint32_t n_ubatch) {
+static struct peer peer_open(const char *path, const struct parity_case *c, bool is_oracle,
+                             uint32_t n_ubatch) {
     struct peer peer = { 0 };
     struct llama_model_params mp = llama_model_default_params();
     mp.n_gpu_layers = 0;
@@ -83,8 +86,8 @@ static void peer_close(struct peer *peer) {
 }
 
 /* one call of llama_decode; logits of all n tokens, or none, or (1) the last */
-static void peer_decode(struct peer *peer, const ft_token *id, uint32_t n, uint32_t n_logit, float *logits,
-                        uint32_t n_vocab) {
+static void peer_decode(struct peer *peer, const ft_token *id, uint32_t n, uint32_t n_logit,
+                        float *logits, uint32_t n_vocab) {
     struct llama_batch batch = llama_batch_init((int32_t)n, 0, 1);
     batch.n_tokens = (int32_t)n;
     for (uint32_t t = 0; t < n; t++) {
@@ -105,7 +108,8 @@ static void peer_decode(struct peer *peer, const ft_token *id, uint32_t n, uint3
 }
 
 /* the fixed chunks: FIRST tokens, then CHUNKs up to the scored part, then CHUNKs of it */
-static void peer_feed(struct peer *peer, const ft_token *id, const struct parity_case *c, float *logits, uint32_t n_vocab) {
+static void peer_feed(struct peer *peer, const ft_token *id, const struct parity_case *c,
+                      float *logits, uint32_t n_vocab) {
     uint32_t at = 0, n_silent = c->n - c->n_scored;
     peer_decode(peer, id, FIRST, 0, NULL, n_vocab);
     for (at = FIRST; at < n_silent;) {
@@ -148,7 +152,8 @@ static void ours_close(struct ours *ours) {
     ft_model_close(ours->model);
 }
 
-static void ours_feed(const struct ours *ours, const ft_token *id, const struct parity_case *c, float *logits) {
+static void ours_feed(const struct ours *ours, const ft_token *id, const struct parity_case *c,
+                      float *logits) {
     struct ft_error err = { 0 };
     uint32_t n_silent = c->n - c->n_scored;
     ft_status status = ft_session_prompt(ours->session, id, FIRST, 0, &err);
@@ -210,17 +215,19 @@ static uint32_t top(const float *row, uint32_t n, double *gap) {
     return best;
 }
 
-static void assert_same_bits(const char *name, const float *a, const float *b, uint32_t n_row, uint32_t n_vocab) {
+static void assert_same_bits(const char *name, const float *a, const float *b, uint32_t n_row,
+                             uint32_t n_vocab) {
     for (size_t i = 0; i < (size_t)n_row * n_vocab; i++) {
         if (memcmp(&a[i], &b[i], sizeof a[i]) != 0) {
-            fail_msg("%s: exact: row %zu id %zu: got %.9g want %.9g", name, i / n_vocab, i % n_vocab, (double)a[i], (double)b[i]);
+            fail_msg("%s: exact: row %zu id %zu: got %.9g want %.9g", name, i / n_vocab,
+                     i % n_vocab, (double)a[i], (double)b[i]);
         }
     }
 }
 
 /* 64 tokens, each side following its own choice, as long as they agree */
-static uint32_t compare_greedy(const char *name, const struct ours *ours, struct peer *oracle, const float *last,
-                               double bound, uint32_t n_vocab) {
+static uint32_t compare_greedy(const char *name, const struct ours *ours, struct peer *oracle,
+                               const float *last, double bound, uint32_t n_vocab) {
     struct ft_error err = { 0 };
     float *row = test_malloc(n_vocab * sizeof *row);
     memcpy(row, last, n_vocab * sizeof *row);
@@ -233,7 +240,8 @@ static uint32_t compare_greedy(const char *name, const struct ours *ours, struct
         }
         if (got != want) {
             if (gap >= bound) {
-                fail_msg("%s: greedy token %u is %d, oracle says %d with a gap of %g >= %g", name, t, got, want, gap, bound);
+                fail_msg("%s: greedy token %u is %d, oracle says %d with a gap of %g >= %g", name,
+                         t, got, want, gap, bound);
             }
             break;
         }
@@ -256,8 +264,9 @@ static void fill_ids(ft_token *id, uint32_t n, uint32_t n_vocab, uint64_t seed) 
     }
 }
 
-static struct distance worst_of_theirs(const char *path, const struct parity_case *c, const ft_token *id,
-                                       const float *want, float *got, uint32_t n_vocab) {
+static struct distance worst_of_theirs(const char *path, const struct parity_case *c,
+                                       const ft_token *id, const float *want, float *got,
+                                       uint32_t n_vocab) {
     static const uint32_t ubatch[] = { 1, 100, 512 };
     struct distance worst = { 0 };
     for (size_t i = 0; i < FT_COUNT(ubatch); i++) {
@@ -319,8 +328,10 @@ static void check_parity(const char *path, const struct parity_case *c) {
     qsort(mine, n_sequence, sizeof *mine, ascending);
     qsort(theirs, n_sequence, sizeof *theirs, ascending);
     uint32_t middle = n_sequence / 2;
-    print_message("%-28s n=%-4u exact: same bits; |delta log p| max %.3g mean %.3g, libllama's own %.3g %.3g; "
-                  "greedy %u of %u\n", c->name, c->n, mine[middle], mine_mean, theirs[middle], theirs_mean, n_same,
+    print_message("%-28s n=%-4u exact: same bits; |delta log p| max %.3g mean %.3g, libllama's own "
+                  "%.3g %.3g; "
+                  "greedy %u of %u\n",
+                  c->name, c->n, mine[middle], mine_mean, theirs[middle], theirs_mean, n_same,
                   N_GREEDY * n_sequence);
     if (!IS_SANITIZED) {
         assert_true(mine[middle] <= theirs[middle]);
@@ -334,20 +345,29 @@ static void check_parity(const char *path, const struct parity_case *c) {
 #define HEAD64 SMALL "--embd 256 --heads 4 --kv-heads 2 --head-dim 64 --ff 512 "
 #define HEAD128 SMALL "--embd 256 --heads 4 --kv-heads 1 --head-dim 128 --ff 768 "
 
-#define WIDE128 SMALL "--embd 512 --heads 4 --kv-heads 1 --ff 768 " /* qwen2: n_head * head_dim is n_embd */
+#define WIDE128                                                                                    \
+    SMALL "--embd 512 --heads 4 --kv-heads 1 --ff 768 " /* qwen2: n_head * head_dim is n_embd */
 
 static const struct parity_case cases[] = {
     { "llama f32 d64", "--arch llama --type f32" HEAD64, NULL, 600, 598, N_SEQUENCE, 1 },
     { "llama f16 d128", "--arch llama --type f16" HEAD128, NULL, 250, 248, N_SEQUENCE, 1 },
-    { "llama q4_k d64 tied", "--arch llama --type q4_k --tied" HEAD64, NULL, 600, 598, N_SEQUENCE, 1 },
-    { "llama q6_k d128 llama3 rope", "--arch llama --type q6_k --rope llama3" HEAD128, NULL, 250, 248, N_SEQUENCE, 1 },
-    { "llama q4_0 d64 yarn", "--arch llama --type q4_0 --rope yarn" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
-    { "llama q5_k d64 linear", "--arch llama --type q5_k --rope linear" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
-    { "qwen2 q8_0 d64 bias", "--arch qwen2 --type q8_0 --bias" HEAD64, NULL, 600, 598, N_SEQUENCE, 1 },
-    { "qwen2 q4_k d128 bias", "--arch qwen2 --type q4_k --bias" WIDE128, NULL, 250, 248, N_SEQUENCE, 1 },
-    { "qwen2 q3_k d64 yarn", "--arch qwen2 --type q3_k --bias --rope yarn" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "llama q4_k d64 tied", "--arch llama --type q4_k --tied" HEAD64, NULL, 600, 598, N_SEQUENCE,
+      1 },
+    { "llama q6_k d128 llama3 rope", "--arch llama --type q6_k --rope llama3" HEAD128, NULL, 250,
+      248, N_SEQUENCE, 1 },
+    { "llama q4_0 d64 yarn", "--arch llama --type q4_0 --rope yarn" HEAD64, NULL, 250, 248,
+      N_SEQUENCE, 1 },
+    { "llama q5_k d64 linear", "--arch llama --type q5_k --rope linear" HEAD64, NULL, 250, 248,
+      N_SEQUENCE, 1 },
+    { "qwen2 q8_0 d64 bias", "--arch qwen2 --type q8_0 --bias" HEAD64, NULL, 600, 598, N_SEQUENCE,
+      1 },
+    { "qwen2 q4_k d128 bias", "--arch qwen2 --type q4_k --bias" WIDE128, NULL, 250, 248, N_SEQUENCE,
+      1 },
+    { "qwen2 q3_k d64 yarn", "--arch qwen2 --type q3_k --bias --rope yarn" HEAD64, NULL, 250, 248,
+      N_SEQUENCE, 1 },
     { "qwen3 q5_k d128", "--arch qwen3 --type q5_k" HEAD128, NULL, 600, 598, N_SEQUENCE, 1 },
-    { "qwen3 q2_k d64 tied", "--arch qwen3 --type q2_k --tied" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
+    { "qwen3 q2_k d64 tied", "--arch qwen3 --type q2_k --tied" HEAD64, NULL, 250, 248, N_SEQUENCE,
+      1 },
     { "qwen3 bf16 d64", "--arch qwen3 --type bf16" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
     { "qwen3 iq4_nl d64", "--arch qwen3 --type iq4_nl" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
     { "llama iq4_xs d64", "--arch llama --type iq4_xs" HEAD64, NULL, 250, 248, N_SEQUENCE, 1 },
@@ -363,10 +383,12 @@ static void test_case(void **state) {
     char path[1024], command[2048];
     if (c->make) {
         snprintf(path, sizeof path, "%s/parity.gguf", FT_TEST_SCRATCH_DIR);
-        snprintf(command, sizeof command, "%s/mkmodel %s %s >/dev/null", FT_TEST_BIN_DIR, path, c->make);
+        snprintf(command, sizeof command, "%s/mkmodel %s %s >/dev/null", FT_TEST_BIN_DIR, path,
+                 c->make);
         assert_int_equal(system(command), 0);
     } else {
-        snprintf(path, sizeof path, "%s%s%s", c->path[0] == '/' ? "" : FT_TEST_SOURCE_DIR, c->path[0] == '/' ? "" : "/", c->path);
+        snprintf(path, sizeof path, "%s%s%s", c->path[0] == '/' ? "" : FT_TEST_SOURCE_DIR,
+                 c->path[0] == '/' ? "" : "/", c->path);
     }
     check_parity(path, c);
 }
@@ -380,18 +402,25 @@ static void quiet(enum ggml_log_level level, const char *text, void *user) {
 
 int main(void) {
     struct CMUnitTest tests[FT_COUNT(cases) + 1];
-    struct parity_case smollm2 = { "SmolLM2-135M-Instruct", NULL, getenv("FT_SMOLLM2"), 4096, 256, 1, 2 };
+    struct parity_case smollm2 = {
+        "SmolLM2-135M-Instruct", NULL, getenv("FT_SMOLLM2"), 4096, 256, 1, 2
+    };
     size_t n = 0;
     for (; n < FT_COUNT(cases); n++) {
-        tests[n] = (struct CMUnitTest){ .name = cases[n].name, .test_func = test_case,
+        tests[n] = (struct CMUnitTest){ .name = cases[n].name,
+                                        .test_func = test_case,
                                         .initial_state = (void *)(uintptr_t)&cases[n] };
     }
     if (IS_SANITIZED) {
-        print_message("SKIP SmolLM2-135M-Instruct at 4096 tokens: this build is sanitized, the plain one runs it\n");
+        print_message("SKIP SmolLM2-135M-Instruct at 4096 tokens: this build is sanitized, the "
+                      "plain one runs it\n");
     } else if (smollm2.path && access(smollm2.path, R_OK) == 0) {
-        tests[n++] = (struct CMUnitTest){ .name = smollm2.name, .test_func = test_case, .initial_state = &smollm2 };
+        tests[n++] = (struct CMUnitTest){ .name = smollm2.name,
+                                          .test_func = test_case,
+                                          .initial_state = &smollm2 };
     } else {
-        print_message("SKIP SmolLM2-135M-Instruct at 4096 tokens: FT_SMOLLM2 names no file (scripts/get-smollm2 gets it)\n");
+        print_message("SKIP SmolLM2-135M-Instruct at 4096 tokens: FT_SMOLLM2 names no file "
+                      "(scripts/get-smollm2 gets it)\n");
     }
     (void)ft_version(); /* our log bridge first, then this test's */
     llama_log_set(quiet, NULL);
