@@ -8,7 +8,7 @@ Usage    summary.py RESULTS SECONDS
 passed-<name>.txt   one step that passed
 failed-<name>.txt   one step that failed: what
 
-A skip counts wherever it happens: exit code 77, a cmocka case, or a line of output "skip: reason".
+A skip counts wherever it happens: exit code 77, a cmocka case, or a line of output "SKIP reason" or "skip: reason".
 """
 import glob
 import os
@@ -35,7 +35,7 @@ def count_test(preset, case, failed, skipped):
         skipped.append(f"{where}: {reason_of(output)}")
         return 0
     passed = len(re.findall(r"^\[       OK \]", output, re.M))
-    reasons = re.findall(r"^skip(?:ped)?: (.*)$", output, re.M | re.I)
+    reasons = re.findall(r"^(?:SKIP|skip|skipped)(?::| ) *(\S.*)$", output, re.M)
     names = sorted(set(re.findall(r"^\[  SKIPPED \] (\w+)$", output, re.M)))
     for index in range(max(len(names), len(reasons))):  # a skipped cmocka case prints its reason as well
         name = f".{names[index]}" if index < len(names) else ""

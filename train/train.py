@@ -87,7 +87,7 @@ def evaluate(m, files, T, device, n):
     test, r = Tasks(*files, held=True, seed=T), {}
     for name, spec in TEST.items():
         res, B = [], max(1, min(n, 8192 // T))
-        while len(res) < n:
+        for _ in range(0, n, B):
             b = pack([test.one(T, spec) for _ in range(B)], T, test.t.pad)
             res += exact(*losses(m, b, device, 0)[2:]).tolist()
         r[name] = round(float(np.mean(res)), 2)
@@ -137,7 +137,7 @@ class Run:
         self.saved = time.time()
 
     def test(self, lens):
-        T, n = max(lens), max(1, round(self.a.test_n * min(1, self.a.scale)))
+        T, n = max(256, *lens), max(1, round(self.a.test_n * min(1, self.a.scale)))
         print("held-out keys, T %d: %s" % (T, evaluate(self.m, self.files, T, self.device, n)), flush=True)
         self.tested = time.time()
 

@@ -159,5 +159,13 @@ ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
     }
     uint64_t room = target_context(s) - (uint64_t)plan->pos_first;
     plan->n_answer = (uint32_t)FT_MIN((uint64_t)s->params.n_predict, room);
+    /* The last token is drawn and never read.  Others learn of a full context when they get there;
+     * a strict run must not begin an answer that may have to be cut. */
+    if (s->params.is_strict && s->params.n_predict > room + 1) {
+        return ft_report_fallback(s, err,
+                                  "the context leaves room for %" PRIu64
+                                  " of the %u tokens asked for",
+                                  room + 1, s->params.n_predict);
+    }
     return FT_OK;
 }

@@ -321,15 +321,15 @@ static ft_status check_room(ft_session *s, uint32_t n, uint32_t n_drawn, struct 
     if (n <= s->n_left && !is_used_up) {
         return FT_OK;
     }
-    bool is_context = s->plan.n_answer < s->params.n_predict;
+    bool is_context = s->plan.n_answer < s->params.n_predict &&
+                      s->report.n_generated + n_drawn <= s->params.n_predict;
     if (is_context) {
         FT_TRY(ft_report_fallback(
             s, err, "stopped: the context of the target is full at position %d", s->pos_next));
     }
     return ft_fail(err, FT_LIMIT, 0,
                    is_context ? "the context is full at position %d"
-                              : "the token limit is used up at "
-                                "position %d",
+                              : "the token limit is used up at position %d",
                    s->pos_next);
 }
 

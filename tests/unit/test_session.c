@@ -388,23 +388,44 @@ static void test_context_end(void **state) {
     ids_random(id, 40, pair.target, 16);
     params.n_thread = 1;
     params.n_ctx = 47;
-    for (int is_strict = 0; is_strict < 2; is_strict++) {
-        params.is_strict = is_strict;
-        ft_session *s = session_made(pair.target, NULL, &params);
-        prompt_read(s, id, 40);
-        tokens_drawn(s, drawn, 8);
-        ft_session_report(s, &report);
-        assert_int_equal(report.n_fallback, 0);
-        for (int again = 0; again < 2; again++) {
-            assert_int_equal(ft_session_next(s, &token, &err), is_strict ? FT_UNSUP : FT_LIMIT);
-            assert_non_null(strstr(err.text, "full at position 47"));
-        }
-        ft_session_report(s, &report);
-        assert_int_equal(report.n_fallback, !is_strict);
-        assert_true(is_strict ||
-                    report_says(s, "stopped: the context of the target is full at position 47"));
-        ft_session_free(s);
+    ft_session *s = session_made(pair.target, NULL, &params);
+    prompt_read(s, id, 40);
+    tokens_drawn(s, drawn, 8);
+    ft_session_report(s, &report);
+    assert_int_equal(report.n_fallback, 0);
+    for (int again = 0; again < 2; again++) {
+        assert_int_equal(ft_session_next(s, &token, &err), FT_LIMIT);
+        assert_non_null(strstr(err.text, "full at position 47"));
     }
+    ft_session_report(s, &report);
+    assert_int_equal(report.n_fallback, 1);
+    assert_true(report_says(s, "stopped: the context of the target is full at position 47"));
+    ft_session_free(s);
+    pair_close(&pair);
+}
+
+/* A strict run does not begin an answer that the context may cut: 8 tokens fit, the last one unread. */
+static void test_strict_context_end(void **state) {
+    (void)state;
+    struct pair pair = pair_made(&archs[0]);
+    struct ft_session_params params = ft_session_defaults();
+    struct ft_error err = { .code = FT_OK };
+    ft_token id[40], drawn[8], token;
+    ids_random(id, 40, pair.target, 16);
+    params.n_thread = 1;
+    params.n_ctx = 47;
+    params.is_strict = true;
+    params.n_predict = 9;
+    ft_session *s = session_made(pair.target, NULL, &params);
+    assert_int_equal(ft_session_prompt(s, id, 40, 0, &err), FT_UNSUP);
+    assert_non_null(strstr(err.text, "room for 8 of the 9 tokens"));
+    ft_session_free(s);
+    params.n_predict = 8;
+    s = session_made(pair.target, NULL, &params);
+    prompt_read(s, id, 40);
+    tokens_drawn(s, drawn, 8);
+    assert_int_equal(ft_session_next(s, &token, &err), FT_LIMIT);
+    ft_session_free(s);
     pair_close(&pair);
 }
 
@@ -532,6 +553,7 @@ int main(void) {
         cmocka_unit_test(test_no_allocation),
         cmocka_unit_test(test_token_limit),
         cmocka_unit_test(test_context_end),
+        cmocka_unit_test(test_strict_context_end),
         cmocka_unit_test(test_no_prompt),
         cmocka_unit_test(test_cancel),
     };
