@@ -28,6 +28,9 @@ ASKED = {"trace:short=0.2": .10, "trace:hops=2:chains=2:head=1": .07, "trace:hop
          "mv:short=0.2": .06, "mv:c=2:extra=2:head=1": .03, "mv:c=4:extra=2:head=1": .03, "niah:same=0.1": .24,
          "niah:n=1:m=1:same=0:full=1:head=1": .15, "niah:n=8:m=1:same=0:full=1:head=1": .17, "kv:same=0.3": .03,
          "prose": .04}
+# many questions a sample: what made the most of few tokens at the end
+MANY = {"niah:same=0.1": .50, "niah:n=1:m=1:same=0:full=1:head=1": .12, "niah:n=8:m=1:same=0:full=1:head=1": .18,
+        "trace:short=0.2": .08, "trace:hops=2:chains=2:head=1": .04, "trace:hops=4:chains=2:head=1": .04, "prose": .04}
 
 
 def stages(lr, s):
@@ -36,7 +39,8 @@ def stages(lr, s):
         stage("skills", 1.4 * s, {96: .3, 128: .3, 192: .3, 512: .1}, SKILLS, lr * 1.3),
         stage("1024", 1.3 * s, {128: .15, 256: .25, 512: .3, 1024: .3}, ALL, lr),
         stage("2048", 1.3 * s, {256: .15, 512: .15, 1024: .25, 2048: .45}, ASKED, lr),
-        stage("long", 3 * s, {512: .1, 1024: .15, 2048: .3, CONTEXT: .45}, ASKED, lr, decay=True),
+        stage("4096", 1.5 * s, {512: .1, 1024: .15, 2048: .3, CONTEXT: .45}, ASKED, lr),
+        stage("long", 1.5 * s, {512: .2, 1024: .3, 2048: .25, CONTEXT: .25}, MANY, lr, decay=True),
     ]
 
 
