@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernbench.c - speed of the attention kernels on one thread: GFLOP/s of prefill, GB/s of decode,
- * per variant.
+ * per variant and row format, beside what this machine's dot products and memory give.
  *
  *   kernbench [rows] [repeats]      defaults 4096 and 5; the median of the repeats is printed
  *
- * Prefill is the whole causal triangle up to 8192 rows, beyond that the last 512 queries.
+ * Prefill is the whole causal triangle up to 8192 rows, beyond that the last 512 queries; its
+ * multiply-adds are counted for visible pairs only.  Decode walks as many heads as fill 256 MiB, so
+ * that rows come from memory and not from a cache.
  */
 #include <math.h>
 #include <stdio.h>
@@ -15,15 +17,20 @@
 #include "attn/attn.h"
 #include "base/rng.h"
 
-enum { GROUP = 4, MAX_REPEAT = 101 };
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum { GROUP = 4, MAX_REPEAT = 101, MAX_HEAD = 4096, MEMORY = 256 << 20 };
 
 struct bench {
     const struct ft_kern *kern;
     struct ft_attn_job job;
-    struct ft_span head;
+    struct ft_span head[MAX_HEAD];
     void *scratch;
     float *state;
-    uint32_t n_repeat;
+    uint32_t n_repeat, n_head; /* n_head: of decode */
+    double ceiling, read_rate; /* GFLOP/s of bf16 pairs or 0, GB/s */
 };
 
 static int by_value(const void *a, const void *b) {
@@ -55,6 +62,67 @@ static double median_us(const struct bench *b, void (*run)(const struct bench *)
     return us[b->n_repeat / 2];
 }
 
+/* ---- what the machine gives ---- */
+
+#if defined(__x86_64__)
+/* GFLOP/s of vdpbf16ps out of registers: 24 independent sums, as in the kernel; 0: no such
+ * instruction. */
+__attribute__((target("avx512f,avx512bf16"))) static double bf16_ceiling(void) {
+    enum { SUM = 24, ROUND = 1000000 };
+    if (!ft_cpu_features().has_bf16) {
+        return 0;
+    }
+    double best = 0;
+    for (int r = 0; r < 5; r++) {
+        __m512 sum[SUM];
+        __m512i x = _mm512_set1_epi32(0x3f803f80);
+        for (int i = 0; i < SUM; i++) {
+            sum[i] = _mm512_setzero_ps();
+        }
+        double from = cpu_us();
+        for (int n = 0; n < ROUND; n++) {
+#pragma GCC unroll 24
+            for (int i = 0; i < SUM; i++) {
+                sum[i] = _mm512_dpbf16_ps(sum[i], (__m512bh)x, (__m512bh)x);
+            }
+            __asm__ volatile("" : "+v"(x)); /* not one product for all rounds */
+        }
+        double us = cpu_us() - from;
+        for (int i = 1; i < SUM; i++) {
+            sum[0] = _mm512_add_ps(sum[0], sum[i]);
+        }
+        volatile float sink = _mm512_reduce_add_ps(sum[0]);
+        (void)sink;
+        best = fmax(best, 64.0 * SUM * ROUND / us * 1e-3);
+    }
+    return best;
+}
+#else
+static double bf16_ceiling(void) {
+    return 0;
+}
+#endif
+
+/* GB/s of reading a buffer that no cache holds, a number of each line. */
+static double read_rate(void) {
+    uint64_t *x = must(aligned_alloc(64, MEMORY)), sum = 0;
+    double best = 0;
+    memset(x, 1, MEMORY);
+    for (int r = 0; r < 5; r++) {
+        double from = cpu_us();
+        for (size_t i = 0; i < MEMORY / sizeof *x; i += 8) {
+            sum += x[i];
+        }
+        best = fmax(best, MEMORY / (cpu_us() - from) * 1e-3);
+    }
+    volatile uint64_t sink = sum;
+    (void)sink;
+    free(x);
+    return best;
+}
+
+/* ---- the kernels ---- */
+
 static void run_prefill(const struct bench *b) {
     for (uint32_t i = 0; i < ft_attn_item_count(&b->job); i++) {
         ft_attn_dense(b->kern, &b->job, i, b->scratch);
@@ -62,30 +130,38 @@ static void run_prefill(const struct bench *b) {
 }
 
 static void run_decode(const struct bench *b) {
-    for (uint32_t r = 0; r < 20; r++) {
-        for (uint32_t i = 0; i < ft_attn_split_count(&b->job); i++) {
-            ft_attn_split(b->kern, &b->job, i, b->state, b->scratch);
-        }
-        ft_attn_join(&b->job, 0, b->state);
+    for (uint32_t i = 0; i < ft_attn_split_count(&b->job); i++) {
+        ft_attn_split(b->kern, &b->job, i, b->state, b->scratch);
+    }
+    for (uint32_t h = 0; h < b->job.n_head_kv; h++) {
+        ft_attn_join(&b->job, h, b->state);
     }
 }
 
-static void bench_shape(struct bench *b, uint32_t n_row, uint32_t d, enum ft_fmt fmt) {
-    size_t row = d * ft_fmt_bytes(fmt);
-    uint32_t n_query = n_row <= 8192 ? n_row : 512;
-    float *x = must(malloc((size_t)n_row * GROUP * d * sizeof *x));
-    char *k = must(aligned_alloc(64, n_row * row)), *v = must(aligned_alloc(64, n_row * row));
-    float *out = must(malloc((size_t)n_query * GROUP * d * sizeof *out));
-    for (size_t i = 0; i < (size_t)n_row * GROUP * d; i++) {
+/* n_head copies of one head's rows, and queries for all of them; -> the bytes of K and V. */
+static double job_make(struct bench *b, uint32_t n_row, uint32_t n_query, uint32_t d,
+                       enum ft_fmt fmt) {
+    size_t head = n_row * ft_fmt_row_bytes(fmt, d);
+    uint32_t n_head = (uint32_t)FT_MIN(MEMORY / (2 * head) + 1, (size_t)MAX_HEAD);
+    size_t n_q = (size_t)FT_MAX(n_query, n_head) * GROUP * d, n_x = FT_MAX(n_q, (size_t)n_row * d);
+    float *x = must(malloc(n_x * sizeof *x)), *out = must(malloc(n_q * sizeof *out));
+    for (size_t i = 0; i < n_x; i++) {
         x[i] = (float)ft_rng_uniform(1, 0, 0, i) * 2 - 1;
     }
-    b->kern->encode(fmt, x, k, (size_t)n_row * d);
-    b->kern->encode(fmt, x + (size_t)n_row * d, v, (size_t)n_row * d);
-    b->head = (struct ft_span){ k, v, n_row };
+    for (uint32_t h = 0; h < n_head; h++) {
+        char *k = must(malloc(head)), *v = must(malloc(head));
+        if (h == 0) {
+            b->kern->encode(fmt, x, k, (size_t)n_row * d);
+        } else {
+            memcpy(k, b->head[0].k, head);
+        }
+        memcpy(v, k, head);
+        b->head[h] = (struct ft_span){ k, v, n_row };
+    }
     b->job = (struct ft_attn_job){
         .q = x,
         .out = out,
-        .head = &b->head,
+        .head = b->head,
         .n_query = n_query,
         .n_head = GROUP,
         .n_head_kv = 1,
@@ -95,22 +171,40 @@ static void bench_shape(struct bench *b, uint32_t n_row, uint32_t d, enum ft_fmt
         .scale = 1 / sqrtf((float)d),
     };
     b->scratch = must(aligned_alloc(64, (ft_attn_scratch_bytes(GROUP, d) + 63) & ~(size_t)63));
-    b->state =
-        must(malloc((n_row / FT_SPLIT_ROW + 1) * ft_attn_split_floats(GROUP, d) * sizeof(float)));
-    double pairs = (n_row - (n_query - 1) / 2.0) * n_query * GROUP;
-    double prefill = median_us(b, run_prefill);
-    b->job.n_query = 1;
-    double decode = median_us(b, run_decode) / 20;
-    printf("%-7s d %3u group %u rows %u %-4s  prefill %7.1f GFLOP/s  decode %6.2f GB/s\n",
-           b->kern->name, (unsigned)d, (unsigned)GROUP, (unsigned)n_row, ft_fmt_name(fmt),
-           pairs * d * 4 / prefill * 1e-3, (double)n_row * (double)row * 2 / decode * 1e-3);
-    fflush(stdout);
-    free(x);
-    free(k);
-    free(v);
-    free(out);
+    b->state = must(malloc((n_row / FT_SPLIT_ROW + 1) * n_head * ft_attn_split_floats(GROUP, d) *
+                           sizeof(float)));
+    b->n_head = n_head;
+    return 2.0 * (double)head * n_head;
+}
+
+static void job_free(struct bench *b) {
+    for (uint32_t h = 0; h < b->n_head; h++) {
+        free((void *)(uintptr_t)b->head[h].k);
+        free((void *)(uintptr_t)b->head[h].v);
+    }
+    free((void *)(uintptr_t)b->job.q);
+    free(b->job.out);
     free(b->scratch);
     free(b->state);
+}
+
+static void bench_shape(struct bench *b, uint32_t n_row, uint32_t d, enum ft_fmt fmt) {
+    uint32_t n_query = n_row <= 8192 ? n_row : 512;
+    double n_byte = job_make(b, n_row, n_query, d, fmt);
+    double pairs = (n_row - (n_query - 1) / 2.0) * n_query * GROUP;
+    double prefill = pairs * d * 4 / median_us(b, run_prefill) * 1e-3;
+    b->job.n_query = 1;
+    b->job.n_head_kv = b->n_head;
+    b->job.n_head = b->n_head * GROUP;
+    double decode = n_byte / median_us(b, run_decode) * 1e-3;
+    printf("%-10s d %3u group %u rows %u %-4s  prefill %6.1f GFLOP/s", b->kern->name, (unsigned)d,
+           (unsigned)GROUP, (unsigned)n_row, ft_fmt_name(fmt), prefill);
+    if (b->ceiling > 0) {
+        printf(" %3.0f %%", prefill / b->ceiling * 100);
+    }
+    printf("  decode %6.2f GB/s %3.0f %%\n", decode, decode / b->read_rate * 100);
+    fflush(stdout);
+    job_free(b);
 }
 
 int main(int argc, char **argv) {
@@ -121,11 +215,19 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: kernbench [rows, 1 to 1048576] [repeats, 1 to %d]\n", MAX_REPEAT);
         return 2;
     }
+    static struct bench b;
+    b.n_repeat = n_repeat;
+    b.ceiling = bf16_ceiling();
+    b.read_rate = read_rate();
+    printf("one thread: bf16 pairs %.1f GFLOP/s, memory read %.1f GB/s; shares are of these\n",
+           b.ceiling, b.read_rate);
     uint32_t n = ft_kern_list(list);
     for (uint32_t i = n; i-- > 1;) { /* not ref: it is not meant to be fast */
-        struct bench b = { .kern = list[i], .n_repeat = n_repeat };
-        bench_shape(&b, n_row, 64, FT_F16);
-        bench_shape(&b, n_row, 128, FT_F16);
+        for (uint32_t d = 64; d <= 128; d += 64) {
+            b.kern = list[i];
+            bench_shape(&b, n_row, d, FT_F16);
+            bench_shape(&b, n_row, d, FT_Q8_0);
+        }
     }
     return 0;
 }

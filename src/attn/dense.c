@@ -104,8 +104,8 @@ void ft_attn_dense(const struct ft_kern *kern, const struct ft_attn_job *job, ui
         .acc = s.acc,
         .work = s.work,
         .q_stride = d,
-        .k_stride = d * ft_fmt_bytes(job->k_fmt),
-        .v_stride = d * ft_fmt_bytes(job->v_fmt),
+        .k_stride = ft_fmt_row_bytes(job->k_fmt, d),
+        .v_stride = ft_fmt_row_bytes(job->v_fmt, d),
         .m = m,
         .n = s.vis[m - 1],
         .d = d,
@@ -154,7 +154,7 @@ void ft_attn_split(const struct ft_kern *kern, const struct ft_attn_job *job, ui
     struct ft_attn_scratch s;
     ft_scratch_cut(&s, scratch, d);
     float *mine = state + (size_t)item * ft_attn_split_floats(group, d);
-    size_t k_stride = d * ft_fmt_bytes(job->k_fmt), v_stride = d * ft_fmt_bytes(job->v_fmt);
+    size_t k_stride = ft_fmt_row_bytes(job->k_fmt, d), v_stride = ft_fmt_row_bytes(job->v_fmt, d);
     struct ft_attend a = {
         .q = job->q + (size_t)h * group * d,
         .k = (const char *)head->k + first * k_stride,
@@ -178,7 +178,11 @@ void ft_attn_split(const struct ft_kern *kern, const struct ft_attn_job *job, ui
         a.sum[i] = 0;
     }
     memset(a.acc, 0, (size_t)group * d * sizeof *a.acc);
-    kern->attend(&a);
+    if (group <= FT_FEW_QUERY) {
+        kern->attend_few(&a);
+    } else {
+        kern->attend(&a);
+    }
 }
 
 void ft_attn_join(const struct ft_attn_job *job, uint32_t h, const float *state) {

@@ -51,7 +51,7 @@ static struct ft_vote vote_of(const struct ft_evidence_job *job, uint32_t h, uin
         uint32_t vis = job->vis[first + i / group];
         s->vis[i] = vis > from ? vis - from : 0;
     }
-    size_t k_stride = job->d * ft_fmt_bytes(job->k_fmt);
+    size_t k_stride = ft_fmt_row_bytes(job->k_fmt, job->d);
     return (struct ft_vote){
         .q = s->q,
         .k = (const char *)job->head[h].k + from * k_stride,

@@ -54,9 +54,9 @@ ft_status ft_ops_new(const struct ft_ops_shape *shape, struct ft_ops **out, stru
     ops->scratch_total = ops->scratch_bytes * shape->n_thread;
     ops->scratch = ft_pages_map(ops->scratch_total);
     if (!ops->slot || !ops->spans || !ops->firsts || !ops->scratch) {
+        size_t need = ops->scratch_total;
         ft_ops_free(ops);
-        return ft_fail(err, FT_NOMEM, 0, "no memory for attention scratch of %u threads",
-                       shape->n_thread);
+        return ft_fail_memory(err, need, "attention scratch of %u threads", shape->n_thread);
     }
     for (uint32_t l = 0; l < shape->n_layer; l++) {
         struct slot *slot = &ops->slot[l];
@@ -106,7 +106,7 @@ static struct ggml_tensor *custom(const struct ft_attn_in *in, int64_t ne0, int6
 static void run_append(struct ggml_tensor *dst, int ith, int nth, void *data) {
     const struct slot *slot = data;
     const struct append *a = &slot->append;
-    const struct ggml_tensor *k = dst->src[0], *v = dst->src[1];
+    const struct ggml_tensor *k = dst->src[0], *v = dst->src[1]; /* v NULL: keys only */
     uint32_t n = (uint32_t)k->ne[2], d = (uint32_t)k->ne[0], n_head_kv = (uint32_t)k->ne[1];
     uint32_t first = n * (uint32_t)ith / (uint32_t)nth,
              last = n * ((uint32_t)ith + 1) / (uint32_t)nth;
@@ -114,7 +114,7 @@ static void run_append(struct ggml_tensor *dst, int ith, int nth, void *data) {
         for (uint32_t h = 0; h < n_head_kv; h++) {
             size_t at = ((size_t)i * n_head_kv + h) * d;
             ft_kv_write(a->kv, a->kv_layer, h, a->first[h] + i, (const float *)k->data + at,
-                        (const float *)v->data + at);
+                        v ? (const float *)v->data + at : NULL);
         }
     }
 }
@@ -189,10 +189,11 @@ struct ggml_tensor *ft_op_attend(struct ft_ops *ops, const struct ft_attn_in *in
     const struct ft_ops_shape *shape = &ops->shape;
     const struct ft_kv_shape *rows = ft_kv_shape_of(in->kv);
     struct slot *slot = &ops->slot[in->slot];
+    uint32_t n_query = (uint32_t)in->q->ne[2]; /* the last ones of the pass, all as a rule */
     fill_spans(in, shape->n_head_kv, n_row, slot->span);
     slot->job = (struct ft_attn_job){
         .head = slot->span,
-        .n_query = in->n_token,
+        .n_query = n_query,
         .n_head = shape->n_head,
         .n_head_kv = shape->n_head_kv,
         .d = shape->d,
@@ -202,7 +203,7 @@ struct ggml_tensor *ft_op_attend(struct ft_ops *ops, const struct ft_attn_in *in
     };
     slot->is_slash = slash != NULL;
     if (slash) {
-        slot->job.first_row = slot->span[0].n_row - in->n_token;
+        slot->job.first_row = slot->span[0].n_row - n_query;
         slot->job.window = slash->window;
         slot->job.vertical = slash->vertical;
         slot->job.n_vertical = slash->n_vertical;
@@ -210,8 +211,8 @@ struct ggml_tensor *ft_op_attend(struct ft_ops *ops, const struct ft_attn_in *in
     atomic_store(&slot->next[0], 0);
     atomic_store(&slot->next[1], 0);
     int64_t width = (int64_t)shape->n_head * shape->d;
-    if (in->n_token > 1 || slash) {
-        return custom(in, width, in->n_token, in->q, dep, run_attend, slot);
+    if (n_query > 1 || slash) {
+        return custom(in, width, n_query, in->q, dep, run_attend, slot);
     }
     int64_t item_floats = (int64_t)ft_attn_split_floats(shape->n_head / shape->n_head_kv, shape->d);
     struct ggml_tensor *state =

@@ -31,7 +31,8 @@ void ft_ops_free(struct ft_ops *ops);
 struct ft_attn_in { /* one layer of a pass */
     struct ggml_context *ctx;
     struct ggml_cgraph *graph;
-    /* {d, n_head, n_token}, {d, n_head_kv, n_token} x 2, f32, contiguous */
+    /* {d, n_head, n_query}, {d, n_head_kv, n_token} x 2, f32, contiguous; q may be of the last tokens
+     * only */
     struct ggml_tensor *q, *k, *v;
     uint32_t n_token;
     uint32_t slot; /* model layer: which parameters of `ops` to use */
@@ -55,10 +56,10 @@ struct ft_slash {
     const uint32_t *n_vertical;
 };
 /* ft_op_attend - causal attention of the pass's tokens over rows of the store.
- *   n_row      rows that the last token sees in each head [n_head_kv]; token i sees n_row - n_token
+ *   n_row      rows that the last token sees in each head [n_head_kv]; query i sees n_row - n_query
  *              + 1 + i of them; copied
  *   dep        what must have run before, or NULL
- *   ->         {n_head*d, n_token} f32 */
+ *   ->         {n_head*d, n_query} f32 */
 struct ggml_tensor *ft_op_attend(struct ft_ops *ops, const struct ft_attn_in *in,
                                  const uint32_t *n_row, const struct ft_slash *slash,
                                  struct ggml_tensor *dep);

@@ -69,7 +69,7 @@ void ft_attn_vslash(const struct ft_kern *kern, const struct ft_attn_job *job, u
         s.sum[i] = 0;
     }
     memset(s.acc, 0, (size_t)m * d * sizeof *s.acc);
-    size_t k_stride = d * ft_fmt_bytes(job->k_fmt), v_stride = d * ft_fmt_bytes(job->v_fmt);
+    size_t k_stride = ft_fmt_row_bytes(job->k_fmt, d), v_stride = ft_fmt_row_bytes(job->v_fmt, d);
     struct ft_attend a = {
         .q = s.q,
         .k = (const char *)head->k + start * k_stride,

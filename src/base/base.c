@@ -49,6 +49,34 @@ static void line_clean(char *text, bool is_cut) {
     }
 }
 
+static void size_text(uint64_t n_byte, char *out, size_t cap) {
+    static const char *const unit[] = { "KiB", "MiB", "GiB" };
+    double value = (double)n_byte / 1024;
+    size_t u = 0;
+    for (; u + 1 < FT_COUNT(unit) && value >= 1024; u++) {
+        value /= 1024;
+    }
+    if (n_byte < 1024) {
+        snprintf(out, cap, "%u bytes", (unsigned)n_byte);
+    } else {
+        snprintf(out, cap, "%.1f %s", value, unit[u]);
+    }
+}
+
+ft_status ft_fail_memory(struct ft_error *err, uint64_t n_byte, const char *format, ...) {
+    char what[160], need[32], left[32] = "an unknown amount";
+    uint64_t available = ft_memory_available();
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof(what), format, args);
+    va_end(args);
+    size_text(n_byte, need, sizeof(need));
+    if (available != UINT64_MAX) {
+        size_text(available, left, sizeof(left));
+    }
+    return ft_fail(err, FT_NOMEM, 0, "no memory for %s: %s needed, %s available", what, need, left);
+}
+
 ft_status ft_fail(struct ft_error *err, ft_status code, uint64_t where, const char *format, ...) {
     if (err != NULL) {
         char text[sizeof(err->text)]; /* arguments may point into err itself */
@@ -201,6 +229,12 @@ void ft_pages_drop(void *p, size_t n_byte) {
     if (p != NULL && end > first) {
         /* a private anonymous page reads as zero after MADV_DONTNEED */
         madvise((unsigned char *)p + (first - (uintptr_t)p), end - first, MADV_DONTNEED);
+    }
+}
+
+void ft_pages_large(void *p, size_t n_byte) {
+    if (p != NULL) {
+        madvise(p, n_byte, MADV_HUGEPAGE); /* a wish: systems without them refuse it */
     }
 }
 

@@ -29,6 +29,11 @@ typedef uint32_t ft_row;
 ft_status ft_fail(struct ft_error *err, ft_status code, uint64_t where, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* ft_fail_memory - FT_NOMEM: "no memory for WHAT: 12.5 MiB needed, 3.0 MiB available"; format is
+ * WHAT.  Give back what is of no use any more before: the line says what there is then. */
+ft_status ft_fail_memory(struct ft_error *err, uint64_t n_byte, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* FT_TRY - pass a failure on to the caller. */
 #define FT_TRY(call)                                                                               \
     do {                                                                                           \
@@ -63,6 +68,9 @@ void ft_pages_unmap(void *p, size_t n_byte); /* NULL is a no-op */
 /* ft_pages_drop - give the content of whole pages inside [p, p+n) back; they read as zero
  * afterwards. */
 void ft_pages_drop(void *p, size_t n_byte);
+/* ft_pages_large - most of these pages will be written: the system may use large ones, which are
+ * filled and read faster; each that is touched takes memory as a whole. */
+void ft_pages_large(void *p, size_t n_byte);
 
 /* calls of ft_alloc, ft_grow, ft_strdup, ft_pages_map */
 uint64_t ft_alloc_count(void);
@@ -110,7 +118,7 @@ void ft_file_map_close(struct ft_file_map *map);
 void ft_file_map_release(const struct ft_file_map *map, size_t offset, size_t n);
 
 uint32_t ft_cpu_count(void); /* cores this process may use */
-/* smaller of MemAvailable and cgroup limit minus use; UINT64_MAX unknown */
+/* smallest of MemAvailable, cgroup limit minus use, and what RLIMIT_AS leaves; UINT64_MAX unknown */
 uint64_t ft_memory_available(void);
 uint64_t ft_memory_resident(void); /* RSS of this process now; 0 unknown */
 uint64_t ft_memory_resident_peak(void);
@@ -118,6 +126,7 @@ uint64_t ft_memory_resident_peak(void);
 struct ft_cpu {
     /* avx2: +fma+f16c; avx512: f,bw,vl,dq and the OS saves the state */
     bool has_avx2, has_avx512, has_neon;
+    bool has_bf16, has_vnni; /* the 512-bit dot products of bf16 pairs and of bytes */
 };
 struct ft_cpu ft_cpu_features(void);
 

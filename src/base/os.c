@@ -92,14 +92,18 @@ void ft_file_map_release(const struct ft_file_map *map, size_t offset, size_t n)
 
 /* Reads a file whole, cut at cap-1 bytes; false when there is none. */
 static bool text_read(const char *path, char *text, size_t cap) {
-    FILE *file = fopen(path, "re");
-    if (file == NULL) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC); /* a FILE would want memory, which may be used up */
+    size_t used = 0;
+    ssize_t n = 0;
+    if (fd < 0) {
         return false;
     }
-    size_t n = fread(text, 1, cap - 1, file);
-    text[n] = '\0';
-    fclose(file);
-    return n > 0;
+    while (used + 1 < cap && (n = read(fd, text + used, cap - 1 - used)) > 0) {
+        used += (size_t)n;
+    }
+    text[used] = '\0';
+    close(fd);
+    return used > 0;
 }
 
 /* The number after `key` at the start of a line; key "" takes the first line. */
@@ -264,8 +268,19 @@ static uint64_t proc_kib(const char *path, const char *key, uint64_t unknown) {
                                                                                : unknown;
 }
 
+/* What `ulimit -v` leaves of the address space. */
+static uint64_t address_left(void) {
+    struct rlimit limit;
+    uint64_t used = proc_kib("/proc/self/status", "VmSize:", 0);
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+        return UINT64_MAX;
+    }
+    return limit.rlim_cur > used ? limit.rlim_cur - used : 0;
+}
+
 uint64_t ft_memory_available(void) {
     uint64_t machine = proc_kib("/proc/meminfo", "MemAvailable:", UINT64_MAX);
+    machine = FT_MIN(machine, address_left());
     return FT_MIN(machine, group_limit(GROUP_MOUNT, GROUP_SELF, "memory", memory_v1, memory_v2));
 }
 
@@ -304,6 +319,7 @@ static uint64_t saved_state(void) {
 struct ft_cpu ft_cpu_features(void) {
     enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29 }; /* leaf 1, ecx */
     enum { AVX2 = 1 << 5, F = 1 << 16, DQ = 1 << 17, BW = 1 << 30 };          /* leaf 7, ebx */
+    enum { VNNI = 1 << 11, BF16 = 1 << 5 }; /* leaf 7, ecx; leaf 7.1, eax */
     const uint32_t vl = UINT32_C(1) << 31;
     const uint64_t ymm = 0x6, zmm = 0xe6; /* XCR0: xmm, ymm; and opmask, upper zmm, zmm16-31 */
     struct ft_cpu cpu = { .has_avx2 = false };
@@ -318,6 +334,9 @@ struct ft_cpu ft_cpu_features(void) {
     need = F | DQ | BW | vl;
     cpu.has_avx2 = (ebx & AVX2) != 0;
     cpu.has_avx512 = cpu.has_avx2 && (ebx & need) == need && (saved & zmm) == zmm;
+    cpu.has_vnni = cpu.has_avx512 && (ecx & VNNI) != 0;
+    cpu.has_bf16 = cpu.has_avx512 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) &&
+                   (eax & BF16) != 0;
     return cpu;
 }
 #else

@@ -71,22 +71,27 @@ INLINE __m128i narrow_bf16(__m256 x) {
 
 static void encode(enum ft_fmt fmt, const float *src, void *dst, size_t n) {
     size_t i = 0;
-    for (; fmt != FT_F32 && i + 8 <= n; i += 8) {
+    for (; (fmt == FT_F16 || fmt == FT_BF16) && i + 8 <= n; i += 8) {
         __m256 x = _mm256_loadu_ps(src + i);
         __m128i h = fmt == FT_F16
                         ? _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
                         : narrow_bf16(x);
         _mm_storeu_si128((__m128i *)(void *)((uint16_t *)dst + i), h);
     }
-    ft_kern_ref.encode(fmt, src + i, (char *)dst + i * ft_fmt_bytes(fmt), n - i);
+    /* the rest of the 16-bit formats, all of the others: i is still 0 there */
+    ft_kern_ref.encode(fmt, src + i, (char *)dst + i * sizeof(uint16_t), n - i);
 }
 
 static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n) {
+    if (fmt == FT_Q8_0) {
+        q8_widen(src, dst, n);
+        return;
+    }
     size_t i = 0;
     for (; fmt != FT_F32 && i + 8 <= n; i += 8) {
         _mm256_storeu_ps(dst + i, load8(src, i, fmt));
     }
-    ft_kern_ref.decode(fmt, (const char *)src + i * ft_fmt_bytes(fmt), dst + i, n - i);
+    ft_kern_ref.decode(fmt, (const char *)src + i * sizeof(uint16_t), dst + i, n - i);
 }
 
 /* ---- K panels ---- */
@@ -405,6 +410,7 @@ const struct ft_kern ft_kern_avx2 = {
     .encode = encode,
     .decode = decode,
     .attend = attend,
+    .attend_few = attend,
     .lse = lse,
     .mass = mass,
 };

@@ -19,15 +19,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "kern/kern.h"
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#define NEAREST (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-#define INLINE static inline __attribute__((always_inline))
+#include "kern/variants.h"
+#include "kern/zmm.h"
 
 enum {
     MR = 6, /* 6 queries x 64 keys: 24 sums, 4 operands and a broadcast of the 32 registers */
@@ -53,36 +46,7 @@ static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float 
 
 #include "kern/tile.h"
 
-/* The first n lanes, at most all. */
-INLINE __mmask16 low_lanes(size_t n) {
-    return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1);
-}
-
 /* ---- row formats ---- */
-
-INLINE __m512 wide_f16(__m256i h) {
-    return _mm512_cvtph_ps(h);
-}
-
-INLINE __m512 wide_bf16(__m256i h) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-}
-
-INLINE __m512 load16(const void *p, size_t i, enum ft_fmt fmt) {
-    if (fmt == FT_F32) {
-        return _mm512_loadu_ps((const float *)p + i);
-    }
-    __m256i h = _mm256_loadu_si256((const __m256i *)(const void *)((const uint16_t *)p + i));
-    return fmt == FT_F16 ? wide_f16(h) : wide_bf16(h);
-}
-
-INLINE __m512 load16_mask(__mmask16 mask, const void *p, size_t i, enum ft_fmt fmt) {
-    if (fmt == FT_F32) {
-        return _mm512_maskz_loadu_ps(mask, (const float *)p + i);
-    }
-    __m256i h = _mm256_maskz_loadu_epi16(mask, (const uint16_t *)p + i);
-    return fmt == FT_F16 ? wide_f16(h) : wide_bf16(h);
-}
 
 /* Nearest even; a NaN keeps its sign and upper payload and is made quiet, as vcvtps2ph does for
  * f16. */
@@ -95,9 +59,38 @@ INLINE __m256i narrow_bf16(__m512 x) {
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16));
 }
 
+/* As in ref.c, and to its bits. */
+INLINE void q8_encode(const float *x, char *block) {
+    __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
+    __m512 top = _mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high));
+    __mmask16 finite = _mm512_cmp_ps_mask(_mm512_abs_ps(low), _mm512_set1_ps(INFINITY), _CMP_LT_OQ);
+    finite = _mm512_mask_cmp_ps_mask(finite, _mm512_abs_ps(high), _mm512_set1_ps(INFINITY),
+                                     _CMP_LT_OQ);
+    float scale = _mm512_reduce_max_ps(top) / 127.0f;
+    uint16_t half = _cvtss_sh(scale, NEAREST);
+    bool is_nan = finite != 0xffff || half == 0x7c00;
+    __m512 inverse = _mm512_set1_ps(is_nan || half == 0 ? 0.0f : 1.0f / scale);
+    half = is_nan ? 0x7e00 : half;
+    memcpy(block, &half, sizeof half);
+    __m128i a = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(low, inverse)));
+    __m128i b = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(high, inverse)));
+    if (is_nan) {
+        a = b = _mm_setzero_si128();
+    }
+    _mm_storeu_si128((__m128i *)(void *)(block + 2), a);
+    _mm_storeu_si128((__m128i *)(void *)(block + 18), b);
+}
+
 static void encode(enum ft_fmt fmt, const float *src, void *dst, size_t n) {
     if (fmt == FT_F32) {
         memcpy(dst, src, n * sizeof *src);
+        return;
+    }
+    if (fmt == FT_Q8_0) {
+        ft_assert(n % 32 == 0);
+        for (size_t i = 0; i < n; i += 32) {
+            q8_encode(src + i, (char *)dst + i / 32 * 34);
+        }
         return;
     }
     size_t i = 0;
@@ -119,6 +112,10 @@ static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n) {
         memcpy(dst, src, n * sizeof *dst);
         return;
     }
+    if (fmt == FT_Q8_0) {
+        q8_widen(src, dst, n);
+        return;
+    }
     size_t i = 0;
     for (; n - i >= 16; i += 16) {
         _mm512_storeu_ps(dst + i, load16(src, i, fmt == FT_F16 ? FT_F16 : FT_BF16));
@@ -130,38 +127,6 @@ static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n) {
 }
 
 /* ---- K panels ---- */
-
-/* Transpose 16 x 16 numbers of 32 bits: out[c] lane r = in[r] lane c. */
-INLINE void transpose16(__m512i x[16]) {
-    __m512i y[16];
-    UNROLL for (int i = 0; i < 16; i += 2) {
-        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    }
-    UNROLL for (int i = 0; i < 16; i += 4) {
-        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
-        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
-        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
-        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
-    }
-    UNROLL for (int i = 0; i < 4; i++) {
-        y[i] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0x88);
-        y[i + 4] = _mm512_shuffle_i32x4(x[i], x[i + 4], 0xdd);
-        y[i + 8] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0x88);
-        y[i + 12] = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0xdd);
-    }
-    UNROLL for (int i = 0; i < 4; i++) {
-        x[i] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0x88);
-        x[i + 4] = _mm512_shuffle_i32x4(y[i + 4], y[i + 12], 0x88);
-        x[i + 8] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0xdd);
-        x[i + 12] = _mm512_shuffle_i32x4(y[i + 4], y[i + 12], 0xdd);
-    }
-}
-
-/* The hardware's own prefetching stops at page ends and starts anew with every tile. */
-INLINE void fetch(const char *p, size_t ahead) {
-    _mm_prefetch((const char *)((uintptr_t)p + ahead), _MM_HINT_T1);
-}
 
 /* 32 keys x 32 dimensions of 16-bit numbers; keys from `rows` on and dimensions from nd on read as
  * zero. */
@@ -301,48 +266,6 @@ static void logits(const struct panel *k, const float *q, size_t q_stride, uint3
 }
 
 /* ---- softmax ---- */
-
-/* exp for x <= 88; below -104 it is zero.  Cody-Waite reduction to |r| <= ln2/2; a NaN comes out
- * as NaN, since max takes its second operand when they do not compare. */
-INLINE __m512 exp16(__m512 x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-104.0f), x);
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)), NEAREST);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
-    __m512 p = _mm512_set1_ps(EXP_C6);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C5));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C4));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C3));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C2));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, n);
-}
-
-#define ADD(a, b) _mm512_add_ps(a, b)
-#define MAX(a, b) _mm512_max_ps(a, b)
-/* Reduce 16 vectors to one whose lane r belongs to x[r]; every row is paired up in the same way. */
-#define REDUCE16(x, OP)                                                                            \
-    do {                                                                                           \
-        UNROLL for (int e = 0; e < 8; e++) {                                                       \
-            x[e] = OP(_mm512_unpacklo_ps(x[2 * e], x[2 * e + 1]),                                  \
-                      _mm512_unpackhi_ps(x[2 * e], x[2 * e + 1]));                                 \
-        }                                                                                          \
-        UNROLL for (int e = 0; e < 4; e++) {                                                       \
-            __m512d a_ = _mm512_castps_pd(x[2 * e]), b_ = _mm512_castps_pd(x[2 * e + 1]);          \
-            x[e] = OP(_mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)),                                \
-                      _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)));                               \
-        }                                                                                          \
-        UNROLL for (int e = 0; e < 2; e++) {                                                       \
-            x[e] = OP(_mm512_shuffle_f32x4(x[2 * e], x[2 * e + 1], 0x88),                          \
-                      _mm512_shuffle_f32x4(x[2 * e], x[2 * e + 1], 0xdd));                         \
-        }                                                                                          \
-        x[0] = OP(_mm512_shuffle_f32x4(x[0], x[1], 0x88), _mm512_shuffle_f32x4(x[0], x[1], 0xdd)); \
-    } while (0)
-
-INLINE __mmask16 lanes(uint32_t count, uint32_t v) {
-    return low_lanes(count > 16 * v ? count - 16 * v : 0);
-}
 
 INLINE __m512 row_max(const float *s, uint32_t count, bool full) {
     __m512 low = _mm512_set1_ps(-INFINITY), x[4];
@@ -499,6 +422,7 @@ const struct ft_kern ft_kern_avx512 = {
     .encode = encode,
     .decode = decode,
     .attend = attend,
+    .attend_few = ft_kern__few_avx512,
     .lse = lse,
     .mass = mass,
 };

@@ -20,6 +20,11 @@ uint32_t ft_kern_list(const struct ft_kern *out[4]) {
     if (cpu.has_avx512) {
         out[n++] = &ft_kern_avx512;
     }
+    if (cpu.has_avx512 && cpu.has_bf16 && cpu.has_vnni) {
+        out[n++] = &ft_kern_avx512bf16;
+    }
+#elif defined(__aarch64__)
+    out[n++] = &ft_kern_neon;
 #endif
     return n;
 }
@@ -53,19 +58,27 @@ const struct ft_kern *ft_kern(void) {
     return kern;
 }
 
+const char *ft_kern_ignored(void) {
+    const char *forced = getenv("FT_KERN");
+    bool is_heeded = forced == NULL || forced[0] == '\0' || strcmp(forced, ft_kern()->name) == 0;
+    return is_heeded ? NULL : forced;
+}
+
 /* ---- row formats ---- */
 
 static const struct {
     const char *name;
-    size_t n_byte;
+    uint32_t n_number, n_byte; /* of a block */
 } formats[FT_FMT_COUNT] = {
-    [FT_F32] = { "f32", 4 },
-    [FT_F16] = { "f16", 2 },
-    [FT_BF16] = { "bf16", 2 },
+    [FT_F32] = { "f32", 1, 4 },
+    [FT_F16] = { "f16", 1, 2 },
+    [FT_BF16] = { "bf16", 1, 2 },
+    [FT_Q8_0] = { "q8_0", 32, 34 },
 };
 
-size_t ft_fmt_bytes(enum ft_fmt fmt) {
-    return formats[fmt].n_byte;
+size_t ft_fmt_row_bytes(enum ft_fmt fmt, uint32_t d) {
+    ft_assert(d % formats[fmt].n_number == 0);
+    return (size_t)d / formats[fmt].n_number * formats[fmt].n_byte;
 }
 
 const char *ft_fmt_name(enum ft_fmt fmt) {
@@ -83,9 +96,14 @@ bool ft_fmt_parse(const char *text, enum ft_fmt *out) {
 }
 
 size_t ft_kern_work_bytes(void) {
-    /* tile.h: a K panel, the logits of a query tile, four numbers per query */
-    return ((size_t)FT_TILE_ROW * FT_HEAD_MAX + (size_t)FT_TILE_QUERY * (FT_TILE_ROW + 4)) *
-           sizeof(float);
+    /* the arrays of tile.h's struct tile_work; attend_few needs less */
+    const size_t panel = (size_t)FT_TILE_ROW * FT_HEAD_MAX, queries = FT_TILE_QUERY;
+    size_t floats = 2 * panel + queries * (FT_TILE_ROW + 4);
+    /* avx512bf16.c's struct work: pairs of q, K and V, scales of q, scales and sums of K, logits
+     * and weights of 16 queries and their factors, a count per query */
+    size_t pairs = queries * FT_HEAD_MAX / 2 + panel + queries * FT_HEAD_MAX / 32 + 2 * panel / 32 +
+                   16 * (FT_TILE_ROW + FT_TILE_ROW / 2 + 1) + queries;
+    return FT_MAX(floats, pairs) * sizeof(float);
 }
 
 /* ---- finishing a softmax ---- */

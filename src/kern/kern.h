@@ -13,7 +13,9 @@
 
 #include "base/base.h"
 
-enum ft_fmt { FT_F32, FT_F16, FT_BF16, FT_FMT_COUNT };
+/* f32, f16, bf16: numbers one after the other; q8_0: blocks of 32 numbers, an f16 scale and 32
+ * signed bytes each (34 bytes, as in GGUF), so d is a multiple of 32 there */
+enum ft_fmt { FT_F32, FT_F16, FT_BF16, FT_Q8_0, FT_FMT_COUNT };
 /* kernels fold max or sum; mean = sum / count */
 enum ft_reduce { FT_REDUCE_MAX, FT_REDUCE_SUM, FT_REDUCE_MEAN };
 
@@ -21,7 +23,8 @@ enum {
     /* rows of K and V converted at a time; a span starts a new tile at its row 0 */
     FT_TILE_ROW = 64,
     FT_TILE_QUERY = 256, /* most queries (all heads of a group together) in one call */
-    FT_HEAD_MAX = 256,   /* largest d; d is a multiple of 8, at least 16 */
+    FT_HEAD_MAX = 256,   /* largest d; d is a multiple of 8, at least 16; q8_0: of 32 */
+    FT_FEW_QUERY = 32,   /* most queries of attend_few */
 };
 
 /* attend - softmax(q.k * scale) v over one span of rows, folded into a running online softmax.
@@ -38,6 +41,14 @@ enum {
  * Exact      ref accumulates in double.  With L = max over rows of sum|q_t k_t| * scale, variants
  *            differ from it by at most (2e-6 + 4 sqrt(d) 2^-24 L) * max|v| and NMSE 1e-10 * max(1,
  *            L/64)^2, for every row format: both read the same stored rows
+ * Rounded    avx512bf16, unless all rows are f32, rounds q, k, v and weights (summed and multiplied alike) to bf16, nearest
+ *            even, and sums in f32.  Of ref with q, k and v so rounded it stays within
+ *            (1.001 * 2^-9 + 1e-4) max|v| and NMSE 2^-17 more than the above: weights and its exp.
+ *            Of ref itself it stays within (e + 1.001 * 2^-8 + 1e-4) max|v| more, where a logit
+ *            moves by at most e = (2^-8 + 2^-18) L, and NMSE 2^-16 (1 + L^2 / d) more.  q8_0 rows of
+ *            K meet q as bytes with a scale per 32, exact sums per block: there e = scale * sum over
+ *            blocks of max|q_b| / 254 * sum|k_b|, and NMSE 2^-16 (1 + 8 L^2 / d) more.  Finite
+ *            numbers beyond bf16's range round to infinity; below 2^-126 they count as zero
  * Masked     a row that query i does not see is never multiplied for it, so NaN there cannot leak;
  *            bytes behind row n are not read
  * Same bits  the result of query i depends on its own q, vis[i] and the rows alone, never on m or
@@ -86,31 +97,44 @@ struct ft_vote {
 };
 
 struct ft_kern {
-    const char *name; /* "ref", "avx2", "avx512", "neon" */
+    const char *name; /* "ref", "avx2", "avx512", "avx512bf16", "neon" */
     /* encode / decode - n numbers to or from a row format, round to nearest even; NaN stays NaN */
     void (*encode)(enum ft_fmt fmt, const float *src, void *dst, size_t n);
     void (*decode)(enum ft_fmt fmt, const void *src, float *dst, size_t n);
     void (*attend)(const struct ft_attend *a);
+    /* attend_few - attend for the few queries of a decode step (one token's group, m <=
+     * FT_FEW_QUERY): reads every byte of K and V once; queries and weights stay f32 except with
+     * q8_0 rows.  Promises and bounds of attend; where K and V are q8_0 a variant may round q to
+     * signed bytes with one scale per 32 (a logit moves by at most scale * sum over blocks b of
+     * max|q_b| / 254 * sum|k_b|, an output by twice that times max|v|) and the weights to 2^-16 of
+     * the largest of a tile of 64 rows (an output moves by at most 2^-10 max|v|) */
+    void (*attend_few)(const struct ft_attend *a);
     void (*lse)(const struct ft_vote *v);
     void (*mass)(const struct ft_vote *v);
 };
 
 extern const struct ft_kern ft_kern_ref;
 #if defined(__x86_64__)
-extern const struct ft_kern ft_kern_avx2, ft_kern_avx512;
+extern const struct ft_kern ft_kern_avx2, ft_kern_avx512, ft_kern_avx512bf16;
+#elif defined(__aarch64__)
+extern const struct ft_kern ft_kern_neon;
 #endif
 
-/* ft_kern - the table in use: the best this machine has, or what FT_KERN=ref|avx2|avx512|neon
- * forces.
- * An FT_KERN that the machine cannot run, or an unknown one, falls back to the best and is logged.
+/* ft_kern - the table in use: the best this machine has, or what FT_KERN=ref|avx2|avx512|
+ * avx512bf16|neon forces.
+ * An FT_KERN that the machine cannot run, or an unknown one, falls back to the best; it is logged,
+ * and sessions report it.
  */
 const struct ft_kern *ft_kern(void);
+
+/* ft_kern_ignored - the FT_KERN that named no variant this machine can run; NULL: none did. */
+const char *ft_kern_ignored(void);
 
 /* ft_kern_list - every variant this machine can run, ref first; for tests.  ->  count */
 uint32_t ft_kern_list(const struct ft_kern *out[4]);
 
-size_t ft_fmt_bytes(enum ft_fmt fmt);     /* of one element */
-const char *ft_fmt_name(enum ft_fmt fmt); /* "f32", "f16", "bf16" */
+size_t ft_fmt_row_bytes(enum ft_fmt fmt, uint32_t d); /* of one row of d numbers */
+const char *ft_fmt_name(enum ft_fmt fmt);             /* "f32", "f16", "bf16", "q8_0" */
 bool ft_fmt_parse(const char *text, enum ft_fmt *out);
 /* scratch of one thread, any kernel, any allowed size */
 size_t ft_kern_work_bytes(void);

@@ -66,10 +66,54 @@ static uint16_t bf16_of(float x) {
     return (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
 }
 
+enum { Q8_NUMBER = 32, Q8_BYTE = 34 };
+
+/* One q8_0 block: scale = f16(max|x| / 127), q = x * (1 / unrounded scale) to nearest even. The
+ * numbers come back as scale * q, exact in f32.  Where the scale rounds to zero all q are zero; a
+ * block with a NaN, an infinity or numbers too large for an f16 scale comes back as NaN. */
+static void q8_encode(const float *x, char *block) {
+    int8_t q[Q8_NUMBER] = { 0 };
+    float top = 0;
+    bool is_finite = true;
+    for (uint32_t t = 0; t < Q8_NUMBER; t++) {
+        is_finite = is_finite && fabsf(x[t]) < INFINITY;
+        top = fabsf(x[t]) > top ? fabsf(x[t]) : top;
+    }
+    float scale = top / 127.0f;
+    uint16_t half = f16_of(scale);
+    if (!is_finite || half == 0x7c00) {
+        half = 0x7e00;
+    } else if (half != 0) {
+        float inverse = 1.0f / scale;
+        for (uint32_t t = 0; t < Q8_NUMBER; t++) {
+            q[t] = (int8_t)rintf(x[t] * inverse);
+        }
+    }
+    memcpy(block, &half, sizeof half);
+    memcpy(block + sizeof half, q, sizeof q);
+}
+
+static void q8_decode(const char *block, float *x) {
+    uint16_t half;
+    int8_t q[Q8_NUMBER];
+    memcpy(&half, block, sizeof half);
+    memcpy(q, block + sizeof half, sizeof q);
+    for (uint32_t t = 0; t < Q8_NUMBER; t++) {
+        x[t] = f16_to(half) * (float)q[t];
+    }
+}
+
 static void encode(enum ft_fmt fmt, const float *src, void *dst, size_t n) {
     uint16_t *half = dst;
     if (fmt == FT_F32) {
         memcpy(dst, src, n * sizeof *src);
+        return;
+    }
+    if (fmt == FT_Q8_0) {
+        ft_assert(n % Q8_NUMBER == 0);
+        for (size_t i = 0; i < n / Q8_NUMBER; i++) {
+            q8_encode(src + i * Q8_NUMBER, (char *)dst + i * Q8_BYTE);
+        }
         return;
     }
     for (size_t i = 0; i < n; i++) {
@@ -81,6 +125,13 @@ static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n) {
     const uint16_t *half = src;
     if (fmt == FT_F32) {
         memcpy(dst, src, n * sizeof *dst);
+        return;
+    }
+    if (fmt == FT_Q8_0) {
+        ft_assert(n % Q8_NUMBER == 0);
+        for (size_t i = 0; i < n / Q8_NUMBER; i++) {
+            q8_decode((const char *)src + i * Q8_BYTE, dst + i * Q8_NUMBER);
+        }
         return;
     }
     for (size_t i = 0; i < n; i++) {
@@ -178,6 +229,7 @@ const struct ft_kern ft_kern_ref = {
     .encode = encode,
     .decode = decode,
     .attend = attend,
+    .attend_few = attend,
     .lse = lse,
     .mass = mass,
 };

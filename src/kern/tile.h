@@ -24,22 +24,28 @@
 #ifndef FT_KERN_TILE_H
 #define FT_KERN_TILE_H
 
-/* exp(r) = 1 + r + C2 r^2 + .. + C6 r^6 for |r| <= ln2/2: interpolated at the Chebyshev nodes of
- * (exp(r) - 1 - r) / r^2; relative error 1.0e-8 in exact arithmetic. */
-#define EXP_C2 0.5f
-#define EXP_C3 0x1.5554dcp-3f
-#define EXP_C4 0x1.555518p-5f
-#define EXP_C5 0x1.120b6ep-7f
-#define EXP_C6 0x1.6d110ap-10f
+#include "kern/span.h"
 
-/* Encoded rows of one tile. */
-struct rows {
-    const char *data;
-    size_t stride; /* bytes */
-    size_t ahead;  /* bytes to the next tile, prefetched meanwhile; 0: this is the last */
-    uint32_t n;    /* at most FT_TILE_ROW; nothing behind them is read */
-    enum ft_fmt fmt;
-};
+/* n numbers of q8_0 blocks, exactly. */
+static void q8_widen(const void *from, float *to, size_t n) {
+    ft_assert(n % 32 == 0);
+    for (size_t b = 0; b < n / 32; b++) {
+        const char *block = (const char *)from + b * 34;
+        uint16_t half;
+        int8_t q[32];
+        memcpy(&half, block, sizeof half);
+        memcpy(q, block + sizeof half, sizeof q);
+#if defined(__F16C__)
+        float scale = _cvtsh_ss(half);
+#else
+        float scale;
+        ft_kern_ref.decode(FT_F16, &half, &scale, 1);
+#endif
+        for (uint32_t t = 0; t < 32; t++) {
+            to[b * 32 + t] = scale * (float)q[t];
+        }
+    }
+}
 
 /* Scratch of one call, cut from ft_kern_work_bytes(). */
 struct tile_work {
@@ -49,6 +55,7 @@ struct tile_work {
     float *max;      /* [FT_TILE_QUERY] of lse */
     float *sum;      /* [FT_TILE_QUERY] of lse */
     uint32_t *count; /* [FT_TILE_QUERY] rows of this tile that a query sees */
+    float *wide;     /* [64][FT_HEAD_MAX] q8_0 rows of one tile as f32, K and then V */
 };
 
 static struct tile_work tile_work_cut(void *work, uint32_t m, uint32_t d) {
@@ -60,49 +67,14 @@ static struct tile_work tile_work_cut(void *work, uint32_t m, uint32_t d) {
     w.max = w.shrink + FT_TILE_QUERY;
     w.sum = w.max + FT_TILE_QUERY;
     w.count = (uint32_t *)(void *)(w.sum + FT_TILE_QUERY);
+    w.wide = w.sum + (size_t)2 * FT_TILE_QUERY;
     return w;
-}
-
-/* Rows in blocks of at most MR, as even as possible: 8 is 4 + 4, not 6 + 2. */
-static uint32_t block_rows(uint32_t m, uint32_t first) {
-    uint32_t left = m - first, n_block = (left + MR - 1) / MR;
-    return (left + n_block - 1) / n_block;
-}
-
-static uint32_t row_limit(const uint32_t *vis, uint32_t m, uint32_t n) {
-    uint32_t most = 0;
-    for (uint32_t i = 0; i < m && vis != NULL; i++) {
-        most = FT_MAX(most, vis[i]);
-    }
-    return vis != NULL ? FT_MIN(most, n) : n;
-}
-
-/* count[i] = rows of tile [first, first + rows) that query i sees. */
-static void tile_counts(const uint32_t *vis, uint32_t m, uint32_t first, uint32_t rows,
-                        uint32_t *count) {
-    for (uint32_t i = 0; i < m; i++) {
-        uint32_t seen = vis == NULL ? rows : vis[i] > first ? vis[i] - first : 0;
-        count[i] = FT_MIN(seen, rows);
-    }
-}
-
-struct extent {
-    uint32_t least, most;
-};
-
-static struct extent count_extent(const uint32_t *count, uint32_t m) {
-    struct extent e = { count[0], count[0] };
-    for (uint32_t i = 1; i < m; i++) {
-        e.least = FT_MIN(e.least, count[i]);
-        e.most = FT_MAX(e.most, count[i]);
-    }
-    return e;
 }
 
 static void tile_logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m,
                         uint32_t d, const struct tile_work *w) {
     for (uint32_t i = 0, n; i < m; i += n) {
-        n = block_rows(m, i);
+        n = block_rows(m, i, MR);
         if (count_extent(w->count + i, n).most > 0) {
             logits(k, q + i * q_stride, q_stride, n, d, w->s + (size_t)i * FT_TILE_ROW);
         }
@@ -126,7 +98,7 @@ static void tile_softmax(uint32_t m, float scale, float *max, float *sum, bool w
 static void tile_values(const struct rows *v, uint32_t m, uint32_t d, float *acc,
                         const struct tile_work *w) {
     for (uint32_t i = 0, n; i < m; i += n) {
-        n = block_rows(m, i);
+        n = block_rows(m, i, MR);
         uint32_t common = count_extent(w->count + i, n).least;
         if (common > 0) {
             values_add(v, w->s + (size_t)i * FT_TILE_ROW, n, 0, common, w->shrink + i,
@@ -141,16 +113,15 @@ static void tile_values(const struct rows *v, uint32_t m, uint32_t d, float *acc
     }
 }
 
-static struct rows tile_rows(const void *data, size_t stride, enum ft_fmt fmt, uint32_t first,
-                             uint32_t limit) {
-    bool last = limit - first <= FT_TILE_ROW;
-    return (struct rows){
-        .data = (const char *)data + first * stride,
-        .stride = stride,
-        .ahead = last ? 0 : FT_TILE_ROW * stride,
-        .n = last ? limit - first : (uint32_t)FT_TILE_ROW,
-        .fmt = fmt,
-    };
+/* The rows themselves, or f32 copies of q8_0 rows in w->wide. */
+static struct rows rows_widened(struct rows r, uint32_t d, const struct tile_work *w) {
+    if (r.fmt != FT_Q8_0) {
+        return r;
+    }
+    for (uint32_t j = 0; j < r.n; j++) {
+        q8_widen(r.data + j * r.stride, w->wide + (size_t)j * d, d);
+    }
+    return (struct rows){ (const char *)w->wide, d * sizeof(float), 0, r.n, FT_F32 };
 }
 
 static void attend(const struct ft_attend *a) {
@@ -159,10 +130,12 @@ static void attend(const struct ft_attend *a) {
     for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {
         struct rows k = tile_rows(a->k, a->k_stride, a->k_fmt, first, limit);
         struct rows v = tile_rows(a->v, a->v_stride, a->v_fmt, first, limit);
+        k = rows_widened(k, a->d, &w);
         struct panel panel = panel_make(&k, a->d, w.panel);
         tile_counts(a->vis, a->m, first, k.n, w.count);
         tile_logits(&panel, a->q, a->q_stride, a->m, a->d, &w);
         tile_softmax(a->m, a->scale, a->max, a->sum, true, &w);
+        v = rows_widened(v, a->d, &w);
         tile_values(&v, a->m, a->d, a->acc, &w);
     }
 }
@@ -176,6 +149,7 @@ static void lse(const struct ft_vote *v) {
     }
     for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {
         struct rows k = tile_rows(v->k, v->k_stride, v->k_fmt, first, limit);
+        k = rows_widened(k, v->d, &w);
         struct panel panel = panel_make(&k, v->d, w.panel);
         tile_counts(v->vis, v->m, first, k.n, w.count);
         tile_logits(&panel, v->q, v->q_stride, v->m, v->d, &w);
@@ -192,6 +166,7 @@ static void mass(const struct ft_vote *v) {
     uint32_t limit = row_limit(v->vis, v->m, v->n);
     for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {
         struct rows k = tile_rows(v->k, v->k_stride, v->k_fmt, first, limit);
+        k = rows_widened(k, v->d, &w);
         struct panel panel = panel_make(&k, v->d, w.panel);
         tile_counts(v->vis, v->m, first, k.n, w.count);
         tile_logits(&panel, v->q, v->q_stride, v->m, v->d, &w);

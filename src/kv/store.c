@@ -78,14 +78,18 @@ ft_status ft_kv_new(const struct ft_kv_shape *shape, struct ft_gauge *gauge, str
         return ft_fail(err, FT_ARG, 0, "KV store: %u layers, %u heads of %u is not a shape",
                        shape->n_layer, shape->n_head_kv, shape->d);
     }
+    if ((shape->k_fmt == FT_Q8_0 || shape->v_fmt == FT_Q8_0) && shape->d % 32 != 0) {
+        return ft_fail(err, FT_ARG, 0, "KV store: q8_0 rows of %u, expected a multiple of 32",
+                       shape->d);
+    }
     struct ft_kv *kv = ft_alloc(1, sizeof(*kv));
     if (kv == NULL) {
         goto full;
     }
     kv->shape = *shape;
     kv->gauge = gauge;
-    kv->k_row_bytes = ft_fmt_bytes(shape->k_fmt) * shape->d;
-    kv->v_row_bytes = ft_fmt_bytes(shape->v_fmt) * shape->d;
+    kv->k_row_bytes = ft_fmt_row_bytes(shape->k_fmt, shape->d);
+    kv->v_row_bytes = ft_fmt_row_bytes(shape->v_fmt, shape->d);
     kv->page_bytes = (size_t)sysconf(_SC_PAGESIZE);
     kv->layer = ft_alloc(shape->n_layer, sizeof(*kv->layer));
     size_t n_list;
@@ -163,10 +167,16 @@ ft_status ft_kv_reserve(struct ft_kv *kv, uint32_t layer, uint32_t cap, struct f
     l->pos = ft_alloc(n, sizeof(*l->pos));
     if (l->k == NULL || l->v == NULL || l->pos == NULL) {
         ft_kv_release(kv, layer);
-        return ft_fail(err, FT_NOMEM, 0, "KV rows of layer %u: no memory for %zu bytes (%u rows)",
-                       layer, all, cap);
+        return ft_fail_memory(err, all, "KV rows of layer %u (%u rows)", layer, cap);
     }
     return FT_OK;
+}
+
+void ft_kv_reserve_large(struct ft_kv *kv, uint32_t layer) {
+    struct layer *l = layer_of(kv, layer);
+    size_t n = (size_t)l->cap * kv->shape.n_head_kv;
+    ft_pages_large(l->k, n * kv->k_row_bytes);
+    ft_pages_large(l->v, n * kv->v_row_bytes);
 }
 
 /* Whether n more rows, the first of them at `first`, may follow what head h holds. */
@@ -217,6 +227,9 @@ void ft_kv_write(struct ft_kv *kv, uint32_t layer, uint32_t h, ft_row row, const
     const struct ft_kern *kern = ft_kern();
     size_t at = (size_t)h * l->cap + row;
     kern->encode(kv->shape.k_fmt, k, l->k + at * kv->k_row_bytes, kv->shape.d);
+    if (!v) { /* a row that is only asked for its key */
+        return;
+    }
     kern->encode(kv->shape.v_fmt, v, l->v + at * kv->v_row_bytes, kv->shape.d);
 }
 
@@ -357,6 +370,6 @@ uint64_t ft_kv_bytes(const struct ft_kv *kv) {
 }
 
 size_t ft_kv_token_bytes(const struct ft_kv_shape *shape) {
-    return (size_t)shape->n_layer * shape->n_head_kv * shape->d *
-           (ft_fmt_bytes(shape->k_fmt) + ft_fmt_bytes(shape->v_fmt));
+    return (size_t)shape->n_layer * shape->n_head_kv *
+           (ft_fmt_row_bytes(shape->k_fmt, shape->d) + ft_fmt_row_bytes(shape->v_fmt, shape->d));
 }

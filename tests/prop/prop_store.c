@@ -298,8 +298,11 @@ static void run(uint32_t number) {
         .k_fmt = (enum ft_fmt)below(FT_FMT_COUNT),
         .v_fmt = (enum ft_fmt)below(FT_FMT_COUNT),
     };
-    k_bytes = shape.d * ft_fmt_bytes(shape.k_fmt);
-    v_bytes = shape.d * ft_fmt_bytes(shape.v_fmt);
+    if (shape.k_fmt == FT_Q8_0 || shape.v_fmt == FT_Q8_0) {
+        shape.d = 32 * (1 + below(2));
+    }
+    k_bytes = ft_fmt_row_bytes(shape.k_fmt, shape.d);
+    v_bytes = ft_fmt_row_bytes(shape.v_fmt, shape.d);
     gauge = (struct ft_gauge){ 0 };
     naive_peak = 0;
     memset(naive, 0, sizeof(naive));

@@ -167,6 +167,7 @@ static float uniform(uint32_t what, uint32_t head, uint64_t i) {
 static struct scene *scene_new(uint32_t n_head, uint32_t n_head_kv, uint32_t d, uint32_t n_voter,
                                uint32_t n_row, enum ft_fmt fmt) {
     struct scene *s = must(calloc(1, sizeof *s));
+    fmt = fmt == FT_Q8_0 && d % 32 != 0 ? FT_F16 : fmt; /* q8_0 rows are whole blocks */
     size_t n_q = (size_t)n_voter * n_head * d;
     uint32_t n_col = n_row - n_row / 5;
     s->q = must(malloc(n_q * sizeof *s->q));
@@ -181,7 +182,7 @@ static struct scene *scene_new(uint32_t n_head, uint32_t n_head_kv, uint32_t d, 
     }
     for (uint32_t h = 0; h < n_head_kv; h++) {
         size_t n_k = (size_t)(n_row + h) * d;
-        void *rows = must(malloc(n_k * ft_fmt_bytes(fmt)));
+        void *rows = must(malloc((n_row + h) * ft_fmt_row_bytes(fmt, d)));
         s->k[h] = must(malloc(n_k * sizeof(float)));
         for (size_t i = 0; i < n_k; i++) {
             s->k[h][i] = uniform(1, h, i);

@@ -46,10 +46,8 @@ static void append(struct ft_kv *kv, uint32_t layer, ft_pos first, uint32_t n) {
     }
 }
 
-static float number(enum ft_fmt fmt, const void *rows, size_t i) {
-    float out;
-    ft_kern()->decode(fmt, (const char *)rows + i * ft_fmt_bytes(fmt), &out, 1);
-    return out;
+static void row_of(enum ft_fmt fmt, const void *rows, size_t j, uint32_t d, float *out) {
+    ft_kern()->decode(fmt, (const char *)rows + j * ft_fmt_row_bytes(fmt, d), out, d);
 }
 
 /* Head h holds exactly these positions with the numbers of append, and zeros up to its room. */
@@ -59,12 +57,13 @@ static void expect_rows(const struct ft_kv *kv, uint32_t layer, uint32_t h, cons
     assert_int_equal(ft_kv_rows(kv, layer, h), n);
     for (uint32_t j = 0; j < ft_kv_cap(kv, layer); j++) {
         float want = j < n ? (float)(1 + 100 * (int)h + pos[j]) : 0.0F;
+        float k[FT_HEAD_MAX], v[FT_HEAD_MAX];
+        row_of(shape->k_fmt, ft_kv_k(kv, layer, h), j, shape->d, k);
+        row_of(shape->v_fmt, ft_kv_v(kv, layer, h), j, shape->d, v);
         for (uint32_t c = 0; c < shape->d; c++) {
-            float k = number(shape->k_fmt, ft_kv_k(kv, layer, h), (size_t)j * shape->d + c);
-            float v = number(shape->v_fmt, ft_kv_v(kv, layer, h), (size_t)j * shape->d + c);
-            if (k != want || v != -want) {
-                fail_msg("head %u row %u channel %u: got %g %g want %g %g", h, j, c, (double)k,
-                         (double)v, (double)want, -(double)want);
+            if (k[c] != want || v[c] != -want) {
+                fail_msg("head %u row %u channel %u: got %g %g want %g %g", h, j, c, (double)k[c],
+                         (double)v[c], (double)want, -(double)want);
             }
         }
         if (j < n) {
@@ -83,6 +82,9 @@ static void test_shape(void **state) {
     bad = small;
     bad.v_fmt = FT_FMT_COUNT;
     assert_int_equal(ft_kv_new(&bad, NULL, &kv, &err), FT_ARG);
+    bad.v_fmt = FT_Q8_0; /* 16 is not whole blocks */
+    assert_int_equal(ft_kv_new(&bad, NULL, &kv, &err), FT_ARG);
+    assert_non_null(strstr(err.text, "q8_0 rows of 16"));
     assert_null(kv);
     /* 2 layers x 2 heads x 16 channels x (4 + 2) bytes */
     assert_int_equal(ft_kv_token_bytes(&small), 384);
@@ -138,7 +140,9 @@ static void test_out_of_memory(void **state) {
         n_failed++;
         if (kv != NULL) {
             assert_non_null(strstr(err.text, "layer 1"));
-            assert_non_null(strstr(err.text, "21504 bytes")); /* 112 rows x 2 heads x 16 x 6 */
+            /* 112 rows x 2 heads x 16 x 6 bytes */
+            assert_non_null(strstr(err.text, "21.0 KiB needed, "));
+            assert_non_null(strstr(err.text, " available"));
             assert_int_equal(ft_kv_cap(kv, 1), 0);
             assert_int_equal(ft_kv_reserve(kv, 1, 100, &err), FT_OK); /* still usable */
             append(kv, 1, 0, 2);
@@ -208,8 +212,7 @@ static void test_keep(void **state) {
 }
 
 /* Large enough that whole pages are given back; rows beyond the last read as zero everywhere. */
-static void test_keep_pages(void **state) {
-    (void)state;
+static void keep_pages(bool is_large) {
     struct ft_error err;
     struct ft_kv_shape shape = {
         .n_layer = 1, .n_head_kv = 3, .d = 64, .k_fmt = FT_F16, .v_fmt = FT_F32
@@ -217,6 +220,9 @@ static void test_keep_pages(void **state) {
     enum { N = 3000, KEPT = 37 };
     struct ft_kv *kv = store_new(&shape, NULL);
     assert_int_equal(ft_kv_reserve(kv, 0, N, &err), FT_OK);
+    if (is_large) {
+        ft_kv_reserve_large(kv, 0);
+    }
     append(kv, 0, 0, N);
     ft_row row[KEPT];
     ft_pos pos[KEPT];
@@ -237,9 +243,14 @@ static void test_keep_pages(void **state) {
     ft_kv_free(kv);
 }
 
-/* keep gives memory back to the system: the process shrinks by most of what was dropped. */
-static void test_keep_resident(void **state) {
+static void test_keep_pages(void **state) {
     (void)state;
+    keep_pages(false);
+    keep_pages(true);
+}
+
+/* keep gives memory back to the system: the process shrinks by most of what was dropped. */
+static void keep_resident(bool is_large) {
     struct ft_error err;
     struct ft_kv_shape shape = {
         .n_layer = 1, .n_head_kv = 2, .d = 128, .k_fmt = FT_F32, .v_fmt = FT_F32
@@ -247,6 +258,9 @@ static void test_keep_resident(void **state) {
     enum { N = 16384 };
     struct ft_kv *kv = store_new(&shape, NULL);
     assert_int_equal(ft_kv_reserve(kv, 0, N, &err), FT_OK);
+    if (is_large) {
+        ft_kv_reserve_large(kv, 0);
+    }
     append(kv, 0, 0, N);
     uint64_t full = ft_memory_resident();
     static const ft_row row[] = { 5, 77 };
@@ -255,6 +269,12 @@ static void test_keep_resident(void **state) {
     uint64_t kept = ft_memory_resident();
     assert_true(full >= kept + (uint64_t)N * 2 * 128 * 8 * 9 / 10); /* 32 MiB held before */
     ft_kv_free(kv);
+}
+
+static void test_keep_resident(void **state) {
+    (void)state;
+    keep_resident(false);
+    keep_resident(true);
 }
 
 static void test_gather(void **state) {
@@ -308,6 +328,44 @@ static void test_nan_is_cleared(void **state) {
     ft_kv_free(kv);
 }
 
+/* q8_0 rows: bytes of whole blocks, rows that come back as they were stored, moved and cleared.
+ * The numbers of append are equal in a block, so a row is one f16 scale and bytes of +-127: scales
+ * that are multiples of 1/127 round, so what comes back is compared to what the kernels encode. */
+static void test_blocks(void **state) {
+    (void)state;
+    static const struct ft_kv_shape shape = {
+        .n_layer = 2, .n_head_kv = 2, .d = 96, .k_fmt = FT_Q8_0, .v_fmt = FT_Q8_0
+    };
+    struct ft_error err;
+    struct ft_gauge gauge = { 0 };
+    struct ft_kv *kv = store_new(&shape, &gauge);
+    assert_int_equal(ft_kv_token_bytes(&shape), 2 * 2 * 2 * 102);
+    assert_int_equal(ft_kv_reserve(kv, 1, 16, &err), FT_OK);
+    append(kv, 1, 0, 10);
+    assert_int_equal(ft_kv_head_k_bytes(kv, 1), 16 * 102);
+    assert_int_equal(gauge.now, 10 * 2 * 2 * 102);
+    static const ft_row row[] = { 1, 4, 9 };
+    struct ft_rows keep[2] = { { row, 3 }, { row, 1 } };
+    assert_int_equal(ft_kv_keep(kv, 1, keep, &err), FT_OK);
+    assert_int_equal(ft_kv_bytes(kv), 4 * 2 * 102);
+    for (uint32_t h = 0; h < 2; h++) {
+        for (uint32_t j = 0; j < 16; j++) {
+            float want[96];
+            char k[102] = { 0 }, v[102] = { 0 };
+            for (int sign = 1; sign >= -1 && j < keep[h].n; sign -= 2) {
+                for (uint32_t c = 0; c < 96; c++) {
+                    want[c] = (float)sign * (float)(1 + 100 * h + row[j]);
+                }
+                ft_kern()->encode(FT_Q8_0, want, sign > 0 ? k : v, 96);
+            }
+            assert_memory_equal((const char *)ft_kv_k(kv, 1, h) + (size_t)j * 102, k, 102);
+            assert_memory_equal((const char *)ft_kv_v(kv, 1, h) + (size_t)j * 102, v, 102);
+        }
+    }
+    ft_kv_free(kv);
+    assert_int_equal(gauge.now, 0);
+}
+
 static void test_append_allocates_nothing(void **state) {
     (void)state;
     struct ft_error err;
@@ -326,7 +384,8 @@ int main(void) {
         cmocka_unit_test(test_out_of_memory),  cmocka_unit_test(test_extend_errors),
         cmocka_unit_test(test_keep),           cmocka_unit_test(test_keep_pages),
         cmocka_unit_test(test_keep_resident),  cmocka_unit_test(test_gather),
-        cmocka_unit_test(test_nan_is_cleared), cmocka_unit_test(test_append_allocates_nothing),
+        cmocka_unit_test(test_nan_is_cleared), cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_append_allocates_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
