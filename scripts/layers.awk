@@ -14,7 +14,7 @@ BEGIN {
     may["spec"]   = "base"
     may["kv"]     = "base kern"
     may["attn"]   = "base kern kv"
-    may["model"]  = "base"
+    may["model"]  = "base kern"
     may["engine"] = "base kern kv attn model score spec"
     may["conf"]   = "base"
     may["eval"]   = "base conf"

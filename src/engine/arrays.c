@@ -85,6 +85,24 @@ static ft_status input_check(enum ft_stage stage, const struct ft_score_input *i
     return FT_OK;
 }
 
+/* A lookahead that was given and the rows that are there say the same: as many drafted tokens for
+ * the KV stage; for the prompt stage the steps behind the prefill, which is the first one. */
+static ft_status lookahead_check(const struct arrays *a, enum ft_stage stage, const char *spec,
+                                 struct ft_error *err) {
+    uint32_t asked = 0;
+    if (a->in->score != NULL || spec == NULL || strstr(spec, "lookahead=") == NULL ||
+        !ft_choice_uint(&a->choice, "lookahead", &asked)) {
+        return FT_OK;
+    }
+    uint32_t n_row = stage == FT_STAGE_PROMPT ? asked - 1 : asked;
+    if (n_row != a->in->n_more) {
+        return ft_fail(err, FT_FORMAT, 0,
+                       "%s: lookahead=%u means %u rows beyond n_prompt, the arrays have %u",
+                       a->choice.method->name, asked, n_row, a->in->n_more);
+    }
+    return FT_OK;
+}
+
 static ft_status choice_check(struct arrays *a, struct ft_error *err) {
     const struct ft_amount *amount = ft_choice_amount(&a->choice);
     if (a->choice.method->score == NULL) {
@@ -317,6 +335,9 @@ ft_status ft_score_arrays(enum ft_stage stage, const char *spec, const struct ft
     struct ft_score_output found = { .n_head = 1 };
     FT_TRY(ft_choice_parse(stage, spec, &a.choice, err));
     ft_status status = input_check(stage, in, err);
+    if (status == FT_OK) {
+        status = lookahead_check(&a, stage, spec, err);
+    }
     if (status == FT_OK) {
         status = choice_check(&a, err);
     }

@@ -125,8 +125,8 @@ static ft_status watch_init(struct drafting *d, struct ft_error *err) {
     d->mass = ft_alloc(n_layer * per_layer, sizeof *d->mass);
     d->lse = ft_alloc(n_layer * d->lane.hp->n_head, sizeof *d->lse);
     if (!d->watch || !d->mass || !d->lse) {
-        return ft_fail(err, FT_NOMEM, 0,
-                       "no memory for the draft's evidence: %zu layers x %zu tokens", n_layer, n);
+        return ft_fail_memory(err, n_layer * per_layer * sizeof *d->mass,
+                              "the draft's evidence (%zu layers x %zu tokens)", n_layer, n);
     }
     for (size_t l = look->layer_first; l < n_layer; l++) {
         d->watch[l] = (struct ft_watch){ .mass = d->mass + l * per_layer,
@@ -188,6 +188,7 @@ static ft_status run_draft(struct drafting *d, int64_t *score_us, struct ft_erro
         .cap = plan->n_prompt + plan->n_step,
         .logits = wants_steps ? d->logits : NULL,
         .is_staged = !wants_steps,
+        .is_evidence_only = !wants_steps,
         .decide = plan->is_prompt_on ? decide_draft : NULL,
         .user = d,
         .layer_first = plan->prompt_look.layer_first,
@@ -207,6 +208,7 @@ ft_status ft_compress_draft(ft_session *s, const ft_token *id, struct ft_draft_r
     int64_t start = ft_time_us(), score_us = 0;
     ft_status status = run_draft(&d, &score_us, err);
     s->report.draft_kv_bytes_peak = d.lane.rows.peak;
+    s->draft_work = d.lane.work;
     s->report.activation_bytes_peak =
         FT_MAX(s->report.activation_bytes_peak, d.lane.activation.peak);
     if (d.lane.eval) {
@@ -453,5 +455,8 @@ ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
     ft_free(in.id);
     ft_free(in.pos);
     s->report.prefill_us += ft_time_us() - start;
+    if (plan->is_prompt_on || plan->is_kv_on) {
+        s->report.dense_most_us = ft_cost_dense_most(plan, in.n, s->report.prefill_us);
+    }
     return status;
 }

@@ -6,6 +6,9 @@
  *   compress.c  the stages: draft, score, keep, and the prefill that applies them
  *   pair.c      may these models and this prompt go together
  *   estimate.c  memory, before anything is computed
+ *   cost.c      what a plan costs, from rates
+ *   rates.c     rates, from a few layers of a model
+ *   auto.c      dense or what was asked for, whichever is expected to answer first
  *   report.c    what happened
  */
 #ifndef FT_ENGINE_ENGINE_H
@@ -22,6 +25,12 @@ enum { FT_CHUNK = 512 };
 
 /* ---- lane: one model being read (prefill.c) ---- */
 
+struct ft_work { /* tokens x layers that had each part computed since the lane was opened */
+    uint64_t q, k, v, rest;
+    uint64_t voter;  /* tokens x layers whose queries voted */
+    uint64_t logits; /* rows of logits */
+};
+
 struct ft_lane {
     const ft_model *model;
     const struct ft_hparams *hp;
@@ -35,6 +44,7 @@ struct ft_lane {
     struct ft_gauge rows;       /* bytes of rows held, both stores */
     struct ft_gauge activation; /* bytes of hidden states */
     uint32_t *row_count;        /* [n_head_kv] scratch */
+    struct ft_work work;
     ft_progress_fn progress;
     void *progress_user;
     enum ft_phase phase;
@@ -80,7 +90,8 @@ struct ft_prefill {
     ft_status (*decide)(void *user, uint32_t layer, const float *mass, struct ft_decision *out,
                         struct ft_error *err);
     void *user;
-    uint32_t layer_first; /* layers below do not vote */
+    uint32_t layer_first;  /* layers below do not vote */
+    bool is_evidence_only; /* neither rows nor logits are wanted: the last layer needs no V */
     uint32_t n_voter, n_col;
     const float *weight; /* [n_voter] or NULL */
     enum ft_reduce red;
@@ -99,6 +110,26 @@ struct ft_feed {
     const struct ft_watch *watch; /* [n_layer]; entries with mass NULL collect nothing */
 };
 ft_status ft_lane_feed(struct ft_lane *lane, const struct ft_feed *feed, struct ft_error *err);
+
+/* ft_lane_probe - one pass of a few layers over rows that stand there, and the time it took.
+ * Nothing of the lane's own rows is touched. */
+enum ft_probe_kind {
+    FT_PROBE_LAYERS,    /* everything that these layers do to the tokens */
+    FT_PROBE_ATTENTION, /* queries and attention alone, as far as a graph allows: the last layer
+                         * with one row of logits */
+};
+struct ft_probe {
+    enum ft_probe_kind kind;
+    struct ft_kv *kv;    /* layer 0 serves all layers; the rows [n_row - n_token, n_row) are
+                       * overwritten by FT_PROBE_LAYERS */
+    const float *hidden; /* [n_token][n_embd] */
+    float *out;          /* [n_token][n_embd], [n_vocab] scratch of either kind */
+    const ft_pos *pos;   /* [n_token] */
+    uint32_t layer_first, layer_end, n_token;
+    uint32_t n_row; /* that the last token sees, itself included; at most what kv holds */
+};
+ft_status ft_lane_probe(struct ft_lane *lane, const struct ft_probe *probe, int64_t *us,
+                        struct ft_error *err);
 
 /* ---- session ---- */
 
@@ -131,8 +162,12 @@ struct ft_session {
     uint32_t n_kept;
     struct ft_plan plan;
     struct ft_report report;
+    bool is_dense_chosen;      /* by is_auto, for this prompt: methods count as dense */
+    struct ft_work draft_work; /* what the draft computed for the last prompt */
     /* tests only: a stage that has nothing to drop runs all the same */
     bool is_shortcut_off;
+    /* tests only: measure whatever dense is expected to take */
+    bool is_auto_eager;
 };
 
 /* ft_session_policy - parameters, methods and pair of a zeroed session with target and draft set:
@@ -182,12 +217,47 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
 /* FT_NOMEM naming the largest consumer */
 ft_status ft_estimate_check(const ft_session *s, struct ft_error *err);
 
+/* ---- cost.c: arithmetic alone ---- */
+
+/* ft_cost_pairs - (query, visible row) pairs of one layer's causal attention over n tokens.
+ *   window, n_vertical   of the vertical-slash pattern; window 0: dense.  Where in the text the
+ *            vertical rows stand is not known beforehand: evenly spread is assumed */
+double ft_cost_pairs(uint32_t n, uint32_t window, uint32_t n_vertical);
+/* ft_cost_plan - what a plan is expected to take.  draft: NULL when nothing is dropped. */
+void ft_cost_plan(const struct ft_rates *target, const struct ft_rates *draft,
+                  const struct ft_plan *plan, struct ft_expect *out);
+/* ft_cost_dense_most - report.dense_most_us: a dense run has n / n_read times the tokens and that
+ * ratio of pairs; whichever share of prefill_us each of them had, it takes no longer than the
+ * larger of the two. */
+int64_t ft_cost_dense_most(const struct ft_plan *plan, uint32_t n_read, int64_t prefill_us);
+
+/* ---- rates.c ---- */
+
+struct ft_meter; /* one model being measured */
+ft_status ft_meter_new(const struct ft_lane_params *params, struct ft_meter **out,
+                       struct ft_error *err);
+void ft_meter_free(struct ft_meter *meter);
+/* ft_meter_glance - a first guess from a few tokens in one layer: token_us, and pair_us from the
+ * number of multiplications. */
+ft_status ft_meter_glance(struct ft_meter *meter, struct ft_rates *out, struct ft_error *err);
+/* ft_meter_measure - after ft_meter_glance: all of it, as ft_rates_measure. */
+ft_status ft_meter_measure(struct ft_meter *meter, uint32_t n_row, int64_t budget_us,
+                           struct ft_rates *out, struct ft_error *err);
+
+/* ---- auto.c ---- */
+
+/* ft_auto_plan - ft_pair_plan, then the dense plan in its place where that is expected to give the
+ * first token sooner, or is all that there is; says so in s->report.automatic. */
+ft_status ft_auto_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct ft_error *err);
+
 /* ---- report.c ---- */
 
 void ft_report_begin(ft_session *s, uint32_t n_prompt);
 /* ft_report_fallback - say a choice aloud; FT_UNSUP when the session is strict. */
 ft_status ft_report_fallback(ft_session *s, struct ft_error *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* ft_report_kernels - an FT_KERN that could not be heeded is a fallback. */
+ft_status ft_report_kernels(ft_session *s, struct ft_error *err);
 void ft_report_settings(ft_session *s); /* every parameter as used */
 
 #endif

@@ -7,6 +7,7 @@
  */
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "engine/engine.h"
 #include "model/vocab.h"
@@ -46,18 +47,37 @@ static struct ft_facts facts_of(const ft_session *s, uint32_t n_input, uint32_t 
                               .token_bytes = ft_kv_token_bytes(&shape) };
 }
 
+/* Nothing to drop: a fallback, unless dense is one of the answers that were asked for. */
+static ft_status report_within(ft_session *s, const struct ft_choice *choice, uint32_t n,
+                               uint32_t keep, struct ft_error *err) {
+    const char *name = choice->method->name;
+    bool is_prompt = choice->method->act == FT_PROMPT;
+    if (s->params.is_auto) {
+        char *text = s->report.automatic.text;
+        snprintf(text, sizeof s->report.automatic.text,
+                 "%s has nothing to drop, %u tokens are "
+                 "within keep=%u: dense",
+                 name, n, keep);
+        return FT_OK;
+    }
+    return is_prompt
+               ? ft_report_fallback(s, err, "%s: dense, the prompt of %u tokens is within keep=%u",
+                                    name, n, keep)
+               : ft_report_fallback(s, err, "%s: dense, %u tokens are within keep=%u", name, n,
+                                    keep);
+}
+
 static ft_status plan_prompt(ft_session *s, uint32_t n_head, struct ft_error *err) {
     struct ft_plan *plan = &s->plan;
     const struct ft_choice *choice = &s->prompt;
     plan->n_input = plan->n_prompt;
-    if (choice->method->act != FT_PROMPT) {
+    if (choice->method->act != FT_PROMPT || s->is_dense_chosen) {
         return FT_OK;
     }
     struct ft_facts facts = facts_of(s, plan->n_prompt, ft_pair_draft_layers(s));
     plan->prompt_keep = ft_choice_keep(choice, &facts);
     if (plan->n_prompt <= plan->prompt_keep && !s->is_shortcut_off) {
-        return ft_report_fallback(s, err, "%s: dense, the prompt of %u tokens is within keep=%u",
-                                  choice->method->name, plan->n_prompt, plan->prompt_keep);
+        return report_within(s, choice, plan->n_prompt, plan->prompt_keep, err);
     }
     FT_TRY(ft_choice_budget_check(choice, &facts, err));
     choice->method->look(choice->params, &facts, &plan->prompt_look);
@@ -77,14 +97,13 @@ static ft_status plan_prompt(ft_session *s, uint32_t n_head, struct ft_error *er
 static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     struct ft_plan *plan = &s->plan;
     const struct ft_choice *choice = &s->kv;
-    if (choice->method->act != FT_RETAIN || choice->method->score == NULL) {
+    if (choice->method->act != FT_RETAIN || choice->method->score == NULL || s->is_dense_chosen) {
         return FT_OK;
     }
     struct ft_facts facts = facts_of(s, plan->n_input, s->lane.hp->n_layer);
     plan->kv_keep = ft_choice_keep(choice, &facts);
     if (plan->n_input <= plan->kv_keep && !s->is_shortcut_off) {
-        return ft_report_fallback(s, err, "%s: dense, %u tokens are within keep=%u",
-                                  choice->method->name, plan->n_input, plan->kv_keep);
+        return report_within(s, choice, plan->n_input, plan->kv_keep, err);
     }
     FT_TRY(ft_choice_budget_check(choice, &facts, err));
     choice->method->look(choice->params, &facts, &plan->kv_look);
@@ -101,6 +120,25 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     return FT_OK;
 }
 
+/* A context that the prompt fills has no position for drafted text: the KV stage is dense then.
+ * (With auto dense is one of the answers: it asks for that plan itself.) */
+static ft_status check_text(ft_session *s, struct ft_error *err) {
+    struct ft_plan *plan = &s->plan;
+    if (!plan->is_kv_on || (uint64_t)plan->pos_first < target_context(s)) {
+        return FT_OK;
+    }
+    if (s->params.is_auto) {
+        return ft_fail(err, FT_LIMIT, plan->n_prompt,
+                       "%d tokens leave no position for look-ahead text", plan->pos_first);
+    }
+    FT_TRY(ft_report_fallback(s, err, "%s: dense, %d tokens leave no position for look-ahead text",
+                              s->kv.method->name, plan->pos_first));
+    plan->is_kv_on = false;
+    plan->kv_look = (struct ft_look){ 0 };
+    plan->n_text = 0;
+    return FT_OK;
+}
+
 /* The draft's text stands behind the prompt in both models: its positions must be trained ones. */
 static ft_status plan_text(ft_session *s, struct ft_error *err) {
     struct ft_plan *plan = &s->plan;
@@ -114,11 +152,6 @@ static ft_status plan_text(ft_session *s, struct ft_error *err) {
     if (asked <= room) {
         plan->n_step = (uint32_t)asked;
         return FT_OK;
-    }
-    if (room == 0) {
-        return ft_fail(err, FT_LIMIT, plan->n_prompt,
-                       "the prompt of %u tokens leaves no position for look-ahead text",
-                       plan->n_prompt);
     }
     FT_TRY(ft_report_fallback(
         s, err, "lookahead reduced from %" PRIu64 " to %" PRIu64 ", the context ends there", asked,
@@ -152,6 +185,7 @@ ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
     uint32_t n_pos = is_compact ? plan->n_input : plan->n_prompt;
     FT_TRY(check_positions(s, "target", s->target, n_pos, target_context(s), err));
     plan->pos_first = (ft_pos)n_pos;
+    FT_TRY(check_text(s, err));
     if (plan->is_prompt_on || plan->is_kv_on) {
         FT_TRY(check_positions(s, "draft", s->draft ? s->draft : s->target, n_prompt,
                                draft_context(s), err));
@@ -162,10 +196,9 @@ ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
     /* The last token is drawn and never read.  Others learn of a full context when they get there;
      * a strict run must not begin an answer that may have to be cut. */
     if (s->params.is_strict && s->params.n_predict > room + 1) {
-        return ft_report_fallback(s, err,
-                                  "the context leaves room for %" PRIu64
-                                  " of the %u tokens asked for",
-                                  room + 1, s->params.n_predict);
+        return ft_report_fallback(
+            s, err, "the context leaves room for %" PRIu64 " of the %u tokens asked for", room + 1,
+            s->params.n_predict);
     }
     return FT_OK;
 }

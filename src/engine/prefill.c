@@ -13,6 +13,7 @@
  *                                for each chunk: q -> attend -> rest
  *                                copy the kept rows, forget the others
  *
+ * The last layer stops after its keys and values where nothing reads more of it.
  * Chunks are cut at multiples of FT_CHUNK, so results do not depend on how a prompt was handed in.
  */
 #include <string.h>
@@ -47,8 +48,13 @@ ft_status ft_lane_open(struct ft_lane *lane, const struct ft_lane_params *params
                                 .d = hp->head_dim,
                                 .n_thread = params->n_thread,
                                 .is_cancelled = params->is_cancelled };
-    ft_status status = ft_eval_new(params->model, params->n_thread, params->rope_scale,
-                                   lane_cancelled, params->is_cancelled, &lane->eval, err);
+    struct ft_eval_params eval = { .model = params->model,
+                                   .n_thread = params->n_thread,
+                                   .rope_scale = params->rope_scale,
+                                   .is_exact = params->is_exact,
+                                   .is_cancelled = lane_cancelled,
+                                   .user = params->is_cancelled };
+    ft_status status = ft_eval_new(&eval, &lane->eval, err);
     if (status == FT_OK) {
         status = ft_ops_new(&ops, &lane->ops, err);
     }
@@ -125,6 +131,19 @@ static struct ggml_tensor *attend(void *user, const struct ft_qkv *qkv) {
     return ft_op_attend(lane->ops, &in, lane->row_count, step->slash, dep);
 }
 
+/* What a pass over n tokens computes, for whoever asks whether it was needed. */
+static void count_work(struct ft_lane *lane, const struct ft_pass *pass) {
+    uint64_t n = (uint64_t)pass->n_token * (pass->layer_end - pass->layer_first);
+    /* a trimmed last layer: queries, attention and the rest for the rows of logits alone */
+    bool is_trimmed = pass->is_trimmed && pass->n_logit > 0;
+    uint64_t n_out = n - (is_trimmed ? pass->n_token - pass->n_logit : 0);
+    lane->work.q += pass->has_q ? n_out : 0;
+    lane->work.k += pass->has_kv ? n : 0;
+    lane->work.v += pass->has_kv && !pass->is_k_only ? n : 0;
+    lane->work.rest += pass->has_rest ? n_out : 0;
+    lane->work.logits += pass->n_logit;
+}
+
 /* ---- layer-major prefill ---- */
 
 struct reading { /* one prefill in progress */
@@ -152,9 +171,7 @@ static ft_status reading_init(struct reading *r, struct ft_error *err) {
         !(r->hidden = ft_pages_map(r->hidden_bytes))) {
         size_t wanted = r->hidden_bytes;
         r->hidden_bytes = 0;
-        return ft_fail(err, FT_NOMEM, 0,
-                       "no memory for hidden states: %u tokens x %u need %zu bytes", p->n,
-                       hp->n_embd, wanted);
+        return ft_fail_memory(err, wanted, "hidden states (%u tokens x %u)", p->n, hp->n_embd);
     }
     ft_gauge_add(&r->lane->activation, (int64_t)r->hidden_bytes);
     if (!p->decide) {
@@ -164,8 +181,9 @@ static ft_status reading_init(struct reading *r, struct ft_error *err) {
     r->lse = ft_alloc((size_t)hp->n_head * p->n_voter, sizeof(float));
     r->vis = ft_alloc(p->n_voter, sizeof *r->vis);
     if (!r->mass || !r->lse || !r->vis) {
-        return ft_fail(err, FT_NOMEM, 0, "no memory for evidence: %u columns, %u voters", p->n_col,
-                       p->n_voter);
+        uint64_t need = ((uint64_t)hp->n_head_kv * p->n_col + (uint64_t)hp->n_head * p->n_voter) *
+                        sizeof(float);
+        return ft_fail_memory(err, need, "evidence (%u columns, %u voters)", p->n_col, p->n_voter);
     }
     for (uint32_t i = 0; i < p->n_voter; i++) {
         r->vis[i] = p->n - p->n_voter + i + 1;
@@ -207,8 +225,10 @@ static ft_status run_chunk(struct reading *r, struct step *step, uint32_t layer,
         .has_q = part == PART_REST || part == PART_ALL,
         .has_kv = part == PART_KV || part == PART_ALL,
         .has_rest = part == PART_REST || part == PART_ALL,
+        .is_k_only = is_last && p->is_evidence_only,
         .logit_row = wants_logits ? &last_row : NULL,
         .n_logit = wants_logits ? 1 : 0,
+        .is_trimmed = !r->lane->is_exact,
         .logits = p->logits,
         .attend = attend,
         .user = step,
@@ -217,6 +237,7 @@ static ft_status run_chunk(struct reading *r, struct step *step, uint32_t layer,
         FT_TRY(ft_kv_extend(step->kv, step->kv_layer, pass.pos, n, err));
     }
     step->n_row = first + n;
+    count_work(r->lane, &pass);
     return ft_eval_run(r->lane->eval, &pass, err);
 }
 
@@ -253,6 +274,8 @@ static ft_status run_evidence(struct reading *r, struct step *step, uint32_t lay
                             .has_q = true,
                             .attend = attend,
                             .user = step };
+    count_work(r->lane, &pass);
+    r->lane->work.voter += p->n_voter;
     ft_status status = ft_eval_run(r->lane->eval, &pass, err);
     step->watch = NULL;
     step->is_watch_only = false;
@@ -351,9 +374,11 @@ static ft_status feed_chunk(struct ft_lane *lane, const struct ft_feed *feed, ui
         .user = &step,
         .n_logit = n - from,
         .logit_row = row,
+        .is_trimmed = !lane->is_exact && !feed->watch,
         .logits =
             feed->logits ? feed->logits + (size_t)(first + from - skip) * lane->hp->n_vocab : NULL,
     };
+    count_work(lane, &pass);
     return ft_eval_run(lane->eval, &pass, err);
 }
 
@@ -361,5 +386,36 @@ ft_status ft_lane_feed(struct ft_lane *lane, const struct ft_feed *feed, struct 
     for (uint32_t first = 0; first < feed->n; first += FT_CHUNK) {
         FT_TRY(feed_chunk(lane, feed, first, FT_MIN((uint32_t)FT_CHUNK, feed->n - first), err));
     }
+    return FT_OK;
+}
+
+/* ---- measuring ---- */
+
+ft_status ft_lane_probe(struct ft_lane *lane, const struct ft_probe *probe, int64_t *us,
+                        struct ft_error *err) {
+    bool is_attention = probe->kind == FT_PROBE_ATTENTION;
+    uint32_t last_row = probe->n_token - 1;
+    struct step step = {
+        .lane = lane, .kv = probe->kv, .is_single_layer = true, .n_row = probe->n_row
+    };
+    struct ft_pass pass = {
+        .layer_first = probe->layer_first,
+        .layer_end = probe->layer_end,
+        .n_token = probe->n_token,
+        .pos = probe->pos,
+        .hidden_in = probe->hidden,
+        .hidden_out = is_attention ? NULL : probe->out,
+        .has_q = true,
+        .has_kv = !is_attention,
+        .has_rest = true,
+        .logit_row = is_attention ? &last_row : NULL,
+        .n_logit = is_attention ? 1 : 0,
+        .logits = is_attention ? probe->out : NULL,
+        .attend = attend,
+        .user = &step,
+    };
+    int64_t start = ft_time_us();
+    FT_TRY(ft_eval_run(lane->eval, &pass, err));
+    *us = ft_time_us() - start;
     return FT_OK;
 }

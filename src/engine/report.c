@@ -7,14 +7,18 @@
 #include "engine/engine.h"
 
 void ft_report_begin(ft_session *s, uint32_t n_prompt) {
+    s->draft_work = (struct ft_work){ 0 };
+    s->is_dense_chosen = false;
     s->report =
         (struct ft_report){ .n_prompt = n_prompt, .prompt_method = "dense", .kv_method = "dense" };
     const char *attend = ft_kern()->name;
-    if (s->params.is_exact) {
-        snprintf(s->report.kernels, sizeof s->report.kernels, "attend=stock mass=%s", attend);
-    } else {
-        snprintf(s->report.kernels, sizeof s->report.kernels, "attend=%s mass=%s", attend, attend);
+    char prompt[80] = "ggml", step[80] = "ggml";
+    if (!s->params.is_exact) {
+        ft_model_ways(s->target, FT_CHUNK, prompt, sizeof prompt);
+        ft_model_ways(s->target, 1, step, sizeof step);
     }
+    snprintf(s->report.kernels, sizeof s->report.kernels, "attend=%s mass=%s prompt=%s step=%s",
+             s->params.is_exact ? "stock" : attend, attend, prompt, step);
 }
 
 ft_status ft_report_fallback(ft_session *s, struct ft_error *err, const char *format, ...) {
@@ -36,6 +40,22 @@ ft_status ft_report_fallback(ft_session *s, struct ft_error *err, const char *fo
     }
     ft_log(FT_LOG_INFO, "%s", text);
     return FT_OK;
+}
+
+ft_status ft_report_kernels(ft_session *s, struct ft_error *err) {
+    const struct ft_kern *list[4];
+    const char *ignored = ft_kern_ignored();
+    char names[64] = "";
+    if (!ignored) {
+        return FT_OK;
+    }
+    for (uint32_t i = 0, n = ft_kern_list(list); i < n; i++) {
+        size_t used = strlen(names);
+        snprintf(names + used, sizeof names - used, i ? ", %s" : "%s", list[i]->name);
+    }
+    return ft_report_fallback(s, err,
+                              "FT_KERN=%.40s is no kernel variant of this machine (%s): using %s",
+                              ignored, names, ft_kern()->name);
 }
 
 static void add_settings(ft_session *s, const struct ft_choice *choice, const char *stage,

@@ -39,6 +39,9 @@ static ft_status copy_params(ft_session *s, const struct ft_session_params *para
         s->params.n_thread = FT_MIN(ft_cpu_count(), (uint32_t)THREAD_MAX);
     }
     const char *prompt = params->prompt, *kv = params->kv, *kv_type = params->kv_type;
+    if (params->is_auto && !prompt && !kv && (s->draft || params->self_layers)) {
+        prompt = "specpc"; /* what a draft is for when nothing was said */
+    }
     FT_TRY(copy_text(&prompt, err));
     s->params.prompt = prompt;
     FT_TRY(copy_text(&kv, err));
@@ -51,10 +54,20 @@ static ft_status copy_params(ft_session *s, const struct ft_session_params *para
 static ft_status check_format(ft_session *s, struct ft_error *err) {
     const char *type = s->params.kv_type ? s->params.kv_type : s->params.is_exact ? "f32" : "f16";
     if (!ft_fmt_parse(type, &s->fmt)) {
-        return ft_fail(err, FT_ARG, 0, "kv type '%s' is unknown, expected f32, f16 or bf16", type);
+        return ft_fail(err, FT_ARG, 0, "kv type '%s' is unknown, expected f32, f16, bf16 or q8_0",
+                       type);
     }
     if (s->params.is_exact && s->fmt != FT_F32) {
         return ft_fail(err, FT_ARG, 0, "kv type '%s' with exact: exact runs store f32 rows", type);
+    }
+    const ft_model *reader[] = { s->target, s->draft };
+    for (size_t i = 0; i < FT_COUNT(reader) && s->fmt == FT_Q8_0; i++) {
+        uint32_t d = reader[i] ? ft_model_hparams(reader[i])->head_dim : 0;
+        if (d % 32 != 0) {
+            return ft_fail(err, FT_ARG, 0,
+                           "kv type '%s': head size %u of the %s is not a multiple of 32", type, d,
+                           i == 0 ? "target" : "draft");
+        }
     }
     return FT_OK;
 }
@@ -116,6 +129,7 @@ ft_status ft_session_policy(ft_session *s, const struct ft_session_params *param
     FT_TRY(check_numbers(s, err));
     FT_TRY(check_draft(s, &s->prompt, err));
     FT_TRY(check_draft(s, &s->kv, err));
+    FT_TRY(ft_report_kernels(s, err)); /* a strict run is refused before anything is loaded */
     return s->draft ? ft_pair_check(s->target, s->draft, err) : FT_OK;
 }
 
@@ -228,11 +242,13 @@ static ft_status run_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
     if (id[0] == ft_model_bos(s->target)) {
         n_head = FT_MAX(n_head, 1);
     }
-    FT_TRY(ft_pair_plan(s, n, FT_MIN(n_head, n), err));
+    FT_TRY(s->params.is_auto ? ft_auto_plan(s, n, FT_MIN(n_head, n), err)
+                             : ft_pair_plan(s, n, FT_MIN(n_head, n), err));
     bool has_drafting = s->plan.is_prompt_on || s->plan.is_kv_on;
     if (has_drafting && s->draft) { /* its padded tail may be the shorter one */
         FT_TRY(check_ids(s->draft, "draft", id, n, err));
     }
+    FT_TRY(ft_report_kernels(s, err));
     FT_TRY(ft_estimate_check(s, err));
     ft_report_settings(s);
     ft_status status = FT_OK;
@@ -364,6 +380,96 @@ ft_status ft_session_feed(ft_session *s, const ft_token *id, uint32_t n, float *
     }
     ft_sampler_see(s->sampler, id, n);
     return FT_OK;
+}
+
+/* ---- repeated rows ---- */
+
+/* -> rows of every head of every layer, or FT_ARG when they differ. */
+static ft_status rows_held(const ft_session *s, uint32_t *n, struct ft_error *err) {
+    const struct ft_kv *kv = s->lane.kv;
+    *n = ft_kv_rows(kv, 0, 0);
+    for (uint32_t l = 0; l < s->lane.n_layer; l++) {
+        for (uint32_t h = 0; h < s->lane.hp->n_head_kv; h++) {
+            if (ft_kv_rows(kv, l, h) != *n) {
+                return ft_fail(err, FT_ARG, 0,
+                               "layer %u head %u holds %u rows, layer 0 head 0 %u: only equal "
+                               "numbers can be repeated",
+                               l, h, ft_kv_rows(kv, l, h), *n);
+            }
+        }
+    }
+    return FT_OK;
+}
+
+/* Rows [n, n_row) of one head become copies of [0, n).  A row decodes to numbers that encode to
+ * itself (in blocks of bytes: very nearly). */
+static void copy_rows(struct ft_kv *kv, uint32_t layer, uint32_t h, uint32_t n, uint32_t n_row) {
+    const struct ft_kv_shape *shape = ft_kv_shape_of(kv);
+    const uint8_t *k = ft_kv_k(kv, layer, h), *v = ft_kv_v(kv, layer, h);
+    size_t k_bytes = ft_kv_head_k_bytes(kv, layer) / ft_kv_cap(kv, layer);
+    size_t v_bytes = ft_kv_head_v_bytes(kv, layer) / ft_kv_cap(kv, layer);
+    float k_row[FT_HEAD_MAX], v_row[FT_HEAD_MAX];
+    for (uint32_t j = 0; j < n; j++) {
+        ft_kern()->decode(shape->k_fmt, k + j * k_bytes, k_row, shape->d);
+        ft_kern()->decode(shape->v_fmt, v + j * v_bytes, v_row, shape->d);
+        for (uint32_t to = n + j; to < n_row; to += n) {
+            ft_kv_write(kv, layer, h, to, k_row, v_row);
+        }
+    }
+}
+
+static ft_status repeat_rows(ft_session *s, uint32_t n, uint32_t n_row, const ft_pos *pos,
+                             struct ft_error *err) {
+    struct ft_kv *kv = s->lane.kv;
+    for (uint32_t l = 0; l < s->lane.n_layer; l++) {
+        ft_status status = ft_kv_extend(kv, l, pos, n_row - n, err);
+        if (status != FT_OK) {
+            while (l-- > 0) {
+                ft_kv_rewind(kv, l, n_row - n, NULL);
+            }
+            return status;
+        }
+    }
+    for (uint32_t l = 0; l < s->lane.n_layer; l++) {
+        for (uint32_t h = 0; h < s->lane.hp->n_head_kv; h++) {
+            copy_rows(kv, l, h, n, n_row);
+        }
+    }
+    return FT_OK;
+}
+
+ft_status ft_session_repeat(ft_session *s, uint32_t n_row, struct ft_error *err) {
+    uint32_t n = 0;
+    if (!s->has_logits) {
+        return ft_fail(err, FT_ARG, 0, "the session has no prompt whose rows could be repeated");
+    }
+    FT_TRY(rows_held(s, &n, err));
+    if (n == 0 || n_row < n) {
+        return ft_fail(err, FT_ARG, 0, "repeat: %u rows asked for, %u are held", n_row, n);
+    }
+    if ((uint64_t)n_row - n + s->has_pending > s->n_left) {
+        return ft_fail(err, FT_LIMIT, 0,
+                       "repeat: %u rows asked for and %u are held, room for %u more tokens "
+                       "(what n_predict and the context leave)",
+                       n_row, n, s->n_left - FT_MIN(s->n_left, (uint32_t)s->has_pending));
+    }
+    if (n_row == n) {
+        return FT_OK;
+    }
+    ft_pos *pos = ft_alloc(n_row - n, sizeof *pos);
+    if (!pos) {
+        return ft_fail(err, FT_NOMEM, 0, "no memory for the positions of %u rows", n_row - n);
+    }
+    for (uint32_t j = 0; j < n_row - n; j++) {
+        pos[j] = s->pos_next + (ft_pos)j;
+    }
+    ft_status status = repeat_rows(s, n, n_row, pos, err);
+    ft_free(pos);
+    if (status == FT_OK) {
+        s->pos_next += (ft_pos)(n_row - n);
+        s->n_left -= n_row - n;
+    }
+    return status;
 }
 
 const float *ft_session_logits(const ft_session *s) {

@@ -19,10 +19,11 @@
 #include "ggml.h"
 
 #include "model/load.h"
+#include "model/product.h"
 
 enum {
-    NODE_PER_LAYER =
-        64, /* a dense layer is about 30 nodes; stock attention and evidence add fewer than 20 */
+    /* a dense layer is about 30 nodes, and 5 packs; stock attention and evidence add fewer than 20 */
+    NODE_PER_LAYER = 64,
     NODE_BASE = 64,
 };
 
@@ -31,6 +32,7 @@ struct ft_eval {
     ggml_backend_t backend;
     struct ggml_threadpool *pool;
     ggml_gallocr_t galloc;
+    struct ft_products *products; /* NULL: ggml's own, for exact runs */
     void *meta; /* memory of the graph's tensors and nodes, reused by every pass */
     size_t meta_bytes;
     size_t compute_bytes;
@@ -85,9 +87,9 @@ static void configure_threads(struct ft_eval *eval, uint32_t n_thread) {
     }
 }
 
-ft_status ft_eval_new(const ft_model *model, uint32_t n_thread, float rope_scale,
-                      bool (*is_cancelled)(void *user), void *user, struct ft_eval **out,
+ft_status ft_eval_new(const struct ft_eval_params *params, struct ft_eval **out,
                       struct ft_error *err) {
+    const ft_model *model = params->model;
     if (model->load == FT_LOAD_VOCAB) {
         return ft_fail(err, FT_ARG, 0, "%s: opened without weights, expected a full load",
                        model->path);
@@ -97,21 +99,32 @@ ft_status ft_eval_new(const ft_model *model, uint32_t n_thread, float rope_scale
         return ft_fail(err, FT_NOMEM, 0, "no memory for an evaluation context");
     }
     eval->model = model;
-    eval->rope_scale = rope_scale;
-    eval->is_cancelled = is_cancelled;
-    eval->user = user;
+    eval->rope_scale = params->rope_scale;
+    eval->is_cancelled = params->is_cancelled;
+    eval->user = params->user;
     size_t n_node = NODE_BASE + (size_t)NODE_PER_LAYER * model->hp.n_layer;
     eval->meta_bytes =
         ggml_tensor_overhead() * n_node + ggml_graph_overhead_custom(n_node, false) + 4096;
     eval->meta = ft_pages_map(eval->meta_bytes);
     eval->backend = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, NULL);
     if (eval->backend) {
-        configure_threads(eval, n_thread);
+        configure_threads(eval, params->n_thread);
         eval->galloc = ggml_gallocr_new(ggml_backend_get_default_buffer_type(eval->backend));
     }
     if (!eval->meta || !eval->backend || !eval->galloc) {
+        size_t need = eval->meta_bytes;
         ft_eval_free(eval);
-        return ft_fail(err, FT_NOMEM, 0, "no memory for the CPU backend of %s", model->path);
+        return ft_fail_memory(err, need, "graphs and CPU backend of %.100s", model->path);
+    }
+    struct ft_products_params products = { .model = model,
+                                           .n_thread = params->n_thread,
+                                           .is_cancelled = params->is_cancelled,
+                                           .user = params->user };
+    ft_status status =
+        params->is_exact ? FT_OK : ft_products_new(&products, &eval->products, err);
+    if (status != FT_OK) {
+        ft_eval_free(eval);
+        return status;
     }
     *out = eval;
     return FT_OK;
@@ -121,6 +134,7 @@ void ft_eval_free(struct ft_eval *eval) {
     if (!eval) {
         return;
     }
+    ft_products_free(eval->products);
     ggml_gallocr_free(eval->galloc);
     if (eval->backend) {
         ggml_backend_free(eval->backend);
@@ -143,6 +157,7 @@ struct build { /* one pass under construction */
     struct ggml_cgraph *graph;
     const struct ft_pass *pass;
     const ft_model *model;
+    struct ft_products *products;
     float rope_scale;
     struct ggml_tensor *x;    /* {n_embd, n_token} residual stream */
     struct ggml_tensor *pos;  /* {n_token} i32 */
@@ -151,10 +166,10 @@ struct build { /* one pass under construction */
     struct ggml_tensor *out;  /* hidden states or logits; NULL when the pass stops early */
 };
 
-static struct ggml_tensor *project(struct ggml_context *ctx, struct ggml_tensor *w,
+static struct ggml_tensor *project(const struct build *b, struct ggml_tensor *w,
                                    struct ggml_tensor *bias, struct ggml_tensor *x) {
-    struct ggml_tensor *y = ggml_mul_mat(ctx, w, x);
-    return bias ? ggml_add(ctx, y, bias) : y;
+    struct ggml_tensor *y = ft_product(b->products, b->ctx, w, x);
+    return bias ? ggml_add(b->ctx, y, bias) : y;
 }
 
 static struct ggml_tensor *norm(const struct build *b, struct ggml_tensor *x,
@@ -162,19 +177,37 @@ static struct ggml_tensor *norm(const struct build *b, struct ggml_tensor *x,
     return ggml_mul(b->ctx, ggml_rms_norm(b->ctx, x, b->model->hp.rms_eps), w);
 }
 
-/* {head_dim, n_head, n_token} with RoPE; weight is the per-head norm of qwen3 or NULL */
+/* The last n tokens of x. */
+static struct ggml_tensor *tail(const struct build *b, struct ggml_tensor *x, int64_t n) {
+    return ggml_view_2d(b->ctx, x, x->ne[0], n, x->nb[1], (size_t)(x->ne[1] - n) * x->nb[1]);
+}
+
+/* {head_dim, n_head, n} with RoPE; y is of the last n tokens; weight is the per-head norm of qwen3
+ * or NULL */
 static struct ggml_tensor *rotate(const struct build *b, struct ggml_tensor *y, uint32_t n_head,
                                   struct ggml_tensor *weight) {
     const struct ft_hparams *hp = &b->model->hp;
-    y = ggml_reshape_3d(b->ctx, y, hp->head_dim, n_head, b->pass->n_token);
+    int64_t n = y->ne[1];
+    struct ggml_tensor *pos = b->pos;
+    if (n < pos->ne[0]) {
+        pos = ggml_view_1d(b->ctx, pos, n, (size_t)(pos->ne[0] - n) * pos->nb[0]);
+    }
+    y = ggml_reshape_3d(b->ctx, y, hp->head_dim, n_head, n);
     if (weight) {
         y = norm(b, y, weight);
     }
     int mode = hp->trait & FT_ROPE_NEOX ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
     float freq_scale = hp->rope_freq_scale / (b->rope_scale > 1.0f ? b->rope_scale : 1.0f);
-    return ggml_rope_ext(b->ctx, y, b->pos, b->model->rope_freqs, (int)hp->head_dim, mode,
+    return ggml_rope_ext(b->ctx, y, pos, b->model->rope_freqs, (int)hp->head_dim, mode,
                          (int)hp->rope_n_ctx_orig, hp->rope_base, freq_scale, hp->rope_ext_factor,
                          hp->rope_attn_factor, 32.0f, 1.0f);
+}
+
+/* Does this layer compute only the tokens whose logits are wanted? */
+static bool trims(const struct build *b, uint32_t l) {
+    const struct ft_pass *pass = b->pass;
+    return pass->is_trimmed && pass->n_logit > 0 && pass->n_logit < pass->n_token &&
+           l + 1 == b->model->hp.n_layer;
 }
 
 static struct ft_qkv make_qkv(const struct build *b, uint32_t l, struct ggml_tensor *x) {
@@ -184,11 +217,14 @@ static struct ft_qkv make_qkv(const struct build *b, uint32_t l, struct ggml_ten
         .ctx = b->ctx, .graph = b->graph, .layer = l, .n_token = b->pass->n_token
     };
     if (b->pass->has_q) {
-        qkv.q = rotate(b, project(b->ctx, w->wq, w->bq, x), hp->n_head, w->q_norm);
+        struct ggml_tensor *from = trims(b, l) ? tail(b, x, b->pass->n_logit) : x;
+        qkv.q = rotate(b, project(b, w->wq, w->bq, from), hp->n_head, w->q_norm);
     }
     if (b->pass->has_kv) {
-        qkv.k = rotate(b, project(b->ctx, w->wk, w->bk, x), hp->n_head_kv, w->k_norm);
-        struct ggml_tensor *v = project(b->ctx, w->wv, w->bv, x);
+        qkv.k = rotate(b, project(b, w->wk, w->bk, x), hp->n_head_kv, w->k_norm);
+    }
+    if (b->pass->has_kv && !b->pass->is_k_only) {
+        struct ggml_tensor *v = project(b, w->wv, w->bv, x);
         qkv.v = ggml_reshape_3d(b->ctx, v, hp->head_dim, hp->n_head_kv, b->pass->n_token);
     }
     return qkv;
@@ -197,9 +233,9 @@ static struct ft_qkv make_qkv(const struct build *b, uint32_t l, struct ggml_ten
 static struct ggml_tensor *feed_forward(const struct build *b, const struct ft_layer *w,
                                         struct ggml_tensor *x) {
     struct ggml_tensor *y = norm(b, x, w->ffn_norm);
-    struct ggml_tensor *up = project(b->ctx, w->up, w->up_b, y);
-    struct ggml_tensor *gate = project(b->ctx, w->gate, w->gate_b, y);
-    y = project(b->ctx, w->down, w->down_b, ggml_swiglu_split(b->ctx, gate, up));
+    struct ggml_tensor *up = project(b, w->up, w->up_b, y);
+    struct ggml_tensor *gate = project(b, w->gate, w->gate_b, y);
+    y = project(b, w->down, w->down_b, ggml_swiglu_split(b->ctx, gate, up));
     return ggml_add(b->ctx, y, x);
 }
 
@@ -211,8 +247,10 @@ static void add_layer(struct build *b, uint32_t l) {
         b->x = NULL;
         return;
     }
-    y = project(b->ctx, w->wo, w->bo, y);
-    if (b->rows && l + 1 == b->model->hp.n_layer) { /* where libllama selects them too */
+    y = project(b, w->wo, w->bo, y);
+    if (trims(b, l)) {
+        b->x = tail(b, b->x, b->pass->n_logit);
+    } else if (b->rows && l + 1 == b->model->hp.n_layer) { /* where libllama selects them too */
         y = ggml_get_rows(b->ctx, y, b->rows);
         b->x = ggml_get_rows(b->ctx, b->x, b->rows);
     }
@@ -247,7 +285,7 @@ static void add_output(struct build *b) {
     }
     b->out = b->x;
     if (b->pass->n_logit) {
-        b->out = project(b->ctx, b->model->output, b->model->output_b,
+        b->out = project(b, b->model->output, b->model->output_b,
                          norm(b, b->x, b->model->output_norm));
     }
     ggml_set_output(b->out);
@@ -266,13 +304,14 @@ static void set_input(struct ggml_tensor *t, const void *data) {
 static ft_status compute(struct ft_eval *eval, const struct build *b, struct ft_error *err) {
     const struct ft_pass *pass = b->pass;
     if (!ggml_gallocr_alloc_graph(eval->galloc, b->graph)) {
+        size_t need = 0; /* the same plan again, which takes no further memory */
+        ggml_gallocr_reserve_n_size(eval->galloc, b->graph, NULL, NULL, &need);
         /* ggml remembers the plan of a buffer that it did not get, and would use it for the next
          * graph of that shape */
         ggml_gallocr_free(eval->galloc);
         eval->galloc = ggml_gallocr_new(ggml_backend_get_default_buffer_type(eval->backend));
-        return ft_fail(err, FT_NOMEM, 0,
-                       "no memory for the compute buffer of %u tokens in layers %u..%u",
-                       pass->n_token, pass->layer_first, pass->layer_end);
+        return ft_fail_memory(err, need, "the compute buffer of %u tokens in layers %u..%u",
+                              pass->n_token, pass->layer_first, pass->layer_end);
     }
     size_t bytes = ggml_gallocr_get_buffer_size(eval->galloc, 0);
     eval->compute_bytes = FT_MAX(bytes, eval->compute_bytes);
@@ -311,7 +350,9 @@ ft_status ft_eval_run(struct ft_eval *eval, const struct ft_pass *pass, struct f
                        .graph = ggml_new_graph_custom(ctx, n_node, false),
                        .pass = pass,
                        .model = eval->model,
+                       .products = eval->products,
                        .rope_scale = eval->rope_scale };
+    ft_products_begin(eval->products);
     add_inputs(&b);
     for (uint32_t l = pass->layer_first; l < pass->layer_end && b.x; l++) {
         add_layer(&b, l);

@@ -2,10 +2,12 @@
 /* load.c - a GGUF file (or a split set) as tensors, each in the best buffer type.
  *
  * Files are mapped and checked by ggufcheck.c before anyone else reads them; tensors point into the
- * map.  Weights for which ggml offers a repacked layout on this CPU are copied into it once, and
- * their mapped pages are released; the embedding table stays mapped, as looking up rows of a
+ * map.  Weights that our own kernels do not multiply, and for which ggml offers a repacked layout on
+ * this CPU, are copied into it once, and their mapped pages are released; the embedding table stays mapped, as looking up rows of a
  * repacked tensor gives garbage.
  */
+#include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,6 +19,7 @@
 
 #include "model/ggufcheck.h"
 #include "model/load.h"
+#include "model/product.h"
 
 enum { PROBE_TOKENS = 512, SPLIT_MAX = 1024, PATH_CAP = 4096 };
 
@@ -245,9 +248,14 @@ static bool is_mapped(const ft_model *m, const struct ggml_tensor *t) {
     return false;
 }
 
+/* A matrix that our own kernels multiply as it lies in the file needs no other layout. */
+static bool wants_copy(const struct repacking *r, const struct ggml_tensor *t) {
+    return is_mapped(r->m, t) && !ft_product_takes(t) && accepts(r->device, r->buft, t);
+}
+
 static void count_matrix(void *user, struct ggml_tensor **place) {
     struct repacking *r = user;
-    if (is_mapped(r->m, *place) && accepts(r->device, r->buft, *place)) {
+    if (wants_copy(r, *place)) {
         r->n++;
         r->bytes += ggml_nbytes(*place);
         r->kept += *place == r->m->tok_embd ? ggml_nbytes(*place) : 0;
@@ -256,7 +264,7 @@ static void count_matrix(void *user, struct ggml_tensor **place) {
 
 static void add_matrix(void *user, struct ggml_tensor **place) {
     struct repacking *r = user;
-    if (is_mapped(r->m, *place) && accepts(r->device, r->buft, *place)) {
+    if (wants_copy(r, *place)) {
         struct ggml_tensor *copy = ggml_dup_tensor(r->ctx, *place);
         ggml_set_name(copy, (*place)->name);
     }
@@ -299,8 +307,7 @@ static ft_status repack_into(struct repacking *r, struct ft_error *err) {
         repack->buffer = ggml_backend_alloc_ctx_tensors_from_buft(r->ctx, r->buft);
     }
     if (!repack->buffer) {
-        return ft_fail(err, FT_NOMEM, 0, "%s: no memory for %zu bytes of repacked weights", m->path,
-                       r->bytes);
+        return ft_fail_memory(err, r->bytes, "repacked weights of %.100s", m->path);
     }
     ggml_backend_buffer_set_usage(repack->buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     each_matrix(m, copy_matrix, r);
@@ -330,7 +337,14 @@ static ft_status repack(ft_model *m, struct ft_error *err) {
 static ft_status load_vocab(ft_model *m, struct ft_error *err) {
     struct llama_model_params params = llama_model_default_params();
     params.vocab_only = true;
+    errno = 0;
     m->vocab = llama_model_load_from_file(m->path, params);
+    if (!m->vocab && errno == ENOMEM) { /* libllama itself does not tell */
+        return ft_fail(err, FT_NOMEM, 0,
+                       "%s: libllama has no memory to read the vocabulary: %" PRIu64
+                       " MiB available",
+                       m->path, ft_memory_available() >> 20);
+    }
     if (!m->vocab) {
         return ft_fail(err, FT_FORMAT, 0, "%s: libllama cannot read the vocabulary", m->path);
     }

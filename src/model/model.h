@@ -27,18 +27,27 @@ struct ft_hparams {
     uint32_t rope_n_ctx_orig;
 };
 const struct ft_hparams *ft_model_hparams(const ft_model *model);
+/* ft_model_ways - how matrices of each type are multiplied with m tokens, "int8:q4_K+q6_K,ggml:iq4_xs";
+ * cut where cap ends. */
+void ft_model_ways(const ft_model *model, uint32_t m, char *out, size_t cap);
 ft_token ft_model_bos(const ft_model *model); /* what the tokenizer puts in front; -1: nothing */
 
 /* ---- evaluation: one graph at a time on ggml's CPU backend ---- */
 
 struct ft_eval;
 
-/* ft_eval_new - backend, thread pool and graph allocator for one session.
- *   is_cancelled   polled after every graph node by thread 0; may be NULL
- *   rope_scale     > 1: linear scaling on top of the model's own; else 0
+struct ft_eval_params {
+    const ft_model *model;
+    uint32_t n_thread;
+    float rope_scale; /* > 1: linear scaling on top of the model's own; else 0 */
+    bool is_exact;    /* ggml's own products, in libllama's order */
+    /* polled after every graph node by thread 0 and between work items; may be NULL */
+    bool (*is_cancelled)(void *user);
+    void *user;
+};
+/* ft_eval_new - backend, thread pool, products and graph allocator for one session.
  * Errors           FT_NOMEM */
-ft_status ft_eval_new(const ft_model *model, uint32_t n_thread, float rope_scale,
-                      bool (*is_cancelled)(void *user), void *user, struct ft_eval **out,
+ft_status ft_eval_new(const struct ft_eval_params *params, struct ft_eval **out,
                       struct ft_error *err);
 void ft_eval_free(struct ft_eval *eval);
 uint64_t ft_eval_compute_bytes(const struct ft_eval *eval); /* largest compute buffer so far */
@@ -47,7 +56,8 @@ struct ft_qkv {
     struct ggml_context *ctx;
     struct ggml_cgraph *graph;
     uint32_t layer, n_token;
-    /* {head_dim, n_head, n_token}     f32, rotated; NULL when not asked for */
+    /* {head_dim, n_head, n_token}     f32, rotated; NULL when not asked for; of the last tokens
+     * only where the pass is trimmed */
     struct ggml_tensor *q;
     struct ggml_tensor *k; /* {head_dim, n_head_kv, n_token}  f32, rotated; NULL likewise */
     struct ggml_tensor *v; /* {head_dim, n_head_kv, n_token}  f32 */
@@ -65,10 +75,14 @@ struct ft_pass {
     float *hidden_out;      /* [n_token][n_embd] or NULL; may be the same memory as hidden_in */
     const ft_pos *pos;      /* [n_token] for RoPE */
     bool has_q, has_kv, has_rest; /* project Q; project K and V; run output projection and FFN */
+    bool is_k_only;               /* of K and V only K: nobody will read V of these tokens */
     /* [n_logit] tokens whose logits are wanted (layer_end must be n_layer), ascending */
     const uint32_t *logit_row;
     /* rows are selected before the last layer's FFN, as libllama does */
     uint32_t n_logit;
+    /* the rows are the pass's last ones, and nobody watches the other tokens' queries: the last layer
+     * computes keys and values of all tokens, the rest for these rows alone */
+    bool is_trimmed;
     float *logits; /* [n_logit][n_vocab] */
     ft_attend_fn attend;
     void *user;

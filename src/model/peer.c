@@ -5,6 +5,11 @@
  * weights, batches of 2048 computed 512 at a time, a thread pool attached as llama-bench does.  No
  * layer leaves the CPU.  Logits are asked for where they are needed: at the last prompt token and
  * at each token after it.
+ *
+ * To measure at a depth nobody has to read that many tokens: rows are copied.  libllama copies them
+ * through the state of a sequence, into sequence 1, whose cells then join sequence 0.  Copies keep
+ * the positions of their originals, all below those of the tokens that follow, so that attention
+ * sees every cell of them (moving them would take a rotation that libllama lacks for bf16 rows).
  */
 #include <ggml-cpu.h>
 #include <inttypes.h>
@@ -21,27 +26,39 @@ struct ft_peer {
     struct ggml_threadpool *pool;
     struct llama_batch batch; /* room for one batch; token NULL when there is none */
     uint32_t n_batch, n_ctx;
-    size_t cell_bytes; /* K and V of one position in all layers */
+    uint32_t n_row, pos; /* cells that sequence 0 holds; the position of its next token */
+    size_t cell_bytes;   /* K and V of one position in all layers */
 };
 
-static bool parse_type(const char *text, enum ggml_type *out, size_t *n_byte) {
+static bool parse_type(const char *text, enum ggml_type *out) {
     static const struct {
         const char *name;
         enum ggml_type type;
-        size_t n_byte;
     } known[] = {
-        { "f16", GGML_TYPE_F16, 2 },
-        { "f32", GGML_TYPE_F32, 4 },
-        { "bf16", GGML_TYPE_BF16, 2 },
+        { "f16", GGML_TYPE_F16 },
+        { "f32", GGML_TYPE_F32 },
+        { "bf16", GGML_TYPE_BF16 },
+        { "q8_0", GGML_TYPE_Q8_0 },
     };
     for (size_t i = 0; i < FT_COUNT(known); i++) {
         if (text == NULL || strcmp(text, known[i].name) == 0) {
             *out = known[i].type;
-            *n_byte = known[i].n_byte;
             return true;
         }
     }
     return false;
+}
+
+static ft_status check_head(const struct ft_peer *peer, enum ggml_type type,
+                            struct ft_error *err) {
+    uint32_t d = ft_model_hparams(peer->header)->head_dim;
+    int64_t block = ggml_blck_size(type);
+    if ((int64_t)d % block != 0) {
+        return ft_fail(err, FT_ARG, 0,
+                       "KV type %s: head size %" PRIu32 " is not a multiple of %" PRId64,
+                       ggml_type_name(type), d, block);
+    }
+    return FT_OK;
 }
 
 static ft_status open_model(struct ft_peer *peer, const char *path, struct ft_error *err) {
@@ -63,6 +80,9 @@ static ft_status open_context(struct ft_peer *peer, uint32_t n_thread, enum ggml
     params.type_k = type;
     params.type_v = type;
     params.no_perf = true;
+    /* sequence 1 exists for a moment only; in one buffer with 0 it costs nothing afterwards */
+    params.n_seq_max = 2;
+    params.kv_unified = true;
     peer->n_batch = params.n_batch;
     peer->ctx = llama_init_from_model(peer->model, params);
     if (peer->ctx == NULL) {
@@ -82,9 +102,9 @@ static ft_status open_context(struct ft_peer *peer, uint32_t n_thread, enum ggml
 ft_status ft_peer_open(const char *path, uint32_t n_ctx, uint32_t n_thread, const char *kv_type,
                        ft_peer **out, struct ft_error *err) {
     enum ggml_type type;
-    size_t n_byte;
-    if (!parse_type(kv_type, &type, &n_byte)) {
-        return ft_fail(err, FT_ARG, 0, "KV type is '%s', expected f32, f16 or bf16", kv_type);
+    if (!parse_type(kv_type, &type)) {
+        return ft_fail(err, FT_ARG, 0, "KV type is '%s', expected f32, f16, bf16 or q8_0",
+                       kv_type);
     }
     if (n_ctx == 0 || n_ctx > INT32_MAX || n_thread > GGML_MAX_N_THREADS) {
         return ft_fail(err, FT_ARG, 0,
@@ -100,6 +120,9 @@ ft_status ft_peer_open(const char *path, uint32_t n_ctx, uint32_t n_thread, cons
     n_thread = n_thread == 0 ? ft_cpu_count() : n_thread;
     ft_status status = ft_model_open(path, FT_LOAD_VOCAB, &peer->header, err);
     if (status == FT_OK) {
+        status = check_head(peer, type, err);
+    }
+    if (status == FT_OK) {
         status = open_model(peer, path, err);
     }
     if (status == FT_OK) {
@@ -110,7 +133,8 @@ ft_status ft_peer_open(const char *path, uint32_t n_ctx, uint32_t n_thread, cons
         return status;
     }
     const struct ft_hparams *hp = ft_model_hparams(peer->header);
-    peer->cell_bytes = (size_t)2 * n_byte * hp->n_layer * hp->n_head_kv * hp->head_dim;
+    peer->cell_bytes =
+        (size_t)2 * hp->n_layer * hp->n_head_kv * ggml_row_size(type, (int64_t)hp->head_dim);
     *out = peer;
     return FT_OK;
 }
@@ -172,12 +196,13 @@ static ft_status best(struct ft_peer *peer, ft_token *out, struct ft_error *err)
     return FT_OK;
 }
 
-static ft_status check_prompt(const struct ft_peer *peer, const ft_token *id, uint32_t n,
-                              uint32_t n_predict, struct ft_error *err) {
-    if (n == 0 || n > peer->n_ctx || n_predict > peer->n_ctx - n) {
+static ft_status check_room(const struct ft_peer *peer, const ft_token *id, uint32_t n,
+                            uint32_t n_predict, struct ft_error *err) {
+    uint32_t room = peer->n_ctx - peer->n_row;
+    if (n == 0 || n > room || n_predict > room - n) {
         return ft_fail(err, FT_LIMIT, 0,
                        "libllama: %" PRIu32 " tokens and %" PRIu32 " more, room for %" PRIu32, n,
-                       n_predict, peer->n_ctx);
+                       n_predict, room);
     }
     uint32_t n_vocab = ft_model_hparams(peer->header)->n_vocab;
     for (uint32_t t = 0; t < n; t++) {
@@ -189,27 +214,135 @@ static ft_status check_prompt(const struct ft_peer *peer, const ft_token *id, ui
     return FT_OK;
 }
 
-ft_status ft_peer_run(ft_peer *peer, const ft_token *id, uint32_t n, uint32_t n_predict,
-                      ft_token *out, struct ft_peer_report *report, struct ft_error *err) {
-    FT_TRY(check_prompt(peer, id, n, n_predict, err));
+static void forget(struct ft_peer *peer) {
     llama_memory_clear(llama_get_memory(peer->ctx), false);
-    int64_t start = ft_time_us();
+    peer->n_row = peer->pos = 0;
+}
+
+/* Evaluate id[n] behind what the cache holds; logits of the last one. */
+static ft_status append(struct ft_peer *peer, const ft_token *id, uint32_t n,
+                        struct ft_error *err) {
     for (uint32_t t = 0; t < n;) {
         uint32_t n_now = FT_MIN(n - t, peer->n_batch);
-        FT_TRY(decode(peer, id + t, n_now, t, t + n_now == n, err));
+        FT_TRY(decode(peer, id + t, n_now, peer->pos, t + n_now == n, err));
+        peer->pos += n_now;
+        peer->n_row += n_now;
         t += n_now;
     }
+    return FT_OK;
+}
+
+static ft_status run(struct ft_peer *peer, const ft_token *id, uint32_t n, uint32_t n_predict,
+                     ft_token *out, struct ft_peer_report *report, struct ft_error *err) {
+    int64_t start = ft_time_us();
+    FT_TRY(append(peer, id, n, err));
     int64_t middle = ft_time_us();
     for (uint32_t i = 0; i < n_predict; i++) {
         if (i > 0) {
-            FT_TRY(decode(peer, &out[i - 1], 1, n + i - 1, true, err));
+            FT_TRY(append(peer, &out[i - 1], 1, err));
         }
         FT_TRY(best(peer, &out[i], err));
     }
-    *report = (struct ft_peer_report){
-        .prefill_us = middle - start,
-        .decode_us = ft_time_us() - middle,
-        .kv_bytes = (uint64_t)peer->cell_bytes * ((uint64_t)n + n_predict),
-    };
+    report->prefill_us = middle - start;
+    report->decode_us = ft_time_us() - middle;
     return FT_OK;
+}
+
+ft_status ft_peer_continue(ft_peer *peer, const ft_token *id, uint32_t n, uint32_t n_predict,
+                           ft_token *out, struct ft_peer_report *report, struct ft_error *err) {
+    struct ft_peer_report found = { .n_row = peer->n_row };
+    FT_TRY(check_room(peer, id, n, n_predict, err));
+    found.kv_bytes = (uint64_t)peer->cell_bytes * ((uint64_t)peer->n_row + n + n_predict);
+    ft_status status = run(peer, id, n, n_predict, out, &found, err);
+    if (status != FT_OK) {
+        forget(peer);
+        return status;
+    }
+    *report = found;
+    return FT_OK;
+}
+
+ft_status ft_peer_run(ft_peer *peer, const ft_token *id, uint32_t n, uint32_t n_predict,
+                      ft_token *out, struct ft_peer_report *report, struct ft_error *err) {
+    forget(peer);
+    return ft_peer_continue(peer, id, n, n_predict, out, report, err);
+}
+
+/* ---- copied rows ---- */
+
+struct block { /* the state of some cells */
+    uint8_t *data;
+    size_t n_byte;
+    uint32_t n_row;
+};
+
+/* The state of the cells at positions [0, n_row), of which there is one each. */
+static ft_status block_read(struct ft_peer *peer, uint32_t n_row, struct block *out,
+                            struct ft_error *err) {
+    llama_memory_t memory = llama_get_memory(peer->ctx);
+    llama_memory_seq_cp(memory, 0, 1, 0, (llama_pos)n_row);
+    size_t n_byte = llama_state_seq_get_size(peer->ctx, 1);
+    out->data = ft_alloc(n_byte, 1);
+    if (out->data != NULL) {
+        out->n_byte = llama_state_seq_get_data(peer->ctx, out->data, n_byte, 1);
+        out->n_row = n_row;
+    }
+    llama_memory_seq_rm(memory, 1, -1, -1);
+    if (out->data == NULL) {
+        return ft_fail(err, FT_NOMEM, 0, "libllama: no memory to copy %" PRIu32 " rows", n_row);
+    }
+    return out->n_byte > 0 ? FT_OK
+                           : ft_fail(err, FT_INTERNAL, 0, "libllama: rows cannot be copied");
+}
+
+/* The same cells once more, at the end. */
+static ft_status block_write(struct ft_peer *peer, const struct block *block,
+                             struct ft_error *err) {
+    llama_memory_t memory = llama_get_memory(peer->ctx);
+    if (llama_state_seq_set_data(peer->ctx, block->data, block->n_byte, 1) == 0) {
+        return ft_fail(err, FT_INTERNAL, 0, "libllama: %" PRIu32 " copied rows find no room",
+                       block->n_row);
+    }
+    llama_memory_seq_cp(memory, 1, 0, -1, -1);
+    llama_memory_seq_rm(memory, 1, -1, -1);
+    peer->n_row += block->n_row;
+    return FT_OK;
+}
+
+static ft_status copy_rows(struct ft_peer *peer, uint32_t n_row, struct ft_error *err) {
+    struct block whole = { .data = NULL }, rest = { .data = NULL };
+    uint32_t n = peer->n_row, n_rest = (n_row - n) % n;
+    ft_status status = FT_OK;
+    if (n_row - n >= n) {
+        status = block_read(peer, n, &whole, err);
+    }
+    if (status == FT_OK && n_rest > 0) {
+        status = block_read(peer, n_rest, &rest, err);
+    }
+    while (status == FT_OK && n_row - peer->n_row >= n) {
+        status = block_write(peer, &whole, err);
+    }
+    if (status == FT_OK && n_rest > 0) {
+        status = block_write(peer, &rest, err);
+    }
+    ft_free(whole.data);
+    ft_free(rest.data);
+    return status;
+}
+
+ft_status ft_peer_fill(ft_peer *peer, const ft_token *id, uint32_t n, uint32_t n_row,
+                       struct ft_error *err) {
+    forget(peer);
+    if (n_row == 0) {
+        return FT_OK;
+    }
+    FT_TRY(check_room(peer, id, n, n_row < n ? 0 : n_row - n, err));
+    ft_status status = append(peer, id, FT_MIN(n, n_row), err);
+    if (status == FT_OK) {
+        status = copy_rows(peer, n_row, err);
+    }
+    if (status != FT_OK) {
+        forget(peer);
+    }
+    return status;
 }

@@ -44,9 +44,23 @@ static ft_status list_reserve(struct id_list *list, size_t n_more, struct ft_err
     return FT_OK;
 }
 
+/* libllama ends the program when its tokenizer gets no memory: ask for as much first.  It splits a
+ * text into code points with classes, words and symbols, fewer than TEXT_FACTOR bytes for each. */
+static ft_status check_room(size_t n, struct ft_error *err) {
+    enum { TEXT_FACTOR = 256, TEXT_LEAST = 1 << 20 };
+    size_t need = n * TEXT_FACTOR + TEXT_LEAST;
+    void *probe = ft_pages_map(need);
+    if (probe == NULL) {
+        return ft_fail_memory(err, need, "a text of %zu bytes to be split into tokens", n);
+    }
+    ft_pages_unmap(probe, need);
+    return FT_OK;
+}
+
 static ft_status add_piece(struct id_list *list, const struct llama_vocab *vocab, const char *text,
                            size_t n, bool parse, struct ft_error *err) {
     size_t room = n + 8; /* byte-level tokens have a byte each; more is asked for below */
+    FT_TRY(check_room(n, err));
     for (;;) {
         FT_TRY(list_reserve(list, room, err));
         int32_t got = llama_tokenize(vocab, text, (int32_t)n, list->id + list->n,

@@ -28,8 +28,11 @@ static struct {
     ft_token id[N_SMALL];
 } with;
 
-#define TARGET "--layers 3 --embd 64 --heads 4 --kv-heads 2 --vocab 300 --ff 64 --ctx 2048 "
-#define DRAFT "--layers 2 --embd 64 --heads 4 --kv-heads 1 --vocab 300 --ff 64 --ctx 2048 --seed 4 "
+#define TARGET                                                                                     \
+    "--layers 3 --embd 64 --heads 4 --kv-heads 2 --head-dim 32 --vocab 300 --ff 64 --ctx 2048 "
+#define DRAFT                                                                                      \
+    "--layers 2 --embd 64 --heads 4 --kv-heads 1 --head-dim 32 --vocab 300 --ff 64 --ctx 2048 "    \
+    "--seed 4 "
 
 static int models_open(void **state) {
     (void)state;
@@ -61,9 +64,10 @@ static const struct method {
     { "speckv within keep", NULL, "speckv:keep=1024", false, N_SMALL, N_SMALL, 0 },
 };
 
+/* bytes: of 32 numbers */
 static uint64_t row_bytes(const ft_model *model, uint32_t bytes) {
     const struct ft_hparams *hp = ft_model_hparams(model);
-    return (uint64_t)2 * hp->n_head_kv * hp->head_dim * bytes;
+    return (uint64_t)2 * hp->n_head_kv * hp->head_dim * bytes / 32;
 }
 
 static void check_method(const struct method *m, const char *kv_type, uint32_t bytes) {
@@ -113,10 +117,11 @@ static void check_method(const struct method *m, const char *kv_type, uint32_t b
 static void test_formulas(void **state) {
     (void)state;
     for (size_t i = 0; i < FT_COUNT(methods); i++) {
-        check_method(&methods[i], "f16", 2);
+        check_method(&methods[i], "f16", 64);
     }
-    check_method(&methods[3], "f32", 4);
-    check_method(&methods[3], "bf16", 2);
+    check_method(&methods[3], "f32", 128);
+    check_method(&methods[3], "bf16", 64);
+    check_method(&methods[3], "q8_0", 34);
 }
 
 /* ---- the process ---- */

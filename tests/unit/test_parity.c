@@ -3,10 +3,12 @@
  *
  *   exact     stock attention, F32 rows, plain weights: logits bit-identical to libllama's under
  *             oracle settings (no flash attention, F32 cache, weights not repacked)
- *   default   max and mean |delta log p| against that oracle are no larger than what libllama's own
- *             default run (flash attention, f16 cache, repacked weights) shows against it, worst of
- *             n_ubatch 1, 100, 512; 64 greedy tokens are equal unless the oracle's top-2 gap is
- *             below that bound. Quantised activations turn any rounding into a jump of one level
+ *   default   the mean KL divergence from that oracle is at most 1e-3 nats; 64 greedy tokens are
+ *             equal unless the oracle's top-2 gap is within what both sides' maxima explain
+ *   FT_KERN=avx2   the same kernels without bf16 and byte products: max and mean |delta log p|
+ *             against that oracle are no larger than what libllama's own default run (flash
+ *             attention, f16 cache, repacked weights) shows against it, worst of n_ubatch 1, 100,
+ *             512. Quantised activations turn any rounding into a jump of one level
  *             somewhere, so the maximum of one sequence is a lottery ticket on both sides: maxima
  *             are compared by their median over the sequences of a case, means by their mean.
  *
@@ -32,6 +34,8 @@
 #include "foretoken.h"
 
 enum { CHUNK = 512, FIRST = 2, N_GREEDY = 64, N_SEQUENCE = 5 };
+
+static const double KL_MAX = 1e-3; /* nats */
 
 /* Under a sanitizer one sequence shows that memory is used well; the figures are the plain build's
  * business. */
@@ -171,7 +175,8 @@ static void ours_feed(const struct ours *ours, const ft_token *id, const struct 
 /* ---- comparison ---- */
 
 struct distance {
-    double max, mean;
+    double max, mean; /* |delta log p| */
+    double kl;        /* mean over rows of KL(oracle || x), nats */
 };
 
 static double log_sum(const float *row, uint32_t n) {
@@ -185,18 +190,21 @@ static double log_sum(const float *row, uint32_t n) {
     return max + log(sum);
 }
 
+/* a against the oracle's b */
 static struct distance compare(const float *a, const float *b, uint32_t n_row, uint32_t n_vocab) {
     struct distance d = { 0 };
     for (uint32_t i = 0; i < n_row; i++) {
         const float *x = a + (size_t)i * n_vocab, *y = b + (size_t)i * n_vocab;
-        double shift = log_sum(x, n_vocab) - log_sum(y, n_vocab);
+        double norm = log_sum(y, n_vocab), shift = log_sum(x, n_vocab) - norm;
         for (uint32_t t = 0; t < n_vocab; t++) {
-            double delta = fabs((double)x[t] - (double)y[t] - shift);
-            d.max = delta > d.max ? delta : d.max;
-            d.mean += delta;
+            double delta = (double)x[t] - (double)y[t] - shift;
+            d.max = fmax(d.max, fabs(delta));
+            d.mean += fabs(delta);
+            d.kl -= exp((double)y[t] - norm) * delta;
         }
     }
     d.mean /= (double)n_row * n_vocab;
+    d.kl /= n_row;
     return d;
 }
 
@@ -251,6 +259,12 @@ static uint32_t compare_greedy(const char *name, const struct ours *ours, struct
     return t;
 }
 
+/* Without the kernels that round to 16 and 8 bits nothing may be worse than libllama's default. */
+static bool is_strict(void) {
+    const char *forced = getenv("FT_KERN");
+    return forced && strcmp(forced, "avx2") == 0;
+}
+
 struct sides { /* what one sequence showed against the oracle */
     struct distance mine, theirs;
     uint32_t n_same;
@@ -275,6 +289,7 @@ static struct distance worst_of_theirs(const char *path, const struct parity_cas
         struct distance d = compare(got, want, c->n_scored, n_vocab);
         worst.max = fmax(worst.max, d.max);
         worst.mean = fmax(worst.mean, d.mean);
+        worst.kl = fmax(worst.kl, d.kl);
         peer_close(&peer);
     }
     return worst;
@@ -300,7 +315,8 @@ static struct sides run_sequence(const char *path, const struct parity_case *c, 
     ours_feed(&ours, id, c, got);
     sides.mine = compare(got, want, c->n_scored, n_vocab);
     const float *last = want + (size_t)(c->n_scored - 1) * n_vocab;
-    sides.n_same = compare_greedy(c->name, &ours, &oracle, last, sides.theirs.max, n_vocab);
+    double bound = is_strict() ? sides.theirs.max : sides.mine.max + sides.theirs.max;
+    sides.n_same = compare_greedy(c->name, &ours, &oracle, last, bound, n_vocab);
     ours_close(&ours);
     peer_close(&oracle);
     test_free(want);
@@ -316,6 +332,7 @@ static int ascending(const void *a, const void *b) {
 
 static void check_parity(const char *path, const struct parity_case *c) {
     double mine[N_SEQUENCE], theirs[N_SEQUENCE], mine_mean = 0, theirs_mean = 0;
+    double mine_kl = 0, theirs_kl = 0;
     uint32_t n_same = 0, n_sequence = IS_SANITIZED ? 1 : c->n_sequence;
     for (uint32_t i = 0; i < n_sequence; i++) {
         struct sides sides = run_sequence(path, c, 42 + i);
@@ -323,17 +340,22 @@ static void check_parity(const char *path, const struct parity_case *c) {
         theirs[i] = sides.theirs.max;
         mine_mean += sides.mine.mean / n_sequence;
         theirs_mean += sides.theirs.mean / n_sequence;
+        mine_kl += sides.mine.kl / n_sequence;
+        theirs_kl += sides.theirs.kl / n_sequence;
         n_same += sides.n_same;
     }
     qsort(mine, n_sequence, sizeof *mine, ascending);
     qsort(theirs, n_sequence, sizeof *theirs, ascending);
     uint32_t middle = n_sequence / 2;
-    print_message("%-28s n=%-4u exact: same bits; |delta log p| max %.3g mean %.3g, libllama's own "
-                  "%.3g %.3g; "
-                  "greedy %u of %u\n",
-                  c->name, c->n, mine[middle], mine_mean, theirs[middle], theirs_mean, n_same,
-                  N_GREEDY * n_sequence);
-    if (!IS_SANITIZED) {
+    print_message("%-28s n=%-4u exact: same bits; KL %.2g, |delta log p| max %.3g mean %.3g, "
+                  "libllama's own %.2g, %.3g %.3g; greedy %u of %u\n",
+                  c->name, c->n, mine_kl, mine[middle], mine_mean, theirs_kl, theirs[middle],
+                  theirs_mean, n_same, N_GREEDY * n_sequence);
+    if (IS_SANITIZED) {
+        return;
+    }
+    assert_true(mine_kl <= KL_MAX);
+    if (is_strict()) {
         assert_true(mine[middle] <= theirs[middle]);
         assert_true(mine_mean <= theirs_mean);
     }
