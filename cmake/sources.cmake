@@ -3,43 +3,59 @@
 
 set(FT_LIBRARY_FOLDERS base kern model kv attn score engine)
 set(FT_SOURCES_base base.c os.c)
-set(FT_SOURCES_kern kern.c ref.c)
-set(FT_SOURCES_model ggufwalk.c ggufkeys.c ggufvocab.c ggufset.c ggufcheck.c load.c graph.c cut.c vocab.c grammar.c sampler.c peer.c)
+set(FT_SOURCES_kern kern.c ref.c matmul.c)
+set(FT_SOURCES_model ggufwalk.c ggufkeys.c ggufvocab.c ggufset.c ggufcheck.c load.c product.c graph.c cut.c vocab.c grammar.c sampler.c peer.c)
 set(FT_SOURCES_kv store.c)
 set(FT_SOURCES_attn dense.c vslash.c evidence.c op.c stock.c)
 set(FT_SOURCES_score score.c keep.c speckv.c specpc.c dense.c)
-set(FT_SOURCES_engine session.c prefill.c compress.c pair.c estimate.c arrays.c methods.c report.c stream.c)
+set(FT_SOURCES_engine session.c prefill.c compress.c pair.c estimate.c cost.c rates.c auto.c arrays.c methods.c report.c stream.c)
 
 set(FT_PROGRAM_FOLDERS conf eval cli)
 set(FT_SOURCES_conf conf.c text.c)
-set(FT_SOURCES_eval ppl.c bench.c)
+set(FT_SOURCES_eval ppl.c bench.c breakeven.c depth.c host.c save.c plot.c blocks.c shape.c)
 set(FT_SOURCES_cli ui.c json.c setup.c cmd_generate.c cmd_info.c cmd_methods.c cmd_tokens.c
-    cmd_perplexity.c cmd_bench.c cmd_score.c cmd_help.c)
+    cmd_perplexity.c cmd_bench.c cmd_breakeven.c depth.c cmd_score.c cmd_help.c)
 set(FT_MAIN_SOURCE main.c)
 
 # Programs of the source tree that are not installed.
-set(FT_TOOLS mkmodel kernbench)
+set(FT_TOOLS mkmodel kernbench gemmbench)
 set(FT_SOURCES_mkmodel mkmodel.c tiny.c ggufout.c planted.c seeds.c)
 set(FT_SOURCES_kernbench kernbench.c)
+set(FT_SOURCES_gemmbench gemmbench.c)
 
 # Kernels: math functions need not set errno, and a multiply may be fused with an add (the tests'
-# tolerances allow for it).  Instruction sets are per file; kern.c chooses at run time.
+# tolerances allow for it).  Instruction sets are per file; kern.c and matmul.c choose at run time.
 set(kern_flags -fno-math-errno -ffp-contract=fast)
+set(avx512_flags -mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c -mfma)
+set(FT_KERN_X86 avx2.c avx512.c avx512bf16.c few512.c few512vnni.c gemm_int8.c gemm_bf16.c rows512.c rows512k.c
+    unpack512.c)
+set(FT_KERN_ARM neon.c)
+set(flags_avx2.c -mavx2 -mfma -mf16c)
+set(flags_avx512.c ${avx512_flags})
+set(flags_avx512bf16.c ${avx512_flags} -mavx512bf16 -mavx512vnni)
+set(flags_few512.c ${avx512_flags})
+set(flags_few512vnni.c ${avx512_flags} -mavx512vnni)
+set(flags_gemm_int8.c ${avx512_flags} -mavx512vnni)
+set(flags_gemm_bf16.c ${avx512_flags} -mavx512bf16)
+set(flags_rows512.c ${avx512_flags} -mavx512vnni)
+set(flags_rows512k.c ${avx512_flags} -mavx512vnni)
+set(flags_unpack512.c ${avx512_flags})
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
-    list(APPEND FT_SOURCES_kern avx2.c avx512.c)
-    set_source_files_properties(src/kern/avx2.c PROPERTIES
-        COMPILE_OPTIONS "${kern_flags};-mavx2;-mfma;-mf16c")
-    set_source_files_properties(src/kern/avx512.c PROPERTIES
-        COMPILE_OPTIONS "${kern_flags};-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mf16c;-mfma")
+    list(APPEND FT_SOURCES_kern ${FT_KERN_X86})
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+    list(APPEND FT_SOURCES_kern ${FT_KERN_ARM})
 endif()
-set_source_files_properties(src/kern/kern.c src/kern/ref.c PROPERTIES COMPILE_OPTIONS "${kern_flags}")
+foreach(file IN LISTS FT_SOURCES_kern)
+    set_source_files_properties(src/kern/${file} PROPERTIES
+        COMPILE_OPTIONS "${kern_flags};${flags_${file}}")
+endforeach()
 
 foreach(folder IN LISTS FT_LIBRARY_FOLDERS FT_PROGRAM_FOLDERS)
     set(listed ${FT_SOURCES_${folder}})
     if(folder STREQUAL "cli")
         list(APPEND listed ${FT_MAIN_SOURCE})
     elseif(folder STREQUAL "kern")
-        list(APPEND listed avx2.c avx512.c)
+        list(APPEND listed ${FT_KERN_X86} ${FT_KERN_ARM})
     endif()
     ft_unlisted(src/${folder} *.c ${listed})
 endforeach()

@@ -3,7 +3,7 @@
 _foretoken() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} options
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W "generate info methods tokens perplexity bench score help --help --version" -- "$current"))
+        COMPREPLY=($(compgen -W "generate info methods tokens perplexity bench breakeven score help --help --version" -- "$current"))
         return
     fi
     case $previous in
@@ -17,7 +17,7 @@ _foretoken() {
     -n|--predict|--n-predict) COMPREPLY=(); return ;;
     -c|--ctx-size) COMPREPLY=(); return ;;
     -t|--threads) COMPREPLY=(); return ;;
-    --kv-type) COMPREPLY=($(compgen -W "auto f16 f32 bf16" -- "$current")); return ;;
+    --kv-type) COMPREPLY=($(compgen -W "auto f16 f32 bf16 q8_0" -- "$current")); return ;;
     --rope-scale) COMPREPLY=(); return ;;
     --temp) COMPREPLY=(); return ;;
     --top-k) COMPREPLY=(); return ;;
@@ -31,19 +31,26 @@ _foretoken() {
     --grammar) COMPREPLY=(); return ;;
     --grammar-file) COMPREPLY=($(compgen -f -- "$current")); return ;;
     --ctx) COMPREPLY=(); return ;;
+    --depth) COMPREPLY=(); return ;;
+    --pp) COMPREPLY=(); return ;;
+    --tg) COMPREPLY=(); return ;;
+    --shape) COMPREPLY=(); return ;;
+    --draft-shape) COMPREPLY=(); return ;;
     --repeat) COMPREPLY=(); return ;;
     --against) COMPREPLY=($(compgen -W "none libllama" -- "$current")); return ;;
     --chunks) COMPREPLY=(); return ;;
     --arrays) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    --svg) COMPREPLY=($(compgen -f -- "$current")); return ;;
     --progress) COMPREPLY=($(compgen -W "auto plain json none" -- "$current")); return ;;
     esac
     case ${COMP_WORDS[1]} in
-    generate) options=" -m --model -d --draft --model-draft -md -f --file -p --chat --system -sys --system-prompt -e --escape --prompt --kv --strict -n --predict --n-predict -c --ctx-size -t --threads --kv-type --exact --rope-scale --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n -s --seed -l --logit-bias --stop -r --reverse-prompt --grammar --grammar-file --json --progress -v --verbose -h --help" ;;
+    generate) options=" -m --model -d --draft --model-draft -md -f --file -p --chat --system -sys --system-prompt -e --escape --prompt --kv --strict --auto -n --predict --n-predict -c --ctx-size -t --threads --kv-type --exact --rope-scale --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n -s --seed -l --logit-bias --stop -r --reverse-prompt --grammar --grammar-file --json --progress -v --verbose -h --help" ;;
     info) options=" -m --model -d --draft --model-draft -md --prompt --kv --strict -n --predict --n-predict -c --ctx-size -t --threads --kv-type --exact --rope-scale --json -v --verbose -h --help" ;;
     methods) options=" --json --markdown -v --verbose -h --help" ;;
     tokens) options=" -m --model -f --file -p -e --escape --no-parse-special --no-bos --json --pieces -v --verbose -h --help" ;;
     perplexity) options=" -m --model -d --draft --model-draft -md -f --file --kv --strict -c --ctx-size -t --threads --kv-type --exact --rope-scale --chunks --json --progress -v --verbose -h --help" ;;
-    bench) options=" -m --model -d --draft --model-draft -md -f --file --prompt --kv --strict -n --predict --n-predict -t --threads --kv-type --exact --rope-scale -s --seed --ctx --repeat --against --json --csv --progress -v --verbose -h --help" ;;
+    bench) options=" -m --model -d --draft --model-draft -md -f --file --prompt --kv --strict -n --predict --n-predict -t --threads --kv-type --exact --rope-scale -s --seed --ctx --depth --pp --tg --shape --draft-shape --repeat --against --json --csv --svg --progress -v --verbose -h --help" ;;
+    breakeven) options=" -m --model -d --draft --model-draft -md --prompt --kv -n --predict --n-predict -t --threads --kv-type --exact --ctx --json --csv -v --verbose -h --help" ;;
     score) options=" --prompt --kv --arrays -v --verbose -h --help" ;;
     help) options=" -v --verbose --man --completion-bash -h --help" ;;
     *) options= ;;

@@ -229,7 +229,7 @@ typedef void (*ft_progress_fn)(enum ft_phase phase, uint64_t done, uint64_t tota
 struct ft_session_params {
     const char *prompt;   /* prompt method, NULL or "dense": none; copied */
     const char *kv;       /* KV method, likewise; copied */
-    const char *kv_type;  /* "f32", "f16" (default), "bf16" */
+    const char *kv_type;  /* "f32", "f16" (default), "bf16", "q8_0" */
     uint32_t self_layers; /* > 0: the target's first layers are the draft (draft must be NULL) */
     uint32_t n_predict;   /* most tokens that will be asked for */
     /* 0: as many as the prompt and n_predict need, at most what was trained */
@@ -237,6 +237,10 @@ struct ft_session_params {
     uint32_t n_thread; /* at most 256; 0: the machine's cores, as far as that goes */
     bool is_exact;     /* stock attention, F32 rows; the model must be FT_LOAD_PLAIN */
     bool is_strict;    /* a fallback is an error */
+    /* compare the expected time to the first token with a dense run's, and run dense where drafting
+     * does not pay.  With neither prompt nor kv, and a draft, the plan is "specpc".  It goes by
+     * measured time, so two equal runs may choose differently; each choice is a reproducible run. */
+    bool is_auto;
     /* > 1: linear RoPE scaling, extends the trained context by this factor; 0: off */
     float rope_scale;
     struct ft_sampling sampling;
@@ -279,6 +283,15 @@ FT_API ft_status ft_session_next(ft_session *session, ft_token *id, struct ft_er
 FT_API ft_status ft_session_feed(ft_session *session, const ft_token *id, uint32_t n, float *logits,
                                  struct ft_error *err);
 
+/* ft_session_repeat - for measurement: bring the cache to a depth without reading that many tokens.
+ * The rows that a head holds are repeated cyclically at the positions that follow, until every head
+ * holds n_row rows.  They count against n_predict like tokens fed; logits and report stay.
+ *   n_row    at least what is held already
+ * Errors     FT_ARG (no prompt, heads hold different numbers of rows, n_row below what is held),
+ *            FT_LIMIT (more than n_predict or the context leaves room for), FT_NOMEM;
+ *            nothing has changed */
+FT_API ft_status ft_session_repeat(ft_session *session, uint32_t n_row, struct ft_error *err);
+
 /* ft_session_logits - raw logits [n_vocab] of the current position; NULL before a prompt.
  * Owner      the session; valid until its next call */
 FT_API const float *ft_session_logits(const ft_session *session);
@@ -286,6 +299,41 @@ FT_API const float *ft_session_logits(const ft_session *session);
 /* ft_session_cancel - stop at the next graph node; safe from signal handlers and other threads.
  * The flag stays set until the next ft_session_prompt. */
 FT_API void ft_session_cancel(ft_session *session);
+
+/* What a model costs on this machine, in microseconds; ft_rates_measure fills it.  Reading is an
+ * amount per token and a share per pair of query and visible row; a step of decoding is an amount
+ * per layer and one per row. */
+struct ft_rates {
+    uint32_t n_layer;
+    double n_weight; /* weights that a token meets in all layers, output matrix not counted */
+    /* of a layer's weights: q, k, v, output projection, feed-forward; their sum is 1 */
+    double share_q, share_k, share_v, share_o, share_f;
+    double token_us; /* one token more through the matrices of one layer */
+    double pass_us;  /* one layer's pass over a chunk of tokens, however few */
+    /* one query and one row that it sees, all heads of one layer: near and far in the text */
+    double pair_us[2];
+    double pair_row[2];     /* where that was: rows in front */
+    double step_us, row_us; /* decoding: one layer; one row more in one layer */
+    double head_us;         /* logits of one token */
+    int64_t measure_us;     /* what measuring took */
+};
+
+/* What a run is expected to take. */
+struct ft_expect {
+    int64_t draft_us, target_us; /* reading the prompt, with scoring; draft: writing text too */
+    int64_t ttft_us;             /* both: to the first logits */
+    int64_t answer_us;           /* to the last of n_predict tokens */
+};
+
+struct ft_auto {      /* the choice of a session with is_auto */
+    bool is_on;       /* false: nothing below was touched */
+    bool is_dense;    /* chosen; otherwise what was asked for */
+    bool is_measured; /* rates were taken, expectations are known */
+    struct ft_expect dense, plan;
+    struct ft_rates target, draft; /* draft of self:layers=K: the target's, K layers */
+    int64_t measure_us;            /* part of ttft_us */
+    char text[240];                /* the choice in one line, with the reason */
+};
 
 struct ft_setting {
     char stage[8]; /* "prompt" or "kv" */
@@ -310,7 +358,12 @@ struct ft_report {                      /* what happened to the last prompt, mea
     uint32_t n_setting, n_fallback;
     struct ft_setting setting[FT_SETTING_CAP]; /* every parameter as used */
     char fallback[FT_FALLBACK_CAP][160];       /* every silent-choice candidate, said aloud */
-    char kernels[96];                          /* "attend=avx512 mass=avx512 ..." */
+    /* "attend=avx512bf16 mass=avx512bf16 prompt=int8:q4_K+q6_K step=rows:q4_K+q6_K" */
+    char kernels[256];
+    struct ft_auto automatic;
+    /* most that a dense run could have taken to its first token, scaled from this run's own
+     * prefill; 0: nothing was dropped.  A ttft_us above it was slower than dense. */
+    int64_t dense_most_us;
 };
 /* ft_session_report - a copy of what was measured so far. */
 FT_API void ft_session_report(const ft_session *session, struct ft_report *out);
@@ -339,6 +392,32 @@ struct ft_estimate {
 FT_API ft_status ft_estimate(const ft_model *target, const ft_model *draft,
                              const struct ft_session_params *params, uint32_t n_prompt,
                              struct ft_estimate *out, struct ft_error *err);
+
+/* ft_rates_measure - read and decode a few tokens in a layer or two of a model, and take the time.
+ *
+ *   params     of the session meant: threads, kv_type, is_exact, rope_scale
+ *   n_row      attention is measured up to this many rows (at most 8192)
+ *   budget_us  what measuring may take, roughly; the least it can take is some ten graphs of a
+ *              layer.  With less, fewer tokens are read and the figures are rougher
+ * Errors       FT_ARG (a model opened for its vocabulary), FT_NOMEM */
+FT_API ft_status ft_rates_measure(const ft_model *model, const struct ft_session_params *params,
+                                  uint32_t n_row, int64_t budget_us, struct ft_rates *out,
+                                  struct ft_error *err);
+
+/* ft_rates_scaled - a model that does not exist: `ratio` times the weights of a measured one.
+ * Matrices cost in proportion; attention, which grows with layers x heads x head size, costs
+ * ratio^exponent (2/3 where depth and width grow alike).  What a graph costs by itself stays. */
+FT_API struct ft_rates ft_rates_scaled(const struct ft_rates *rates, double ratio, double exponent);
+
+/* ft_expect_run - the time that a run with these parameters would take; no weights are touched.
+ *
+ *   draft      rates of the draft, or NULL when no method needs one
+ * Trained contexts are not looked at: a table may go beyond them.
+ * Errors     those of ft_session_new and ft_session_prompt that need no weights */
+FT_API ft_status ft_expect_run(const ft_model *target, const struct ft_session_params *params,
+                               uint32_t n_prompt, const struct ft_rates *target_rates,
+                               const struct ft_rates *draft_rates, struct ft_expect *out,
+                               struct ft_error *err);
 
 /* ---- scoring on the caller's own arrays ------------------------------------------------------ */
 
@@ -380,12 +459,24 @@ FT_API void ft_peer_close(ft_peer *peer);
 struct ft_peer_report {
     int64_t prefill_us; /* n tokens, up to the first logits */
     int64_t decode_us;  /* n_predict tokens, the first from those logits */
-    uint64_t kv_bytes;  /* what its cache of n + n_predict cells holds */
+    uint64_t kv_bytes;  /* what its cache holds at the end, n_predict cells counted */
+    uint32_t n_row;     /* cells it held before id was read */
 };
 /* ft_peer_run - clear the cache, prefill id[n], decode n_predict greedy tokens into out.
  * Errors     FT_ARG (id out of range), FT_LIMIT (more than n_ctx), FT_INTERNAL */
 FT_API ft_status ft_peer_run(ft_peer *peer, const ft_token *id, uint32_t n, uint32_t n_predict,
                              ft_token *out, struct ft_peer_report *report, struct ft_error *err);
+/* ft_peer_fill - clear the cache and bring it to n_row rows by copies, as ft_session_repeat does:
+ * read id[n], then repeat its rows cyclically.  n_row 0 leaves it empty; below n only that many
+ * tokens are read.
+ * Errors     FT_ARG (id out of range), FT_LIMIT (n is 0, more than n_ctx), FT_NOMEM, FT_INTERNAL;
+ *            the cache is empty then */
+FT_API ft_status ft_peer_fill(ft_peer *peer, const ft_token *id, uint32_t n, uint32_t n_row,
+                              struct ft_error *err);
+/* ft_peer_continue - ft_peer_run behind what the cache holds. */
+FT_API ft_status ft_peer_continue(ft_peer *peer, const ft_token *id, uint32_t n, uint32_t n_predict,
+                                  ft_token *out, struct ft_peer_report *report,
+                                  struct ft_error *err);
 
 #ifdef __cplusplus
 }

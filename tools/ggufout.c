@@ -161,6 +161,19 @@ static enum ggml_type type_named(const char *name) {
     return GGML_TYPE_COUNT;
 }
 
+/* Why no numbers can be written in this type, or NULL.  ggml would end the program. */
+static const char *type_refused(enum ggml_type type) {
+    if (type == GGML_TYPE_COUNT) {
+        return "an unknown type";
+    }
+    bool is_plain = type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16;
+    bool is_inner = type == GGML_TYPE_Q8_1 || type == GGML_TYPE_Q8_K; /* of ggml's own products */
+    if (is_inner || (!is_plain && !ggml_is_quantized(type))) {
+        return "no type of weights";
+    }
+    return ggml_quantize_requires_imatrix(type) ? "a type that needs an importance matrix" : NULL;
+}
+
 /* Rows must be whole blocks: else 8 bits in blocks of 32, else half floats. */
 static enum ggml_type type_fitting(enum ggml_type type, uint32_t ne0) {
     if (ne0 % ggml_blck_size(type) == 0) {
@@ -172,11 +185,14 @@ static enum ggml_type type_fitting(enum ggml_type type, uint32_t ne0) {
 void ft_gguf_out_tensor(struct ft_gguf_out *out, const char *name, const char *type_name,
                         uint32_t ne0, uint32_t ne1, const float *data) {
     enum ggml_type type = type_named(type_name);
+    const char *why = type_refused(type);
+    if (why != NULL) {
+        ft_fail(&out->err, FT_ARG, 0, "tensor %s: %s is %s", name, type_name, why);
+        return;
+    }
     struct tensor *grown = ft_grow(out->tensor, out->n_tensor + 1, sizeof(*grown));
-    if (grown == NULL || type == GGML_TYPE_COUNT) {
-        ft_fail(&out->err, grown == NULL ? FT_NOMEM : FT_ARG, 0, "tensor %s: %s", name,
-                grown == NULL ? "no memory" : "unknown type");
-        out->tensor = grown == NULL ? out->tensor : grown;
+    if (grown == NULL) {
+        ft_fail(&out->err, FT_NOMEM, 0, "tensor %s: no memory", name);
         return;
     }
     out->tensor = grown;

@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "conf/conf.h"
+#include "eval/eval.h"
 
 enum { FT_EXIT_OK = 0, FT_EXIT_FAILED = 1, FT_EXIT_USAGE = 2, FT_EXIT_INTERRUPT = 130 };
 
@@ -31,6 +32,7 @@ int ft_cmd_methods(const struct ft_conf *conf);
 int ft_cmd_tokens(const struct ft_conf *conf);
 int ft_cmd_perplexity(const struct ft_conf *conf);
 int ft_cmd_bench(const struct ft_conf *conf);
+int ft_cmd_breakeven(const struct ft_conf *conf);
 int ft_cmd_score(const struct ft_conf *conf);
 int ft_cmd_help(const struct ft_conf *conf);
 
@@ -114,6 +116,20 @@ int ft_read_file(const char *path, uint64_t n_max, char **out, size_t *n);
  *   out      caller frees with free */
 int ft_read_text(const struct ft_conf *conf, char **out, size_t *n);
 
+/* ---- bench (cmd_bench.c, depth.c) ---- */
+
+/* ft_bench_ids - n tokens: the beginning of -f, or random pieces.
+ *   out      caller frees with ft_free */
+int ft_bench_ids(const struct ft_setup *setup, uint32_t n, ft_token **out);
+/* ft_bench_plot - --svg FILE, if asked for: speeds over tokens; prefill, decode [n]. */
+int ft_bench_plot(const struct ft_setup *setup, const char *x_title,
+                  const struct ft_plot_point *prefill, const struct ft_plot_point *decode,
+                  uint32_t n);
+const char *ft_bench_kv_type(const struct ft_setup *setup);
+uint32_t ft_bench_threads(const struct ft_setup *setup);
+/* ft_bench_depth - the rest of `bench --depth`, after ft_setup_peek. */
+int ft_bench_depth(struct ft_setup *setup);
+
 /* ---- JSON (json.c) ---- */
 
 /* ft_json_print - to standard output with a newline; frees value. */
@@ -125,6 +141,9 @@ json_t *ft_json_model(const ft_model *model);
 json_t *ft_json_method(const struct ft_report *report, const char *stage);
 json_t *ft_json_fallbacks(const struct ft_report *report);
 json_t *ft_json_kernels(const struct ft_report *report);
+json_t *ft_json_rates(const struct ft_rates *rates);
+/* ft_json_auto - what --auto expected, chose and met. */
+json_t *ft_json_auto(const struct ft_report *report);
 
 /* The caller's arrays of `score`, flattened. */
 struct ft_arrays {

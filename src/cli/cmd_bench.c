@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cmd_bench.c - every combination of methods on every length, beside libllama if asked. */
+/* cmd_bench.c - every combination of methods on every length, beside libllama if asked; and what
+ * this shares with the measurement at depths (depth.c). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
-#include "eval/eval.h"
 
-enum { CASES_CAP = 64, LABEL_CAP = 256 };
+enum { CASES_CAP = 64, LABEL_CAP = 256, PATH_CAP = 4096 };
 
 struct plan {
     struct ft_bench_case cases[CASES_CAP];
@@ -46,38 +46,87 @@ static int plan_cases(const struct ft_conf *conf, struct plan *plan) {
     return FT_EXIT_OK;
 }
 
-/* plan_prompt - the beginning of -f, or random pieces. */
-static int plan_prompt(const struct ft_setup *setup, struct plan *plan) {
+/* ---- what both kinds of measurement need ---- */
+
+const char *ft_bench_kv_type(const struct ft_setup *setup) {
+    return setup->params.kv_type ? setup->params.kv_type : "f16";
+}
+
+uint32_t ft_bench_threads(const struct ft_setup *setup) {
+    return setup->params.n_thread ? setup->params.n_thread : ft_cpu_count();
+}
+
+static int ids_of_file(const struct ft_setup *setup, uint32_t n, ft_token *id) {
     const struct ft_conf *conf = setup->conf;
     struct ft_error error = { 0 };
     struct ft_tokens tokens = { 0 };
     char *text = NULL;
-    size_t n = 0;
-    plan->id = ft_alloc(plan->longest, sizeof *plan->id);
-    if (!plan->id) {
-        return ft_complain(FT_EXIT_FAILED, "not enough memory for %u tokens", plan->longest);
-    }
-    if (!conf->file) {
-        uint64_t seed = setup->params.sampling.seed;
-        return ft_bench_prompt(setup->target, seed, plan->longest, plan->id, &error) == FT_OK
-                   ? FT_EXIT_OK
-                   : ft_complain_error(NULL, &error);
-    }
-    int code = ft_read_text(conf, &text, &n);
+    size_t n_byte = 0;
+    int code = ft_read_text(conf, &text, &n_byte);
     if (code == FT_EXIT_OK &&
-        ft_tokenize(setup->target, text, n, FT_TOKENIZE_BOS, &tokens, &error) != FT_OK) {
+        ft_tokenize(setup->target, text, n_byte, FT_TOKENIZE_BOS, &tokens, &error) != FT_OK) {
         code = ft_complain_error(conf->file, &error);
     }
-    if (code == FT_EXIT_OK && tokens.n < plan->longest) {
-        code = ft_complain(FT_EXIT_FAILED, "%s has %u tokens, --ctx asks for %u", conf->file,
-                           tokens.n, plan->longest);
+    if (code == FT_EXIT_OK && tokens.n < n) {
+        code = ft_complain(FT_EXIT_FAILED, "%s has %u tokens, %s needs %u", conf->file, tokens.n,
+                           conf->depth.n > 0 ? "--depth" : "--ctx", n);
     }
     if (code == FT_EXIT_OK) {
-        memcpy(plan->id, tokens.id, plan->longest * sizeof *plan->id);
+        memcpy(id, tokens.id, n * sizeof *id);
     }
     ft_tokens_free(&tokens);
     free(text);
     return code;
+}
+
+int ft_bench_ids(const struct ft_setup *setup, uint32_t n, ft_token **out) {
+    struct ft_error error = { 0 };
+    const struct ft_seed *chosen = &setup->conf->seed;
+    uint64_t seed = chosen->is_drawn ? (uint64_t)ft_time_us() : chosen->value;
+    ft_token *id = ft_alloc(n, sizeof *id);
+    if (!id) {
+        return ft_complain(FT_EXIT_FAILED, "not enough memory for %u tokens", n);
+    }
+    int code = FT_EXIT_OK;
+    if (chosen->is_drawn && !setup->conf->file) {
+        ft_note("--seed %llu", (unsigned long long)seed);
+    }
+    if (setup->conf->file) {
+        code = ids_of_file(setup, n, id);
+    } else if (ft_bench_prompt(setup->target, seed, n, id, &error) != FT_OK) {
+        code = ft_complain_error(NULL, &error);
+    }
+    if (code != FT_EXIT_OK) {
+        ft_free(id);
+        return code;
+    }
+    *out = id;
+    return FT_EXIT_OK;
+}
+
+int ft_bench_plot(const struct ft_setup *setup, const char *x_title,
+                  const struct ft_plot_point *prefill, const struct ft_plot_point *decode,
+                  uint32_t n) {
+    const struct ft_conf *conf = setup->conf;
+    struct ft_error error = { 0 };
+    struct ft_model_info info;
+    char title[128], note[128];
+    if (!conf->svg) {
+        return FT_EXIT_OK;
+    }
+    ft_model_info(setup->target, &info);
+    snprintf(title, sizeof title, "%.64s, %.24s", info.name[0] ? info.name : "model",
+             info.file_type);
+    snprintf(note, sizeof note,
+             "foretoken %s, %u threads, KV %s; medians of %u rounds, bars: lowest to highest",
+             ft_version(), ft_bench_threads(setup), ft_bench_kv_type(setup), conf->n_repeat);
+    const struct ft_plot_panel panel[] = { { "prefill, tokens/s", prefill, n },
+                                           { "decode, tokens/s", decode, n } };
+    const struct ft_plot plot = {
+        .title = title, .note = note, .x_title = x_title, .panel = panel, .n_panel = 2
+    };
+    return ft_plot_save(&plot, conf->svg, &error) == FT_OK ? FT_EXIT_OK
+                                                           : ft_complain_error("--svg", &error);
 }
 
 /* ---- results ---- */
@@ -115,6 +164,8 @@ static json_t *row_value(const struct ft_setup *setup, const struct ft_bench_row
     json_object_set_new(value, "foreign_cpu",
                         foreign_cpu < 0 ? json_null() : json_real(foreign_cpu));
     json_object_set_new(value, "kernels", ft_json_text(row->kernels));
+    json_object_set_new(value, "kv_type", ft_json_text(ft_bench_kv_type(setup)));
+    json_object_set_new(value, "threads", json_integer(ft_bench_threads(setup)));
     json_object_set_new(value, "model", ft_json_text(setup->conf->model));
     json_object_set_new(value, "version", ft_json_text(ft_version()));
     return value;
@@ -189,6 +240,25 @@ static void step(uint32_t done, uint32_t total, const char *engine, const char *
     }
 }
 
+static int plot_rows(const struct ft_setup *setup, const struct ft_bench_row *row, uint32_t n) {
+    struct ft_plot_point *point = ft_alloc(2 * (size_t)n, sizeof *point);
+    char(*name)[LABEL_CAP + 16] = ft_alloc(n, sizeof *name);
+    if (!point || !name) {
+        ft_free(point);
+        ft_free(name);
+        return ft_complain(FT_EXIT_FAILED, "not enough memory to plot %u rows", n);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        snprintf(name[i], sizeof *name, "%s %s", row[i].engine, row[i].method);
+        point[i] = (struct ft_plot_point){ name[i], row[i].n_prompt, row[i].prefill_tok_s };
+        point[n + i] = (struct ft_plot_point){ name[i], row[i].n_prompt, row[i].decode_tok_s };
+    }
+    int code = ft_bench_plot(setup, "tokens of the prompt", point, point + n, n);
+    ft_free(point);
+    ft_free(name);
+    return code;
+}
+
 static int run(struct ft_setup *setup, struct plan *plan) {
     const struct ft_conf *conf = setup->conf;
     struct ft_error error = { 0 };
@@ -226,38 +296,184 @@ static int run(struct ft_setup *setup, struct plan *plan) {
     } else {
         print_text(row, n, foreign_cpu);
     }
+    if (status == FT_OK) {
+        code = plot_rows(setup, row, n);
+    }
     ft_free(row);
     return code;
 }
 
-int ft_cmd_bench(const struct ft_conf *conf) {
-    struct plan plan = { .n_case = 0 };
-    struct ft_setup setup = { 0 };
-    int code = ft_setup_init(&setup, conf);
+static int run_lengths(struct ft_setup *setup, struct plan *plan) {
+    int code = ft_bench_ids(setup, plan->longest, &plan->id);
     if (code == FT_EXIT_OK) {
-        code = plan_cases(conf, &plan);
+        code = ft_setup_fit(setup, plan->longest);
     }
-    if (code == FT_EXIT_OK && conf->n_predict < 2) {
-        code = ft_complain(
+    if (code == FT_EXIT_OK) {
+        code = ft_setup_load(setup);
+    }
+    if (code == FT_EXIT_OK) {
+        code = run(setup, plan);
+    }
+    ft_free(plan->id);
+    return code;
+}
+
+/* ---- settings ---- */
+
+static int check_depth(const struct ft_conf *conf) {
+    for (uint32_t i = 1; i < conf->depth.n; i++) {
+        if (conf->depth.value[i] <= conf->depth.value[i - 1]) {
+            return ft_complain(FT_EXIT_USAGE, "--depth has %u after %u, expected larger and larger",
+                               conf->depth.value[i], conf->depth.value[i - 1]);
+        }
+    }
+    const struct ft_texts *specs[] = { &conf->prompt, &conf->kv };
+    for (uint32_t i = 0; i < 2 * FT_TEXTS_CAP; i++) {
+        const struct ft_texts *texts = specs[i / FT_TEXTS_CAP];
+        uint32_t t = i % FT_TEXTS_CAP;
+        if (t < texts->n && !is_dense(texts->text[t])) {
+            return ft_complain(FT_EXIT_USAGE,
+                               "--depth measures the dense engine, %s goes with --ctx: a method "
+                               "works on a prompt that was read",
+                               texts->text[t]);
+        }
+    }
+    if (conf->draft || conf->draft_shape) {
+        return ft_complain(FT_EXIT_USAGE, "--depth measures one model; leave the draft out");
+    }
+    return FT_EXIT_OK;
+}
+
+static int check_options(const struct ft_conf *conf) {
+    if (conf->shape && conf->model) {
+        return ft_complain(FT_EXIT_USAGE, "--shape and -m exclude each other");
+    }
+    if (conf->draft_shape && conf->draft) {
+        return ft_complain(FT_EXIT_USAGE, "--draft-shape and -d exclude each other");
+    }
+    if (conf->draft_shape && !conf->shape) {
+        return ft_complain(FT_EXIT_USAGE,
+                           "--draft-shape needs --shape: invented words fit no real vocabulary");
+    }
+    if (conf->depth.n > 0 && conf->ctx.n > 0) {
+        return ft_complain(FT_EXIT_USAGE, "--depth and --ctx exclude each other");
+    }
+    if (conf->depth.n > 0) {
+        return check_depth(conf);
+    }
+    if (conf->n_predict < 2) {
+        return ft_complain(
             FT_EXIT_USAGE,
             "--predict is 1, bench needs at least 2: the first token costs no evaluation");
+    }
+    return FT_EXIT_OK;
+}
+
+/* A plot that cannot be written is said before minutes of work, not after. */
+static int check_plot(const struct ft_conf *conf) {
+    struct ft_error error = { 0 };
+    struct ft_save *save = NULL;
+    if (!conf->svg) {
+        return FT_EXIT_OK;
+    }
+    if (ft_save_open(conf->svg, &save, &error) != FT_OK) {
+        return ft_complain_error("--svg", &error);
+    }
+    ft_save_done(save, false, NULL);
+    return FT_EXIT_OK;
+}
+
+/* ---- shapes ---- */
+
+struct shapes {
+    struct ft_shape_choice target, draft;
+    char target_path[PATH_CAP], draft_path[PATH_CAP];
+};
+
+/* Names only; until the files are made, the settings name models by what was typed. */
+static int parse_shapes(struct ft_conf *conf, struct shapes *shapes) {
+    struct ft_error error = { 0 };
+    if (conf->shape) {
+        if (ft_shape_parse(conf->shape, &shapes->target, &error) != FT_OK) {
+            return ft_complain(FT_EXIT_USAGE, "--shape: %s", error.text);
+        }
+        conf->model = conf->shape;
+    }
+    if (conf->draft_shape) {
+        if (ft_shape_parse(conf->draft_shape, &shapes->draft, &error) != FT_OK) {
+            return ft_complain(FT_EXIT_USAGE, "--draft-shape: %s", error.text);
+        }
+        shapes->draft.n_vocab = shapes->target.n_vocab; /* a pair shares its token ids */
+        conf->draft = conf->draft_shape;
+    }
+    return FT_EXIT_OK;
+}
+
+static int make_shape(struct ft_setup *setup, const struct ft_shape_choice *choice,
+                      const char *name, char path[PATH_CAP]) {
+    struct ft_error error = { 0 };
+    char cache[PATH_CAP - 8], folder[PATH_CAP], text[96];
+    bool is_new = false;
+    if (!ft_conf_cache_folder(cache, sizeof cache)) {
+        return ft_complain(
+            FT_EXIT_FAILED,
+            "no folder for synthetic models: neither XDG_CACHE_HOME nor HOME is set");
+    }
+    snprintf(folder, sizeof folder, "%s/shapes", cache);
+    snprintf(text, sizeof text, "drawing weights of %.48s", name);
+    ft_progress_stage(&setup->progress, text);
+    ft_status status = ft_shape_make(choice, folder, path, PATH_CAP, &is_new, &error);
+    ft_progress_clear(&setup->progress);
+    if (status != FT_OK) {
+        return ft_complain_error(NULL, &error);
+    }
+    ft_note("%s: synthetic weights, %s %s", name, is_new ? "written to" : "in", path);
+    return FT_EXIT_OK;
+}
+
+static int make_shapes(struct ft_setup *setup, struct ft_conf *conf, struct shapes *shapes) {
+    int code = FT_EXIT_OK;
+    if (conf->shape) {
+        code = make_shape(setup, &shapes->target, conf->shape, shapes->target_path);
+        conf->model = shapes->target_path;
+    }
+    if (code == FT_EXIT_OK && conf->draft_shape) {
+        code = make_shape(setup, &shapes->draft, conf->draft_shape, shapes->draft_path);
+        conf->draft = shapes->draft_path;
+    }
+    return code;
+}
+
+int ft_cmd_bench(const struct ft_conf *given) {
+    struct plan plan = { .n_case = 0 };
+    struct ft_setup setup = { 0 };
+    struct shapes shapes;
+    struct ft_conf conf = *given;
+    int code = check_options(&conf);
+    if (conf.ctx.n == 0) {
+        conf.ctx = (struct ft_counts){ .value = { 1024 }, .n = 1 };
+    }
+    if (code == FT_EXIT_OK) {
+        code = parse_shapes(&conf, &shapes);
+    }
+    if (code == FT_EXIT_OK) {
+        code = ft_setup_init(&setup, &conf);
+    }
+    if (code == FT_EXIT_OK) {
+        code = plan_cases(&conf, &plan);
+    }
+    if (code == FT_EXIT_OK) {
+        code = check_plot(&conf);
+    }
+    if (code == FT_EXIT_OK) {
+        code = make_shapes(&setup, &conf, &shapes);
     }
     if (code == FT_EXIT_OK) {
         code = ft_setup_peek(&setup, NULL);
     }
     if (code == FT_EXIT_OK) {
-        code = plan_prompt(&setup, &plan);
+        code = conf.depth.n > 0 ? ft_bench_depth(&setup) : run_lengths(&setup, &plan);
     }
-    if (code == FT_EXIT_OK) {
-        code = ft_setup_fit(&setup, plan.longest);
-    }
-    if (code == FT_EXIT_OK) {
-        code = ft_setup_load(&setup);
-    }
-    if (code == FT_EXIT_OK) {
-        code = run(&setup, &plan);
-    }
-    ft_free(plan.id);
     ft_setup_done(&setup);
     return code;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_generate.c - a document and a question in, an answer out as it comes, then what it took. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,16 @@ struct answer {
     bool is_line_open; /* the answer's last character is no newline */
     const char *end;   /* why it ended */
 };
+
+/* context_size - positions that the run may use: -c, else all that were trained. */
+static uint32_t context_size(const struct ft_setup *setup) {
+    const struct ft_session_params *params = &setup->params;
+    struct ft_model_info info;
+    ft_model_info(setup->target, &info);
+    double n = floor((double)info.n_ctx_train * FT_MAX((double)params->rope_scale, 1));
+    n = FT_MIN(n, (double)INT32_MAX);
+    return params->n_ctx > 0 ? params->n_ctx : (uint32_t)n;
+}
 
 /* ---- from text to tokens ---- */
 
@@ -145,10 +156,11 @@ static ft_status emit_token(struct answer *answer, ft_token id, bool *is_over) {
 }
 
 static ft_status write_answer(struct answer *answer, struct ft_error *error) {
-    uint32_t limit = answer->setup.conf->n_predict;
+    uint32_t limit = answer->setup.params.n_predict;
     bool is_over = false;
     ft_status status = FT_OK;
-    answer->end = "the limit of -n";
+    answer->end = answer->setup.conf->n_predict == FT_NO_LIMIT ? "the end of the context"
+                                                               : "the limit of -n";
     for (uint32_t i = 0; i < limit && !is_over; i++) {
         ft_token id;
         status = ft_session_next(answer->session, &id, error);
@@ -199,6 +211,33 @@ static void print_method(const struct ft_report *report, const char *stage, cons
     ft_note("%s", line);
 }
 
+/* print_auto - what was expected and what happened; measuring is not part of either. */
+static void print_auto(const struct ft_report *report) {
+    const struct ft_auto *a = &report->automatic;
+    ft_note("auto      %s", a->text);
+    if (a->is_measured) {
+        const struct ft_expect *chosen = a->is_dense ? &a->dense : &a->plan;
+        ft_note("          expected %.0f ms, took %.0f ms, measuring %.0f ms more; to the last of "
+                "-n tokens dense %.0f ms, with methods %.0f ms",
+                (double)chosen->ttft_us / 1e3, (double)(report->ttft_us - a->measure_us) / 1e3,
+                (double)a->measure_us / 1e3, (double)a->dense.answer_us / 1e3,
+                (double)a->plan.answer_us / 1e3);
+    } else {
+        ft_note("          took %.0f ms, measuring %.0f ms more",
+                (double)(report->ttft_us - a->measure_us) / 1e3, (double)a->measure_us / 1e3);
+    }
+}
+
+/* print_slower - a drafting run that was slower than dense says so, where its own rate proves it. */
+static void print_slower(const struct ft_report *report) {
+    int64_t took = report->ttft_us - report->automatic.measure_us;
+    if (report->dense_most_us > 0 && took > report->dense_most_us + report->dense_most_us / 20) {
+        ft_note("slower    than dense: %.0f ms to the first token, dense at most %.0f ms by this "
+                "run's own rate",
+                (double)took / 1e3, (double)report->dense_most_us / 1e3);
+    }
+}
+
 static void print_summary(const struct answer *answer, const struct ft_report *report) {
     char full[24], now[24], peak[24], draft[24], activations[24], rate[32] = "";
     const struct ft_sampling *sampling = &answer->setup.params.sampling;
@@ -216,6 +255,10 @@ static void print_summary(const struct answer *answer, const struct ft_report *r
             (double)answer->setup.load_us / 1e3, (double)report->draft_us / 1e3,
             (double)report->score_us / 1e3, (double)report->prefill_us / 1e3,
             (double)report->ttft_us / 1e3);
+    if (report->automatic.is_on) {
+        print_auto(report);
+    }
+    print_slower(report);
     if (report->n_generated > 1) {
         snprintf(rate, sizeof rate, ", %.1f tok/s", decode_rate(report));
     }
@@ -227,6 +270,47 @@ static void print_summary(const struct answer *answer, const struct ft_report *r
     for (uint32_t i = 0; i < report->n_fallback && i < FT_FALLBACK_CAP; i++) {
         ft_note("fallback  %s", report->fallback[i]);
     }
+}
+
+/* bias_value - [{"token":15043,"bias":1.0}]; infinities, which JSON lacks, as text. */
+static json_t *bias_value(const struct ft_sampling *sampling) {
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < sampling->n_bias; i++) {
+        json_t *entry = json_object();
+        double bias = (double)sampling->bias[i].bias;
+        json_object_set_new(entry, "token", json_integer(sampling->bias[i].id));
+        json_object_set_new(entry, "bias",
+                            isfinite(bias) ? json_real(bias)
+                                           : ft_json_text(bias < 0 ? "-inf" : "inf"));
+        json_array_append_new(list, entry);
+    }
+    return list;
+}
+
+/* meant_value - the text of -p, --system or --stop as it was meant, with -e; null without one. */
+static json_t *meant_value(const struct ft_conf *conf, const char *text) {
+    char *own = text ? ft_strdup(text) : NULL;
+    if (own && conf->is_escape) {
+        ft_text_escape(text, own);
+    }
+    json_t *value = own ? ft_json_text(own) : json_null();
+    ft_free(own);
+    return value;
+}
+
+/* set_texts - what the answer had to follow, and how the prompt was made. */
+static void set_texts(json_t *method, const struct answer *answer) {
+    const struct ft_conf *conf = answer->setup.conf;
+    const struct ft_sampling *sampling = &answer->setup.params.sampling;
+    json_t *stop = json_array();
+    for (uint32_t i = 0; i < conf->stop.n; i++) {
+        json_array_append_new(stop, meant_value(conf, conf->stop.text[i]));
+    }
+    json_object_set_new(method, "stop", stop);
+    json_object_set_new(method, "grammar",
+                        sampling->grammar ? ft_json_text(sampling->grammar) : json_null());
+    json_object_set_new(method, "chat", json_boolean(conf->is_chat));
+    json_object_set_new(method, "system", meant_value(conf, conf->system));
 }
 
 /* method_value - every parameter as used: both stages, storage and sampling. */
@@ -241,13 +325,18 @@ static json_t *method_value(const struct answer *answer, const struct ft_report 
     json_object_set_new(draw, "repeat_penalty", json_real((double)sampling->repeat_penalty));
     json_object_set_new(draw, "repeat_last_n", json_integer(sampling->repeat_last_n));
     json_object_set_new(draw, "seed", json_integer((json_int_t)sampling->seed));
+    json_object_set_new(draw, "logit_bias", bias_value(sampling));
     json_object_set_new(method, "prompt", ft_json_method(report, "prompt"));
     json_object_set_new(method, "kv", ft_json_method(report, "kv"));
     json_object_set_new(method, "kv_type", ft_json_text(params->kv_type ? params->kv_type : "f16"));
     json_object_set_new(method, "exact", json_boolean(params->is_exact));
+    json_object_set_new(method, "strict", json_boolean(params->is_strict));
     json_object_set_new(method, "n_predict", json_integer(params->n_predict));
+    json_object_set_new(method, "n_ctx", json_integer(context_size(&answer->setup)));
+    json_object_set_new(method, "threads", json_integer(ft_bench_threads(&answer->setup)));
     json_object_set_new(method, "rope_scale", json_real((double)params->rope_scale));
     json_object_set_new(method, "sampling", draw);
+    set_texts(method, answer);
     return method;
 }
 
@@ -287,6 +376,9 @@ static void print_json(const struct answer *answer, const struct ft_report *repo
     json_object_set_new(root, "ttft_ms", ft_json_ms(report->ttft_us));
     json_object_set_new(root, "decode_tok_s", json_real(decode_rate(report)));
     json_object_set_new(root, "fallbacks", ft_json_fallbacks(report));
+    if (report->automatic.is_on) {
+        json_object_set_new(root, "auto", ft_json_auto(report));
+    }
     json_object_set_new(root, "method", method_value(answer, report));
     json_object_set_new(root, "models", models_value(&answer->setup));
     json_object_set_new(root, "kernels", ft_json_kernels(report));
@@ -315,6 +407,20 @@ static ft_status open_stream(struct answer *answer, struct ft_error *error) {
     return status;
 }
 
+/* set_limit - -n -1 as a number: the positions behind the whole prompt, but at least the token that
+ * a full context still draws. */
+static int set_limit(struct answer *answer) {
+    uint32_t n_ctx = context_size(&answer->setup), n = answer->tokens.n;
+    if (n > n_ctx) {
+        return ft_complain(FT_EXIT_FAILED,
+                           "-n -1: a prompt of %u tokens leaves nothing of a context of %u; give -n "
+                           "a number",
+                           n, n_ctx);
+    }
+    answer->setup.params.n_predict = FT_MAX(n_ctx - n, 1);
+    return FT_EXIT_OK;
+}
+
 /* prepare - everything up to the weights; nothing heavy has been done when it refuses. */
 static int prepare(struct answer *answer, const struct ft_conf *conf) {
     struct ft_error error = { 0 };
@@ -334,7 +440,10 @@ static int prepare(struct answer *answer, const struct ft_conf *conf) {
     if (tokenize(answer, &error) != FT_OK) {
         return ft_complain_error(NULL, &error);
     }
-    return ft_setup_fit(&answer->setup, answer->tokens.n);
+    if (conf->n_predict == FT_NO_LIMIT) {
+        code = set_limit(answer);
+    }
+    return code == FT_EXIT_OK ? ft_setup_fit(&answer->setup, answer->tokens.n) : code;
 }
 
 static int finish(struct answer *answer, ft_status status, const struct ft_error *error) {

@@ -49,7 +49,9 @@ static void names_text(const struct ft_option *option, char *out, size_t cap) {
 static void range_text(const struct ft_option *option, uint32_t command, char *out, size_t cap) {
     const char *initial = ft_conf_initial(option, command);
     bool has_range =
-        (option->kind == FT_OPT_UINT || option->kind == FT_OPT_REAL) && option->high < 1e9;
+        (option->kind == FT_OPT_UINT || option->kind == FT_OPT_LIMIT ||
+         option->kind == FT_OPT_REAL) &&
+        option->high < 1e9;
     out[0] = '\0';
     if (has_range) {
         snprintf(out, cap, initial ? " (%.10g..%.10g, default %s)" : " (%.10g..%.10g)", option->low,
@@ -158,7 +160,8 @@ static void man_initials(const struct ft_option *option) {
     roff(range);
     for (const struct ft_command *command = ft_commands; command->name; command++) {
         const char *initial = ft_conf_initial(option, command->bit);
-        if ((option->commands & command->bit) && initial && strcmp(initial, option->initial) != 0) {
+        bool is_other = initial && (!option->initial || strcmp(initial, option->initial) != 0);
+        if ((option->commands & command->bit) && is_other) {
             ft_out("; %s: %s", command->name, initial);
         }
     }
@@ -231,8 +234,8 @@ static void print_man(void) {
     ft_out(".SH EXIT STATUS\n.TP\n.B 0\ndone\n.TP\n.B 1\nfailed; one line on standard error says "
            "why\n.TP\n.B 2\n"
            "wrong usage; the line lists what there is\n.TP\n.B 130\ninterrupted by Ctrl\\-C\n");
-    ft_out(".SH ENVIRONMENT\n.TP\n.B FT_KERN\nforces one set of kernels (ref, avx2, avx512): a "
-           "diagnostic\n");
+    ft_out(".SH ENVIRONMENT\n.TP\n.B FT_KERN\nforces one set of kernels (ref, avx2, avx512, "
+           "avx512bf16, neon): a diagnostic; one that this machine cannot run is a fallback\n");
 }
 
 /* ---- completion for bash ---- */
@@ -294,7 +297,8 @@ static void completion_values(void) {
     uint32_t n;
     const struct ft_option *option = ft_conf_options(&n);
     for (uint32_t i = 0; i < n; i++) {
-        if (option[i].kind != FT_OPT_GROUP && option[i].kind != FT_OPT_FLAG) {
+        bool is_again = i > 0 && strcmp(option[i].names, option[i - 1].names) == 0;
+        if (option[i].kind != FT_OPT_GROUP && option[i].kind != FT_OPT_FLAG && !is_again) {
             completion_value(&option[i]);
         }
     }

@@ -93,6 +93,18 @@ static void print_markdown(void) {
     }
 }
 
+/* stages_value - the stages that take the method: dense goes with both. */
+static json_t *stages_value(const struct ft_method_info *info) {
+    static const char *const name[] = { [FT_STAGE_PROMPT] = "prompt", [FT_STAGE_KV] = "kv" };
+    json_t *list = json_array();
+    for (size_t stage = 0; stage < FT_COUNT(name); stage++) {
+        if (ft_method_check((enum ft_stage)stage, info->name, NULL, NULL) == FT_OK) {
+            json_array_append_new(list, ft_json_text(name[stage]));
+        }
+    }
+    return list;
+}
+
 static json_t *method_value(const struct ft_method_info *info) {
     json_t *value = json_object(), *params = json_array();
     for (uint32_t p = 0; p < info->n_param; p++) {
@@ -106,8 +118,7 @@ static json_t *method_value(const struct ft_method_info *info) {
         json_array_append_new(params, entry);
     }
     json_object_set_new(value, "name", ft_json_text(info->name));
-    json_object_set_new(value, "stage",
-                        ft_json_text(info->stage == FT_STAGE_PROMPT ? "prompt" : "kv"));
+    json_object_set_new(value, "stages", stages_value(info));
     json_object_set_new(value, "title", ft_json_text(info->title));
     json_object_set_new(value, "paper", has_paper(info) ? ft_json_text(info->paper) : json_null());
     json_object_set_new(value, "needs_draft", json_boolean(info->needs_draft));

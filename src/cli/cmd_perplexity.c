@@ -86,11 +86,6 @@ int ft_cmd_perplexity(const struct ft_conf *conf) {
     if (isatty(STDOUT_FILENO)) {
         setup.progress.is_bar = false; /* the running estimate is there already */
     }
-    if (code == FT_EXIT_OK && conf->n_ctx < 4) {
-        code = ft_complain(FT_EXIT_USAGE,
-                           "--ctx-size is %u, expected at least 4: a chunk has two halves",
-                           conf->n_ctx);
-    }
     if (code == FT_EXIT_OK) {
         code = ft_read_text(conf, &text, &n);
     }

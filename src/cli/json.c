@@ -83,6 +83,10 @@ json_t *ft_json_method(const struct ft_report *report, const char *stage) {
             json_object_set_new(value, report->setting[i].name, setting_value(&report->setting[i]));
         }
     }
+    if (json_object_get(value, "keep")) { /* "25%" and "64MiB" as what they were in this run */
+        json_object_set_new(value, is_prompt ? "keep_tokens" : "keep_rows",
+                            json_integer(is_prompt ? report->n_kept : report->n_kv_kept));
+    }
     return value;
 }
 
@@ -110,6 +114,55 @@ json_t *ft_json_kernels(const struct ft_report *report) {
         at += n;
         at += strspn(at, " ");
     }
+    return value;
+}
+
+json_t *ft_json_rates(const struct ft_rates *rates) {
+    json_t *value = json_object();
+    json_object_set_new(value, "n_layer", json_integer(rates->n_layer));
+    json_object_set_new(value, "layer_weights", json_integer((json_int_t)rates->n_weight));
+    json_object_set_new(value, "token_us", json_real(rates->token_us));
+    json_object_set_new(value, "pass_us", json_real(rates->pass_us));
+    json_object_set_new(value, "pair_ns",
+                        json_pack("[f,f]", rates->pair_us[0] * 1e3, rates->pair_us[1] * 1e3));
+    json_object_set_new(value, "pair_rows",
+                        json_pack("[f,f]", rates->pair_row[0], rates->pair_row[1]));
+    json_object_set_new(value, "step_us", json_real(rates->step_us));
+    json_object_set_new(value, "row_ns", json_real(rates->row_us * 1e3));
+    json_object_set_new(value, "head_us", json_real(rates->head_us));
+    json_object_set_new(value, "measure_ms", ft_json_ms(rates->measure_us));
+    return value;
+}
+
+static json_t *known_ms(bool is_known, int64_t us) {
+    return is_known ? ft_json_ms(us) : json_null();
+}
+
+json_t *ft_json_auto(const struct ft_report *report) {
+    const struct ft_auto *a = &report->automatic;
+    json_t *value = json_object(), *ttft = json_object(), *answer = json_object();
+    json_t *rates = json_null();
+    bool is_known = a->is_measured;
+    json_object_set_new(ttft, "dense",
+                        known_ms(is_known || a->dense.ttft_us > 0, a->dense.ttft_us));
+    json_object_set_new(ttft, "plan", known_ms(is_known, a->plan.ttft_us));
+    json_object_set_new(ttft, "plan_draft", known_ms(is_known, a->plan.draft_us));
+    json_object_set_new(ttft, "plan_target", known_ms(is_known, a->plan.target_us));
+    json_object_set_new(answer, "dense", known_ms(is_known, a->dense.answer_us));
+    json_object_set_new(answer, "plan", known_ms(is_known, a->plan.answer_us));
+    if (is_known) {
+        rates = json_object();
+        json_object_set_new(rates, "target", ft_json_rates(&a->target));
+        json_object_set_new(rates, "draft", ft_json_rates(&a->draft));
+    }
+    json_object_set_new(value, "chosen", ft_json_text(a->is_dense ? "dense" : "plan"));
+    json_object_set_new(value, "text", ft_json_text(a->text));
+    json_object_set_new(value, "measured", json_boolean(is_known));
+    json_object_set_new(value, "expected_ms", ttft);
+    json_object_set_new(value, "expected_answer_ms", answer);
+    json_object_set_new(value, "happened_ms", ft_json_ms(report->ttft_us - a->measure_us));
+    json_object_set_new(value, "measure_ms", ft_json_ms(a->measure_us));
+    json_object_set_new(value, "rates", rates);
     return value;
 }
 

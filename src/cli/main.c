@@ -38,10 +38,28 @@ const struct ft_command ft_commands[] = {
       "Runs every combination of the given --prompt and --kv methods (dense is one of them) on "
       "every length, round by round, and prints medians with the lowest and highest value. "
       "Prompts are random tokens from --seed, or the beginning of -f. prefill_tok_s counts the "
-      "prompt's tokens over everything before the first logits: draft, scoring and target.",
+      "prompt's tokens over everything before the first logits: draft, scoring and target. "
+      "With --depth the dense engine is measured as the cache fills: plan a sweep of depths "
+      "first, it takes minutes, as the cache is brought to each depth by copied rows on both "
+      "engines; whole prompts and methods (--ctx) where the curve says they pay. "
+      "Beside each decode stands the rate at which the machine read memory just then. "
+      "--shape needs no download: weights are drawn, sizes and formats are a real model's.",
       "foretoken bench -m target.gguf -d draft.gguf --ctx 1024,4096 --kv dense --kv speckv "
-      "--against libllama",
+      "--against libllama\n"
+      "foretoken bench --shape llama-3.2-1b:q4_k_m --depth 0,4096,16384,32768 --against libllama "
+      "\\\n"
+      "    --svg depth.svg",
       FT_CMD_BENCH, 0, ft_cmd_bench },
+    { "breakeven", "", "show from which prompt length a draft pays",
+      "Measures a few layers of the target, and of the draft if one is given, for a second or two, "
+      "and computes from that how much sooner than dense each method gives its first token: a row "
+      "for every length of --ctx, a column for every size a draft could have, as a share of the "
+      "target's layer weights. The draft given has a column of its own, with its own rates; the "
+      "others are scaled from the target's: matrices in proportion to the weights, attention with "
+      "a power of them. Nothing longer than the measured passes is run, trained contexts are not "
+      "looked at, and --json has every rate and assumption.",
+      "foretoken breakeven -m target.gguf -d draft.gguf --prompt specpc:keep=2048 --csv",
+      FT_CMD_BREAKEVEN, 0, ft_cmd_breakeven },
     { "score", "", "run a method's scoring on your own arrays",
       "Runs the very code that generate uses, in 32-bit floats, on queries and keys from a JSON "
       "file, and prints scores and selections as JSON. Ties: higher score first, then the lower "

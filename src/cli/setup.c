@@ -106,6 +106,10 @@ static int read_document(const struct ft_conf *conf, char **out, size_t *n) {
     const char *path = conf->file ? conf->file : "-";
     const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
     int code = ft_read_file(path, INT32_MAX - 1, out, n);
+    if (code == FT_EXIT_OK && *n >= 3 && memcmp(*out, "\xef\xbb\xbf", 3) == 0) {
+        *n -= 3; /* a byte order mark says how the file is written and is no text of its author */
+        memmove(*out, *out + 3, *n + 1);
+    }
     return code == FT_EXIT_OK
                ? check_text(conf->file ? name : "the prompt (standard input)", *out, *n)
                : code;
@@ -172,6 +176,19 @@ static int check_methods(struct ft_setup *setup, enum ft_stage stage,
     return FT_EXIT_OK;
 }
 
+/* --auto chooses between dense and what was asked for; with a draft alone that is specpc. */
+static int check_auto(struct ft_setup *setup) {
+    const struct ft_conf *conf = setup->conf;
+    if (conf->prompt.n + conf->kv.n == 0 && conf->draft) {
+        setup->needs_draft = true;
+    }
+    return setup->needs_draft
+               ? FT_EXIT_OK
+               : ft_complain(FT_EXIT_USAGE,
+                             "--auto has nothing to choose from: give a draft "
+                             "(-d), or a method that drops something (--prompt, --kv)");
+}
+
 static int check_options(const struct ft_conf *conf) {
     if (!conf->model) {
         return ft_complain(FT_EXIT_USAGE, "which model? -m FILE is needed");
@@ -235,7 +252,7 @@ static int set_sampling(struct ft_setup *setup) {
 }
 
 static void set_params(struct ft_setup *setup) {
-    static const char *const kv_type[] = { NULL, "f16", "f32", "bf16" };
+    static const char *const kv_type[] = { NULL, "f16", "f32", "bf16", "q8_0" };
     const struct ft_conf *conf = setup->conf;
     struct ft_session_params *params = &setup->params;
     *params = ft_session_defaults();
@@ -250,6 +267,7 @@ static void set_params(struct ft_setup *setup) {
     params->n_thread = conf->n_thread;
     params->is_exact = conf->is_exact;
     params->is_strict = conf->is_strict;
+    params->is_auto = conf->is_auto;
     params->rope_scale = (float)conf->rope_scale;
     params->progress = ft_progress_step;
     params->progress_user = &setup->progress;
@@ -270,6 +288,9 @@ int ft_setup_init(struct ft_setup *setup, const struct ft_conf *conf) {
     code = check_methods(setup, FT_STAGE_PROMPT, &conf->prompt);
     if (code == FT_EXIT_OK) {
         code = check_methods(setup, FT_STAGE_KV, &conf->kv);
+    }
+    if (code == FT_EXIT_OK && conf->is_auto) {
+        code = check_auto(setup);
     }
     if (code != FT_EXIT_OK) {
         return code;

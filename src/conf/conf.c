@@ -8,6 +8,7 @@
 #include "conf/conf.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define GENERATE FT_CMD_GENERATE
@@ -18,10 +19,11 @@
 #define BENCH FT_CMD_BENCH
 #define SCORE FT_CMD_SCORE
 #define HELP FT_CMD_HELP
+#define EVEN FT_CMD_BREAKEVEN
 #define RUNS (GENERATE | BENCH | INFO)
-#define MODELS (GENERATE | INFO | TOKENS | PERPLEXITY | BENCH)
+#define MODELS (GENERATE | INFO | TOKENS | PERPLEXITY | BENCH | EVEN)
 #define TEXTS (GENERATE | TOKENS | PERPLEXITY | BENCH)
-#define REPORTS (GENERATE | INFO | METHODS | TOKENS | PERPLEXITY | BENCH)
+#define REPORTS (GENERATE | INFO | METHODS | TOKENS | PERPLEXITY | BENCH | EVEN)
 #define ALL 0xffffffffu
 
 static const struct ft_option table[] = {
@@ -64,6 +66,17 @@ const char *ft_conf_initial(const struct ft_option *option, uint32_t command) {
         }
     }
     return option->initial;
+}
+
+bool ft_conf_cache_folder(char *out, size_t cap) {
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    bool has_cache = cache && cache[0] == '/'; /* a relative one is to be ignored */
+    if (!has_cache && (!home || home[0] != '/')) {
+        return false;
+    }
+    int n = snprintf(out, cap, "%s%s/foretoken", has_cache ? cache : home,
+                     has_cache ? "" : "/.cache");
+    return n > 0 && (size_t)n < cap;
 }
 
 /* next_word - the word at *cursor, up to `separator`, empty ones skipped; false at the end. */
@@ -120,10 +133,14 @@ static ft_status set_number(struct ft_conf *conf, const struct ft_option *option
                             const char *value) {
     char expected[96];
     char *field = (char *)conf + option->offset;
-    if (option->kind == FT_OPT_UINT) {
+    if (option->kind == FT_OPT_LIMIT && strcmp(value, "-1") == 0) {
+        *(uint32_t *)(void *)field = FT_NO_LIMIT;
+        return FT_OK;
+    }
+    if (option->kind != FT_OPT_REAL) {
+        double low = FT_MAX(option->low, 0);
         uint64_t number;
-        if (ft_text_uint(value, (uint64_t)option->high, &number) &&
-            number >= (uint64_t)option->low) {
+        if (ft_text_uint(value, (uint64_t)option->high, &number) && number >= (uint64_t)low) {
             *(uint32_t *)(void *)field = (uint32_t)number;
             return FT_OK;
         }
@@ -237,6 +254,7 @@ static ft_status set_value(struct ft_conf *conf, const struct ft_option *option,
         *(const char **)(void *)field = value;
         return FT_OK;
     case FT_OPT_UINT:
+    case FT_OPT_LIMIT:
     case FT_OPT_REAL:
         return set_number(conf, option, value);
     case FT_OPT_SEED:
@@ -346,7 +364,7 @@ ft_status ft_conf_parse(uint32_t command, int argc, char *const *argv, struct ft
     memset(out, 0, sizeof *out);
     for (size_t i = 0; i < FT_COUNT(table); i++) {
         const char *initial = ft_conf_initial(&table[i], command);
-        if (initial) {
+        if (initial && (table[i].commands & command)) {
             FT_TRY(set_value(out, &table[i], initial));
         }
     }

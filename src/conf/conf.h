@@ -17,6 +17,7 @@ enum ft_command_bit {
     FT_CMD_BENCH = 32,
     FT_CMD_SCORE = 64,
     FT_CMD_HELP = 128,
+    FT_CMD_BREAKEVEN = 256,
 };
 
 enum ft_option_kind {
@@ -25,6 +26,7 @@ enum ft_option_kind {
     FT_OPT_TEXT,          /* const char * */
     FT_OPT_FILE,          /* const char *, completed as a file name */
     FT_OPT_UINT,          /* uint32_t in low..high */
+    FT_OPT_LIMIT,         /* uint32_t in 0..high, or -1: FT_NO_LIMIT */
     FT_OPT_SEED,          /* struct ft_seed */
     FT_OPT_REAL,          /* double in low..high */
     FT_OPT_CHOICE,        /* uint32_t, index into the words of arg */
@@ -33,6 +35,8 @@ enum ft_option_kind {
     FT_OPT_PROMPT_METHOD, /* struct ft_texts, each checked by ft_method_check */
     FT_OPT_KV_METHOD,     /* likewise */
 };
+
+#define FT_NO_LIMIT UINT32_MAX
 
 struct ft_option {
     const char *names, *arg, *initial, *help;
@@ -58,7 +62,13 @@ struct ft_seed {
 };
 
 enum ft_progress_choice { FT_PROGRESS_AUTO, FT_PROGRESS_PLAIN, FT_PROGRESS_JSON, FT_PROGRESS_NONE };
-enum ft_kv_type_choice { FT_KV_TYPE_AUTO, FT_KV_TYPE_F16, FT_KV_TYPE_F32, FT_KV_TYPE_BF16 };
+enum ft_kv_type_choice {
+    FT_KV_TYPE_AUTO,
+    FT_KV_TYPE_F16,
+    FT_KV_TYPE_F32,
+    FT_KV_TYPE_BF16,
+    FT_KV_TYPE_Q8_0
+};
 enum ft_against_choice { FT_AGAINST_NONE, FT_AGAINST_LIBLLAMA };
 
 struct ft_conf {
@@ -66,7 +76,7 @@ struct ft_conf {
     const char *file, *text, *system;
     bool is_chat, is_escape, is_plain_text, is_bare;
     struct ft_texts prompt, kv;
-    bool is_strict, is_exact;
+    bool is_strict, is_auto, is_exact;
     uint32_t n_predict, n_ctx, n_thread, kv_type;
     double rope_scale;
     double temperature, top_p, min_p, repeat_penalty;
@@ -74,7 +84,9 @@ struct ft_conf {
     struct ft_seed seed;
     struct ft_texts bias, stop;
     const char *grammar, *grammar_file;
-    struct ft_counts ctx;
+    struct ft_counts ctx, depth;
+    uint32_t n_pp, n_tg;
+    const char *shape, *draft_shape, *svg;
     uint32_t n_repeat, against, n_chunk;
     const char *arrays;
     bool is_json, is_csv, is_markdown, is_pieces, is_verbose, is_man, is_completion, is_help;
@@ -101,6 +113,10 @@ bool ft_choice_word(const char *choices, uint32_t index, char *out, size_t cap);
  * Errors     FT_ARG with one line in out->error that lists what there is
  */
 ft_status ft_conf_parse(uint32_t command, int argc, char *const *argv, struct ft_conf *out);
+
+/* ft_conf_cache_folder - where files that can be made again belong:
+ * ${XDG_CACHE_HOME:-$HOME/.cache}/foretoken into out [cap]; false when neither is set. */
+bool ft_conf_cache_folder(char *out, size_t cap);
 
 /* ---- text.c: text to numbers, whole strings only ---- */
 

@@ -7,13 +7,9 @@
  *   prefill   from the prompt to its first logits: draft, scoring and target together
  *   decode    n_predict tokens, of which n_predict - 1 are evaluated
  */
-#define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include "base/rng.h"
 #include "eval/eval.h"
@@ -29,42 +25,6 @@ struct run {
     struct sample *sample; /* [n_row][n_repeat] */
     struct ft_bench_row *row;
 };
-
-/* ---- other processes ---- */
-
-struct cpu_use {
-    double busy_s, own_s, at_s; /* CPU seconds of the machine and of this process; wall clock */
-};
-
-static bool cpu_use_read(struct cpu_use *out) {
-    unsigned long long user, nice, system, idle, wait, irq, soft, steal;
-    struct rusage usage;
-    FILE *file = fopen("/proc/stat", "r");
-    if (!file) {
-        return false;
-    }
-    int n = fscanf(file, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system,
-                   &idle, &wait, &irq, &soft, &steal);
-    fclose(file);
-    long hertz = sysconf(_SC_CLK_TCK);
-    if (n != 8 || hertz <= 0 || getrusage(RUSAGE_SELF, &usage) != 0) {
-        return false;
-    }
-    out->busy_s = (double)(user + nice + system + irq + soft + steal) / (double)hertz;
-    out->own_s = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-                 (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-    out->at_s = (double)ft_time_us() / 1e6;
-    return true;
-}
-
-static double foreign_since(const struct cpu_use *start) {
-    struct cpu_use now;
-    if (start->at_s == 0 || !cpu_use_read(&now) || now.at_s <= start->at_s) {
-        return -1;
-    }
-    double foreign = (now.busy_s - start->busy_s) - (now.own_s - start->own_s);
-    return FT_MAX(foreign, 0.0) / (now.at_s - start->at_s);
-}
 
 /* ---- one measurement ---- */
 
@@ -165,17 +125,6 @@ static ft_status round_run(struct run *run, uint32_t round, struct ft_error *err
     return FT_OK;
 }
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static struct ft_spread spread(double *value, uint32_t n) {
-    qsort(value, n, sizeof *value, by_value);
-    double middle = n % 2 == 1 ? value[n / 2] : (value[n / 2 - 1] + value[n / 2]) / 2;
-    return (struct ft_spread){ .median = middle, .low = value[0], .high = value[n - 1] };
-}
-
 static void conclude(struct run *run, double *work) {
     uint32_t n = run->params->n_repeat, n_row = ft_bench_rows(run->params);
     for (uint32_t i = 0; i < n_row; i++) {
@@ -183,28 +132,28 @@ static void conclude(struct run *run, double *work) {
         for (uint32_t r = 0; r < n; r++) {
             work[r] = sample[r].prefill_tok_s;
         }
-        run->row[i].prefill_tok_s = spread(work, n);
+        run->row[i].prefill_tok_s = ft_spread_of(work, n);
         for (uint32_t r = 0; r < n; r++) {
             work[r] = sample[r].ttft_ms;
         }
-        run->row[i].ttft_ms = spread(work, n);
+        run->row[i].ttft_ms = ft_spread_of(work, n);
         for (uint32_t r = 0; r < n; r++) {
             work[r] = sample[r].decode_tok_s;
         }
-        run->row[i].decode_tok_s = spread(work, n);
+        run->row[i].decode_tok_s = ft_spread_of(work, n);
         run->row[i].n_repeat = n;
     }
 }
 
 static ft_status run_rounds(struct run *run, double *foreign_cpu, struct ft_error *error) {
-    struct cpu_use start = { 0 };
+    struct ft_host_use start = { 0 };
     for (uint32_t round = 0; round <= run->params->n_repeat; round++) {
         FT_TRY(round_run(run, round, error));
-        if (round == 0 && !cpu_use_read(&start)) {
+        if (round == 0 && !ft_host_use_read(&start)) {
             start.at_s = 0;
         }
     }
-    *foreign_cpu = foreign_since(&start);
+    *foreign_cpu = ft_host_foreign(&start);
     return FT_OK;
 }
 
@@ -249,6 +198,19 @@ ft_status ft_bench_run(const struct ft_bench_params *params, struct ft_bench_row
     ft_free(run.sample);
     ft_free(work);
     return status;
+}
+
+/* ---- statistics ---- */
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+struct ft_spread ft_spread_of(double *value, uint32_t n) {
+    qsort(value, n, sizeof *value, by_value);
+    double middle = n % 2 == 1 ? value[n / 2] : (value[n / 2 - 1] + value[n / 2]) / 2;
+    return (struct ft_spread){ .median = middle, .low = value[0], .high = value[n - 1] };
 }
 
 /* ---- prompts ---- */

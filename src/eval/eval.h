@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* eval.h - measuring loops on the public interface: perplexity and speed. */
+/* eval.h - measuring loops on the public interface: perplexity and speed, models in real shapes
+ * with synthetic weights to measure on, plots of what was measured. */
 #ifndef FT_EVAL_EVAL_H
 #define FT_EVAL_EVAL_H
 
@@ -38,6 +39,22 @@ struct ft_ppl {
 ft_status ft_ppl_run(const struct ft_ppl_params *params, struct ft_ppl *out,
                      struct ft_error *error);
 
+/* ---- the machine (host.c) ---- */
+
+struct ft_host_use {
+    double busy_s, own_s, at_s; /* CPU seconds of the machine and of this process; wall clock */
+};
+bool ft_host_use_read(struct ft_host_use *out); /* false: unknown */
+/* ft_host_foreign - cores that other processes used since then, on average; < 0: unknown. */
+double ft_host_foreign(const struct ft_host_use *start);
+
+/* The ceiling of decoding: how fast all threads together read memory beyond the last cache. */
+struct ft_dram;
+struct ft_dram *ft_dram_new(uint32_t n_thread); /* holds its buffer; NULL: no memory */
+void ft_dram_free(struct ft_dram *dram);
+/* ft_dram_rate - GB/s, the best of a few passes (some ten milliseconds); < 0: unknown. */
+double ft_dram_rate(const struct ft_dram *dram);
+
 /* ---- speed (bench.c) ---- */
 
 struct ft_bench_case {
@@ -47,6 +64,8 @@ struct ft_bench_case {
 struct ft_spread {
     double median, low, high;
 };
+/* ft_spread_of - sorts value[n], n >= 1. */
+struct ft_spread ft_spread_of(double *value, uint32_t n);
 struct ft_bench_row {
     const char *engine, *method;
     uint32_t n_prompt, n_kept, n_repeat;
@@ -55,7 +74,7 @@ struct ft_bench_row {
     uint64_t kv_bytes, kv_bytes_peak;
     uint32_t n_fallback;
     char fallback[FT_FALLBACK_CAP][160];
-    char kernels[96];
+    char kernels[256];
 };
 struct ft_bench_params {
     const ft_model *target, *draft;
@@ -83,9 +102,138 @@ uint32_t ft_bench_rows(const struct ft_bench_params *params);
 ft_status ft_bench_run(const struct ft_bench_params *params, struct ft_bench_row *row,
                        double *foreign_cpu, struct ft_error *error);
 
+/* ---- from which length a draft pays (breakeven.c) ---- */
+
+struct ft_even_params {
+    const ft_model *target;
+    const struct ft_session_params *session; /* prompt and kv are set here */
+    const struct ft_bench_case *cases;       /* [n_case] none of them dense */
+    uint32_t n_case;
+    const uint32_t *n_prompt; /* [n_length] */
+    uint32_t n_length;
+    struct ft_rates target_rates, draft_rates; /* draft: n_layer 0 where none is given */
+};
+enum { FT_EVEN_COLUMN = 6, FT_EVEN_FARTHEST = 1 << 20 };
+struct ft_even_column { /* a draft */
+    double ratio;       /* its layer weights over the target's */
+    bool is_given;      /* rates of its own; else scaled from the target's */
+    struct ft_rates rates;
+};
+struct ft_even_table {
+    struct ft_even_column column[FT_EVEN_COLUMN]; /* ratios rise; */
+    uint32_t n_column;
+    double exponent;         /* attention of a draft goes with ratio to this power */
+    bool is_exponent_known;  /* taken from the draft given; else 2/3, depth and width alike */
+    struct ft_expect *dense; /* [n_length] owned */
+    /* [n_case][n_length][n_column] owned; draft_us 0: the method drops nothing at that length */
+    struct ft_expect *cell;
+    uint32_t
+        *pays; /* [n_case][n_column] owned: shortest prompt that pays; 0: none that was tried */
+};
+
+/* ft_even_run - every method, length and draft; nothing is computed but arithmetic.
+ *   out      ended with ft_even_done, also after a failure */
+ft_status ft_even_run(const struct ft_even_params *params, struct ft_even_table *out,
+                      struct ft_error *error);
+void ft_even_done(struct ft_even_table *table);
+
 /* ft_bench_prompt - what the model adds in front, then ordinary text pieces drawn from a seed.
  *   id       [n] */
 ft_status ft_bench_prompt(const ft_model *model, uint64_t seed, uint32_t n, ft_token *id,
                           struct ft_error *error);
+
+/* ---- speed at a depth (depth.c) ---- */
+
+enum { FT_DEPTH_BASE = 128 }; /* tokens read before rows are copied */
+
+struct ft_depth_row {
+    const char *engine;
+    uint32_t depth, n_repeat;
+    struct ft_spread prefill_s, prefill_tok_s; /* n_pp tokens behind `depth` rows */
+    struct ft_spread decode_s, decode_tok_s;   /* n_tg tokens behind those */
+    struct ft_spread dram_gb_s;                /* read rate beside the decode; < 0: unknown */
+    uint64_t kv_bytes;                         /* K and V of depth + n_pp + n_tg tokens */
+    /* seconds that a whole prompt of `depth` tokens would take: the measured costs per token,
+     * linear between the middles of the measured pieces, integrated; < 0: depth 0 is missing */
+    double prompt_s_extrapolated;
+    char kernels[96];
+};
+struct ft_depth_params {
+    const ft_model *target;
+    const struct ft_session_params *session; /* methods, n_predict and n_ctx are set here */
+    const char *peer_path;                   /* NULL: no libllama rows */
+    const uint32_t *depth;                   /* [n_depth] increasing */
+    uint32_t n_depth, n_pp, n_tg;            /* n_pp, n_tg >= 1 */
+    const ft_token *id;                      /* [FT_DEPTH_BASE + n_pp] */
+    uint32_t n_repeat;
+    ft_guard_fn guard;
+    void (*step)(uint32_t done, uint32_t total, const char *engine, uint32_t depth, void *user);
+    void *user;
+};
+
+/* ft_depth_rows - how many rows a run gives: depths x engines. */
+uint32_t ft_depth_rows(const struct ft_depth_params *params);
+/* ft_depth_tokens - tokens that an engine must have room for at a depth. */
+uint64_t ft_depth_tokens(const struct ft_depth_params *params, uint32_t depth);
+
+/* ft_depth_run - each round measures every row once; one cheap round at the first depth goes ahead
+ * and is not counted.  The cache is brought to its depth by copied rows, which is not timed.
+ *
+ *   row          [ft_depth_rows] depths outermost, libllama behind foretoken
+ *   foreign_cpu  as for ft_bench_run */
+ft_status ft_depth_run(const struct ft_depth_params *params, struct ft_depth_row *row,
+                       double *foreign_cpu, struct ft_error *error);
+
+/* ---- files (save.c) ---- */
+
+struct ft_save;
+/* ft_save_open - begin a file that replaces `path` whole when it is done.
+ * Errors     FT_IO, also when another process is writing it; FT_NOMEM */
+ft_status ft_save_open(const char *path, struct ft_save **out, struct ft_error *error);
+/* a failure is remembered until ft_save_done */
+void ft_save_write(struct ft_save *save, const void *data, size_t n);
+void ft_save_print(struct ft_save *save, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* ft_save_done - put it in place, or (not wanted, or a failure) leave what was there; frees. */
+ft_status ft_save_done(struct ft_save *save, bool is_wanted, struct ft_error *error);
+
+/* ---- plots (plot.c) ---- */
+
+struct ft_plot_point {
+    const char *series; /* points of one series are joined in the order given */
+    uint32_t x;         /* tokens, on a logarithmic axis; 0 stands left of the smallest */
+    struct ft_spread y;
+};
+struct ft_plot_panel {
+    const char *title;
+    const struct ft_plot_point *point; /* [n_point] */
+    uint32_t n_point;
+};
+struct ft_plot {
+    const char *title, *note, *x_title;
+    const struct ft_plot_panel *panel; /* [n_panel] one below the other */
+    uint32_t n_panel;
+};
+/* ft_plot_save - an SVG file without scripts or fonts of its own, readable on light and dark. */
+ft_status ft_plot_save(const struct ft_plot *plot, const char *path, struct ft_error *error);
+
+/* ---- synthetic models in real shapes (shape.c) ---- */
+
+struct ft_shape_choice {
+    uint32_t shape, type; /* rows of the tables */
+    uint32_t n_vocab;     /* the shape's own; another may be set, at least 261 */
+};
+/* ft_shape_parse - "llama-3.2-1b:q4_k_m".
+ * Errors     FT_ARG listing what there is */
+ft_status ft_shape_parse(const char *text, struct ft_shape_choice *out, struct ft_error *error);
+/* ft_shape_list - "llama-3.2-1b ...: f16 ..."; out [cap]. */
+void ft_shape_list(char *out, size_t cap);
+/* ft_shape_make - the file of a shape below `folder`, written unless it is there already.
+ *
+ *   path     out, [cap] its name
+ *   is_new   out, whether it was written now
+ * Errors     FT_IO, FT_NOMEM */
+ft_status ft_shape_make(const struct ft_shape_choice *choice, const char *folder, char *path,
+                        size_t cap, bool *is_new, struct ft_error *error);
 
 #endif

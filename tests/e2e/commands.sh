@@ -25,6 +25,7 @@ json 'j["memory"][0]["kv_bytes_peak"] * 1000 == j["memory"][0]["kv_bytes"] * 102
 # ---- methods ----
 works methods --json
 json 'sorted(m["name"] for m in j) == ["dense", "speckv", "specpc"]'
+json '{m["name"]: m["stages"] for m in j} == {"dense": ["prompt", "kv"], "specpc": ["prompt"], "speckv": ["kv"]}'
 json 'all(p["help"] and p["range"] and p["default"] for m in j for p in m["parameters"])'
 
 # ---- tokens ----
@@ -38,6 +39,12 @@ works tokens -m "$target" -p 'a\tb' --escape --json --no-bos
 json '"".join(j["pieces"]) == "a\tb"'
 works tokens -m "$target" -p "Call me" --pieces --no-bos
 check "--pieces quotes the text" grep -q '"' out
+
+printf '\357\273\277Call me Ishmael.' >bom
+works tokens -m "$target" -f bom
+check "a byte order mark is dropped" [ "$(cat out)" = "$ids" ]
+printf '\357\273\277' >bom
+refuses 1 "bom is empty" tokens -m "$target" -f bom
 
 # ---- perplexity ----
 text=$source_dir/LICENSE
@@ -65,6 +72,45 @@ works bench -m "$target" --ctx 32 --repeat 2 -n 3 --csv
 check "bench --csv has a header and a row" [ "$(wc -l <out)" -eq 2 ]
 works bench -m "$target" --ctx 32 --repeat 2 -n 3 -f "$text"
 check "bench says what others used of the machine" grep -q "other processes used" out
+
+# Whole prompts of synthetic models; a pair of shapes shares its vocabulary.
+rm -rf cache
+XDG_CACHE_HOME=$PWD/cache
+export XDG_CACHE_HOME
+works bench --shape tiny:q4_k_m --draft-shape tiny:q8_0 --ctx 64,256 --repeat 1 -n 4 --kv dense --kv speckv:keep=48,lookahead=8 --json --svg lengths.svg
+json 'len(j) == 4 and j[3]["kv_bytes"] < j[2]["kv_bytes"] and not any(row["fallbacks"] for row in j[2:])'
+check "the models are where they were said to be" [ -s cache/foretoken/shapes/tiny-q4_k_m.gguf ]
+check "the path is said" grep -q "written to $PWD/cache/foretoken/shapes/tiny-q8_0.gguf" err
+works info cache/foretoken/shapes/tiny-q4_k_m.gguf cache/foretoken/shapes/tiny-q8_0.gguf
+check "shapes make a pair" grep -q "^pair  fits" out
+works generate -m cache/foretoken/shapes/tiny-q4_k_m.gguf -p "some text" -n 4
+
+# Depths: copied rows on both engines.
+fields='["engine", "method", "kv_type", "depth", "pp", "tg", "prefill_s", "prefill_tok_s", "decode_s", "decode_tok_s", "dram_gb_s", "prompt_s_extrapolated", "threads", "repeats", "low", "high", "model", "foreign_cpu"]'
+works bench --shape tiny:q8_0 --depth 0,300,1000 --pp 32 --tg 4 --repeat 2 --against libllama --json --svg depths.svg
+check "a shape is made once" grep -q ": synthetic weights, in $PWD/cache" err
+json "len(j) == 6 and all(set($fields) <= set(row) for row in j)"
+json '[row["depth"] for row in j] == [0, 0, 300, 300, 1000, 1000]'
+json 'all(row["low"][k] <= row[k] <= row["high"][k] for row in j for k in ("prefill_tok_s", "decode_tok_s", "dram_gb_s"))'
+json 'all(row["low"]["prefill_tok_s"] * 0.999 < 32 / row["prefill_s"] < row["high"]["prefill_tok_s"] * 1.001 for row in j)'
+json 'all(abs(j[i]["prefill_ratio"] * j[i + 1]["prefill_tok_s"] / j[i]["prefill_tok_s"] - 1) < 1e-3 for i in (0, 2, 4)) and j[1]["prefill_ratio"] is None'
+json '[row["kv_bytes"] // 1536 - row["depth"] for row in j] == [36, 37] * 3'
+json 'j[0]["prompt_s_extrapolated"] == 0 < j[2]["prompt_s_extrapolated"] < j[4]["prompt_s_extrapolated"]'
+for plot in lengths depths; do
+    check "$plot.svg is XML" python3 -c 'import sys, xml.dom.minidom as x; x.parse(sys.argv[1])' $plot.svg
+done
+works bench --shape tiny:q8_0 --depth 64 --pp 8 --tg 2 --repeat 1 --kv-type bf16 --against libllama --csv
+check "bench --depth --csv is one table" python3 -c '
+import csv, sys
+rows = list(csv.DictReader(open("out")))
+sys.exit(not (len(rows) == 2 and None not in rows[0] and rows[0]["kv_type"] == "bf16"
+              and float(rows[1]["decode_tok_s"]) > 0 and rows[0]["prompt_s_extrapolated"] == ""))'
+works bench --shape tiny:q8_0 --depth 0,64 --pp 8 --tg 2 --repeat 1
+check "bench --depth shows the ceiling" grep -q "DRAM GB/s" out
+check "bench --depth extrapolates" grep -q "a whole prompt of 64 tokens, extrapolated" out
+refuses 1 "beyond the trained context of other.gguf: 64 tokens" bench -m other.gguf --depth 60
+refuses 1 "is not a regular file" bench -m other.gguf --depth 8 --pp 8 --tg 2 --repeat 1 --svg /dev/null
+unset XDG_CACHE_HOME
 
 refuses 1 "a prompt of 64 tokens and 8 more: the context is full" bench -m other.gguf --ctx 64 --repeat 1 -n 8
 
@@ -109,6 +155,9 @@ works score --arrays kv.json --kv speckv:keep=5,window=2,kernel=3
 json "$near(j['layers'][0]['heads'][0]['mass'], [.324828, .061777, .274341, .379768, .797590, .160163, .092328])"
 json "$near(j['layers'][0]['heads'][0]['pooled'], [.324828, .324828, .379768, .797590, .797590, .797590, .160163])"
 json 'j["layers"][0]["heads"][0]["ranked"] == [3, 4, 5] and j["layers"][0]["heads"][0]["kept"] == [3, 4, 5, 7, 8]'
+works score --arrays kv.json --kv speckv:keep=5,window=2,kernel=3,lookahead=2
+refuses 1 "lookahead=64 means 64 rows beyond n_prompt, the arrays have 2" \
+    score --arrays kv.json --kv speckv:keep=5,window=2,kernel=3,lookahead=64
 works score --arrays prompt.json --prompt specpc:keep=6,window=4,kernel=2,neighbors=2,start_layer=0
 json "$near(j['score'], [.254103, .061777, .160185, .369459, .324873, .106775, .089822, .637108, .254103, .324546])"
 json 'j["kept"] == [2, 3, 6, 7, 8, 9]'

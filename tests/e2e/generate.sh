@@ -47,6 +47,7 @@ check "and the summary says so" grep -qi "dense" err
 refuses 1 "" generate -m "$target" -d "$draft" -f doc.txt -p x --kv speckv:keep=100000 --strict
 
 # ---- JSON ----
+"$1/mkmodel" chat.gguf --chat >/dev/null || bad "mkmodel"
 fields='["text", "prompt_tokens", "kept_tokens", "generated_tokens", "kv_bytes_full", "kv_bytes", "kv_bytes_peak", "draft_kv_bytes_peak", "activation_bytes_peak", "load_ms", "draft_ms", "score_ms", "prefill_ms", "ttft_ms", "decode_tok_s", "fallbacks", "method", "models", "kernels", "version"]'
 for method in "--prompt dense" "--prompt specpc:keep=256" "--kv speckv:keep=128" "--prompt specpc:keep=512 --kv speckv:keep=128,lookahead=8"; do
     # shellcheck disable=SC2086 # two words each
@@ -64,6 +65,42 @@ generate -f doc.txt -p "$question" --json
 json 'j["text"].strip() == open("dense.txt").read().strip() and j["models"]["draft"] is None'
 generate -f doc.txt -p "$question" --json -d self:layers=2 --prompt specpc:keep=256
 json 'j["models"]["draft"] == {"self_layers": 2} and j["kept_tokens"] == 256'
+
+generate -f doc.txt -p "$question" --json --kv speckv:keep=25%,lookahead=4 --prompt specpc:keep=50% -t 1 -c 2000 \
+    -e --stop 'a\nb' -l 5-inf -l 6+1.5 --grammar 'root ::= "yes"'
+json 'j["method"]["prompt"]["keep"] == "50%" and j["method"]["prompt"]["keep_tokens"] == j["prompt_tokens"] // 2'
+json 'j["method"]["kv"]["keep"] == "25%" and j["method"]["kv"]["keep_rows"] == j["kept_tokens"] // 4'
+json 'j["method"]["stop"] == ["a\nb"] and j["method"]["grammar"] == "root ::= \"yes\""'
+json 'j["method"]["n_ctx"] == 2000 and j["method"]["threads"] == 1 and j["method"]["chat"] is False'
+json 'j["method"]["sampling"]["logit_bias"] == [{"token": 5, "bias": "-inf"}, {"token": 6, "bias": 1.5}]'
+works generate -m chat.gguf -p hello --chat --system 'be\tbrief' -e -n 1 --json
+json 'j["method"]["chat"] is True and j["method"]["system"] == "be\tbrief" and j["method"]["n_ctx"] > 0'
+
+# ---- limits ----
+run generate -m "$target" -p hello -n 0
+check "-n 0 reads and writes nothing" [ "$code" -eq 0 -a ! -s out ]
+check "-n 0 has a summary" grep -q "^answer    0 tokens" err
+works generate -m "$target" -p hello -n -1 -c 12 --json --strict
+json 'j["generated_tokens"] == 12 - j["prompt_tokens"] == j["method"]["n_predict"]'
+refuses 1 "leaves nothing of a context" generate -m "$target" -f doc.txt -n -1 -c 12
+
+# ---- kernels that this machine does not have ----
+FT_KERN=bogus
+export FT_KERN
+works generate -m "$target" -p hello -n 2 --json
+json 'len(j["fallbacks"]) == 1 and j["fallbacks"][0].startswith("FT_KERN=bogus is no kernel variant of this machine (ref")'
+refuses 1 "strict: FT_KERN=bogus is no kernel variant" generate -m "$target" -p hello -n 2 --strict
+FT_KERN=ref
+works generate -m "$target" -p hello -n 2 --strict --json
+json 'j["fallbacks"] == [] and j["kernels"]["attend"] == "ref"'
+unset FT_KERN
+
+# ---- a prompt that fills the context ----
+"$1/mkmodel" small.gguf --ctx 64 --layers 2 >/dev/null || bad "mkmodel"
+run tokens -m small.gguf -p "the wind"
+works generate -m small.gguf -d small.gguf -p "the wind" -c "$(wc -w <out)" -n 1 --kv speckv:keep=2,window=1 --json
+json 'j["generated_tokens"] == 1 and j["method"]["kv"] == {"name": "dense"}'
+json 'j["fallbacks"][0].startswith("speckv: dense,") and "no position for look-ahead text" in j["fallbacks"][0]'
 
 # ---- stop, seed, bias ----
 first=$(tr -d ' \n' <dense.txt | cut -c1-2)

@@ -14,7 +14,7 @@ refuses 2 "there are: generate" ""
 refuses 2 "-m FILE is needed" generate -p x
 refuses 2 "there are: --model" generate -m "$target" --unknown
 refuses 2 "needs a value" generate -m
-refuses 2 "expected a whole number from 1" generate -m "$target" -p x -n 0
+refuses 2 "expected a whole number from -1" generate -m "$target" -p x -n -2
 refuses 2 "expected a number from 0 to 1" generate -m "$target" -p x --top-p 2
 refuses 2 "unexpected argument" generate -m "$target" stray
 refuses 2 "there are: dense, specpc" generate -m "$target" -p x --prompt unknown
@@ -34,9 +34,18 @@ refuses 2 "exclude each other" generate -m "$target" -p x --grammar a --grammar-
 refuses 2 "15043+1" generate -m "$target" -p x -l nonsense
 refuses 2 "the vocabulary has the ids" generate -m "$target" -p x -l 99999999+1
 refuses 2 "leave --kv-type out" generate -m "$target" -p x --exact --kv-type f16
-refuses 2 "at least 4" perplexity -m "$target" -f x -c 2
+refuses 2 "expected a whole number from 4" perplexity -m "$target" -f x -c 2
 refuses 2 "at least 2" bench -m "$target" -n 1
 refuses 2 "exclude each other" bench -m "$target" --json --csv
+refuses 2 "--shape and -m exclude each other" bench -m "$target" --shape tiny:q8_0
+refuses 2 "expected one of llama-3.2-1b" bench --shape tiny
+refuses 2 "--draft-shape: shape is" bench --shape tiny:q8_0 --draft-shape tiny:q9
+refuses 2 "--draft-shape needs --shape" bench -m "$target" --draft-shape tiny:q8_0
+refuses 2 "--depth and --ctx exclude each other" bench -m "$target" --depth 0 --ctx 64
+refuses 2 "0 after 64, expected larger" bench -m "$target" --depth 64,0
+refuses 2 "speckv goes with --ctx" bench -m "$target" --depth 64 --kv speckv
+refuses 2 "leave the draft out" bench -m "$target" -d "$draft" --depth 64
+refuses 2 "a whole number from 1" bench -m "$target" --depth 64 --tg 0
 refuses 2 "--arrays FILE is needed" score --kv speckv
 refuses 2 "one of --kv METHOD and --prompt METHOD" score --arrays x
 refuses 2 "which model?" info
@@ -66,12 +75,14 @@ echo "a few words" >short
 refuses 1 "two chunks of 512" perplexity -m "$target" -f short
 
 # ---- what documents say ----
-for command in generate info methods tokens perplexity bench score help; do
+for command in generate info methods tokens perplexity bench breakeven score help; do
     works help $command
     cp out help.$command
     works $command --help
     check "$command --help is help $command" cmp -s out help.$command
 done
+works perplexity --help
+check "perplexity --help: what -c may be" grep -q '(4\.\..*default 512)' out
 works --help
 cp out overview
 works help

@@ -398,6 +398,44 @@ static void expect_refusal(enum ft_stage stage, const char *spec, const struct f
     assert_int_equal(out.n_head, 7);
 }
 
+/* A lookahead that was given says how many rows stand behind the prompt; one left out does not. */
+static void test_lookahead(void **state) {
+    (void)state;
+    static float zero[40 * 16 * 2];
+    struct ft_score_layer layer = { .q = zero, .k = zero };
+    const struct ft_score_input in = { .n_prompt = 20,
+                                       .n_more = 2,
+                                       .n_layer = 1,
+                                       .n_head = 2,
+                                       .n_head_kv = 1,
+                                       .d = 4,
+                                       .layer = &layer };
+    static const struct {
+        enum ft_stage stage;
+        const char *spec, *says;
+    } cases[] = {
+        { FT_STAGE_KV, "speckv:keep=9", NULL },
+        { FT_STAGE_KV, "speckv:keep=9,lookahead=2", NULL },
+        { FT_STAGE_KV, "speckv:keep=9,lookahead=64",
+          "lookahead=64 means 64 rows beyond n_prompt, the arrays have 2" },
+        { FT_STAGE_KV, "speckv:lookahead=1,keep=9", "lookahead=1 means 1 rows" },
+        { FT_STAGE_PROMPT, "specpc:keep=9,window=2", NULL },
+        { FT_STAGE_PROMPT, "specpc:keep=9,window=2,lookahead=3", NULL },
+        { FT_STAGE_PROMPT, "specpc:keep=9,window=2,lookahead=1",
+          "lookahead=1 means 0 rows beyond n_prompt, the arrays have 2" },
+    };
+    for (size_t i = 0; i < FT_COUNT(cases); i++) {
+        struct ft_score_output out = { .n_head = 0 };
+        struct ft_error err = { .text = "" };
+        ft_status status = ft_score_arrays(cases[i].stage, cases[i].spec, &in, &out, &err);
+        assert_int_equal(status, cases[i].says ? FT_FORMAT : FT_OK);
+        if (cases[i].says && strstr(err.text, cases[i].says) == NULL) {
+            fail_msg("%s: \"%s\" does not say \"%s\"", cases[i].spec, err.text, cases[i].says);
+        }
+        ft_score_free(&out);
+    }
+}
+
 static void test_refusals(void **state) {
     (void)state;
     static float zero[40 * 16 * 2], score[40];
@@ -484,8 +522,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_speckv_random), cmocka_unit_test(test_specpc_random),
         cmocka_unit_test(test_start_layer),   cmocka_unit_test(test_permuted_heads),
-        cmocka_unit_test(test_needle),        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_nomem),
+        cmocka_unit_test(test_needle),        cmocka_unit_test(test_lookahead),
+        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_nomem),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

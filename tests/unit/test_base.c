@@ -36,6 +36,28 @@ static void test_fail(void **state) {
     assert_string_equal(err.text, "again: a is 3");
 }
 
+static void test_fail_memory(void **state) {
+    (void)state;
+    static const struct {
+        uint64_t n_byte;
+        const char *says;
+    } cases[] = {
+        { 0, "no memory for rows of 3: 0 bytes needed, " },
+        { 1023, ": 1023 bytes needed, " },
+        { 1024, ": 1.0 KiB needed, " },
+        { 12 * 1048576 + 524288, ": 12.5 MiB needed, " },
+        { UINT64_C(3) << 40, ": 3072.0 GiB needed, " },
+    };
+    for (size_t i = 0; i < FT_COUNT(cases); i++) {
+        struct ft_error err = { .code = FT_OK };
+        assert_int_equal(ft_fail_memory(&err, cases[i].n_byte, "rows of %d", 3), FT_NOMEM);
+        assert_int_equal(err.code, FT_NOMEM);
+        assert_non_null(strstr(err.text, cases[i].says));
+        assert_string_equal(err.text + strlen(err.text) - strlen(" available"), " available");
+    }
+    assert_int_equal(ft_fail_memory(NULL, 1, "x"), FT_NOMEM);
+}
+
 static void test_fail_is_one_clean_line(void **state) {
     (void)state;
     struct ft_error err;
@@ -329,6 +351,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_status_text),
         cmocka_unit_test(test_fail),
+        cmocka_unit_test(test_fail_memory),
         cmocka_unit_test(test_fail_is_one_clean_line),
         cmocka_unit_test(test_log),
         cmocka_unit_test(test_sizes),

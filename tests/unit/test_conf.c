@@ -65,10 +65,13 @@ static void initial_values(void **state) {
     assert_int_equal(conf.progress, FT_PROGRESS_AUTO);
     accept(FT_CMD_PERPLEXITY, "", &conf);
     assert_int_equal(conf.n_ctx, 512);
+    assert_true(conf.repeat_penalty == 0); /* not one of its options: no value */
+    accept(FT_CMD_INFO, "", &conf);
+    assert_int_equal(conf.n_ctx, 0);
     accept(FT_CMD_BENCH, "", &conf);
     assert_int_equal(conf.n_predict, 32);
-    assert_int_equal(conf.ctx.n, 1);
-    assert_int_equal(conf.ctx.value[0], 1024);
+    assert_int_equal(conf.ctx.n + conf.depth.n, 0);
+    assert_int_equal(conf.n_pp, 512);
 }
 
 static void spellings(void **state) {
@@ -107,8 +110,27 @@ static void lists_and_numbers(void **state) {
     assert_int_equal(conf.ctx.n, 3);
     assert_int_equal(conf.ctx.value[1], 4096);
     assert_int_equal(conf.against, FT_AGAINST_LIBLLAMA);
+    accept(FT_CMD_BENCH, "--depth 0,4096 --pp 7 --tg 1 --shape tiny:q8_0", &conf);
+    assert_int_equal(conf.depth.n, 2);
+    assert_int_equal(conf.depth.value[0], 0);
+    assert_int_equal(conf.depth.value[1], 4096);
+    assert_int_equal(conf.n_pp, 7);
+    assert_string_equal(conf.shape, "tiny:q8_0");
     accept(FT_CMD_GENERATE, "--kv speckv:keep=25% --prompt specpc:keep=64MiB", &conf);
     assert_string_equal(conf.kv.text[0], "speckv:keep=25%");
+}
+
+static void limits(void **state) {
+    struct ft_conf conf;
+    (void)state;
+    accept(FT_CMD_GENERATE, "-n 0 -c 0", &conf);
+    assert_int_equal(conf.n_predict, 0);
+    accept(FT_CMD_GENERATE, "-n -1", &conf);
+    assert_true(conf.n_predict == FT_NO_LIMIT);
+    accept(FT_CMD_GENERATE, "--n-predict=1000000", &conf);
+    assert_int_equal(conf.n_predict, 1000000);
+    accept(FT_CMD_PERPLEXITY, "-c 4", &conf);
+    assert_int_equal(conf.n_ctx, 4);
 }
 
 static void refusals(void **state) {
@@ -118,12 +140,15 @@ static void refusals(void **state) {
     refuse(FT_CMD_GENERATE, "-n", "-n needs a value: N");
     refuse(FT_CMD_GENERATE, "-f -p x", "-f needs a value (FILE) and is followed by the option -p");
     refuse(FT_CMD_GENERATE, "--json=yes", "--json takes no value");
-    refuse(FT_CMD_GENERATE, "-n 0",
-           "--predict is \"0\", expected a whole number from 1 to 1000000");
-    refuse(FT_CMD_GENERATE, "-n 1e3", "a whole number from 1");
-    refuse(FT_CMD_GENERATE, "-n -1", "a whole number from 1");
-    refuse(FT_CMD_GENERATE, "-n 99999999999999999999", "a whole number from 1");
-    refuse(FT_CMD_GENERATE, "-n=", "a whole number from 1");
+    refuse(FT_CMD_GENERATE, "-n -2",
+           "--predict is \"-2\", expected a whole number from -1 to 1000000");
+    refuse(FT_CMD_GENERATE, "-n 1e3", "a whole number from -1");
+    refuse(FT_CMD_GENERATE, "-n 99999999999999999999", "a whole number from -1");
+    refuse(FT_CMD_GENERATE, "-n=", "a whole number from -1");
+    refuse(FT_CMD_BENCH, "-n -1", "--predict is \"-1\", expected a whole number from 1 to 1000000");
+    refuse(FT_CMD_INFO, "-n 0", "a whole number from 1");
+    refuse(FT_CMD_PERPLEXITY, "-c 0", "--ctx-size is \"0\", expected a whole number from 4");
+    refuse(FT_CMD_PERPLEXITY, "-c 3", "a whole number from 4");
     refuse(FT_CMD_GENERATE, "--temp nan", "a number from 0 to 100");
     refuse(FT_CMD_GENERATE, "--top-p 1.5", "a number from 0 to 1");
     refuse(FT_CMD_GENERATE, "--top-p 0,5", "a number from 0 to 1");
@@ -131,6 +156,9 @@ static void refusals(void **state) {
     refuse(FT_CMD_GENERATE, "--seed 9223372036854775808", "a whole number, or -1");
     refuse(FT_CMD_GENERATE, "--progress fancy", "one of auto|plain|json|none");
     refuse(FT_CMD_GENERATE, "-m=", "a file name");
+    refuse(FT_CMD_BENCH, "--tg 0", "a whole number from 1");
+    refuse(FT_CMD_BENCH, "--depth 1,", "whole numbers from 0");
+    refuse(FT_CMD_GENERATE, "--depth 1", "no option --depth");
     refuse(FT_CMD_BENCH, "--ctx 10,", "whole numbers from 1");
     refuse(FT_CMD_BENCH, "--ctx ,10", "whole numbers from 1");
     refuse(FT_CMD_BENCH, "--ctx 0", "whole numbers from 1");
@@ -242,6 +270,7 @@ int main(void) {
         cmocka_unit_test(initial_values),
         cmocka_unit_test(spellings),
         cmocka_unit_test(lists_and_numbers),
+        cmocka_unit_test(limits),
         cmocka_unit_test(refusals),
         cmocka_unit_test(method_refusals),
         cmocka_unit_test(list_bound),

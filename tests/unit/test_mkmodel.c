@@ -195,6 +195,35 @@ static void test_split(void **state) {
     run_close(&r);
 }
 
+/* Types that no numbers can be written in are refused in one line. */
+static void test_refused_types(void **state) {
+    (void)state;
+    static const struct {
+        const char *type, *says;
+    } cases[] = {
+        { "iq2_xxs", "iq2_xxs is a type that needs an importance matrix" },
+        { "iq2_xs", "importance matrix" },
+        { "iq1_s", "importance matrix" },
+        { "q8_1", "q8_1 is no type of weights" },
+        { "i32", "i32 is no type of weights" },
+        { "q9_9", "q9_9 is an unknown type" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char command[1200], line[512] = "", more[8];
+        snprintf(command, sizeof(command), "%s/mkmodel %s/refused.gguf --type %s 2>&1",
+                 FT_TEST_BIN_DIR, FT_TEST_SCRATCH_DIR, cases[i].type);
+        FILE *pipe = popen(command, "r");
+        assert_non_null(pipe);
+        assert_non_null(fgets(line, sizeof(line), pipe));
+        assert_null(fgets(more, sizeof(more), pipe));
+        int status = pclose(pipe);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+        if (strstr(line, cases[i].says) == NULL) {
+            fail_msg("--type %s: %s", cases[i].type, line);
+        }
+    }
+}
+
 /* ---- the planted pair ---- */
 
 static struct run planted_open(const char *name) {
@@ -265,7 +294,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_types),  cmocka_unit_test(test_options),
         cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_split),
-        cmocka_unit_test(test_planted),
+        cmocka_unit_test(test_planted),    cmocka_unit_test(test_refused_types),
     };
     llama_log_set(silent, NULL);
     llama_backend_init();

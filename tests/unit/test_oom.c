@@ -178,6 +178,9 @@ static void test_compute(void **state) {
         buffer_limit = SIZE_MAX;
         assert_no_memory("the compute buffer", i, status, &err);
         assert_non_null(strstr(err.text, "compute buffer"));
+        const char *need = strstr(err.text, "layers ");
+        assert_true(need && (need = strstr(need, ": ")) && strtod(need + 2, NULL) > 0);
+        assert_non_null(strstr(need, " KiB needed, "));
     }
     prompt_read(s, with.id, N_PROMPT);
     ft_session_free(s);

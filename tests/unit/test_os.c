@@ -181,6 +181,29 @@ static void test_machine(void **state) {
     assert_true(ft_time_us() - t >= 2000);
 }
 
+/* What is left below a limit of the address space counts as what is available: in a child, as the
+ * limit stays. */
+static void test_address_limit(void **state) {
+    (void)state;
+    enum { ROOM = 64 << 20 };
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct rlimit limit;
+        uint64_t used = proc_kib("/proc/self/status", "VmSize:", 0);
+        getrlimit(RLIMIT_AS, &limit);
+        limit.rlim_cur = used + ROOM;
+        bool is_set = setrlimit(RLIMIT_AS, &limit) == 0;
+        uint64_t left = ft_memory_available();
+        limit.rlim_cur = 1 << 20; /* below what is used already */
+        is_set = is_set && setrlimit(RLIMIT_AS, &limit) == 0;
+        _exit(is_set && left <= ROOM && left > ROOM / 2 && ft_memory_available() == 0 ? 0 : 1);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 /* The features must be those that the kernel reports: it lists a set only if it saves its
  * registers. */
 static void test_cpu(void **state) {
@@ -211,6 +234,7 @@ int main(void) {
         cmocka_unit_test(test_groups_v1),
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_machine),
+        cmocka_unit_test(test_address_limit),
         cmocka_unit_test(test_cpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

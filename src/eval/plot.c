@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* plot.c - measured speeds as an SVG file: log2 of tokens across, tokens a second upwards.
+ *
+ * Colours are middle tones that read on white and on black; text and grid take theirs from a style
+ * sheet that follows the reader's scheme.  The background stays transparent.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "eval/eval.h"
+
+enum {
+    WIDTH = 760,
+    LEFT = 64,
+    RIGHT = 20,
+    TOP = 52,
+    PANEL = 260, /* height of the field of one panel */
+    GAP = 64,    /* between two fields: axis numbers, and the title of the next */
+    SERIES_CAP = 32,
+    LEGEND = 20, /* height of a line */
+};
+
+static const char *const colour[] = { "#2f7fd6", "#e0702f", "#2f9e62", "#a45bd0",
+                                      "#c9434f", "#8a8f2a", "#2a9aa8", "#b0709a" };
+
+struct scale {
+    double x_low, x_high, y_high, y_step;
+    double zero;              /* where x = 0 stands, in octaves */
+    uint32_t x_first, x_last; /* octaves with a line */
+};
+
+struct series {
+    const char *name[SERIES_CAP];
+    uint32_t n;
+};
+
+/* ---- text ---- */
+
+/* Text of a file: what XML does not allow becomes '?'. */
+static void put_text(struct ft_save *save, const char *text) {
+    bool is_sound = ft_utf8_check(text, strlen(text)) == strlen(text);
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c == '<' || c == '>' || c == '&') {
+            ft_save_print(save, "%s", c == '<' ? "&lt;" : c == '>' ? "&gt;" : "&amp;");
+        } else {
+            ft_save_print(save, "%c", c < 32 || c == 127 || (c > 127 && !is_sound) ? '?' : c);
+        }
+    }
+}
+
+static void put_label(struct ft_save *save, double x, double y, const char *kind,
+                      const char *text) {
+    ft_save_print(save, "<text class=\"%s\" x=\"%.1f\" y=\"%.1f\">", kind, x, y);
+    put_text(save, text);
+    ft_save_print(save, "</text>\n");
+}
+
+/* 4096 -> "4K" */
+static void tokens_text(uint64_t n, char out[24]) {
+    if (n >= 1024 && n % 1024 == 0) {
+        snprintf(out, 24, "%" PRIu64 "K", n / 1024);
+    } else {
+        snprintf(out, 24, "%" PRIu64, n);
+    }
+}
+
+/* ---- scales ---- */
+
+static double octave(const struct scale *scale, uint32_t x) {
+    return x == 0 ? scale->zero : log2(x);
+}
+
+/* A step of 1, 2 or 5 times a power of ten that gives four to nine lines. */
+static double step_of(double high) {
+    double step = pow(10, floor(log10(high / 4)));
+    return high / step >= 20 ? 5 * step : high / step >= 8 ? 2 * step : step;
+}
+
+static struct scale scale_x(const struct ft_plot *plot) {
+    uint32_t low = UINT32_MAX, high = 0;
+    bool has_zero = false;
+    for (uint32_t p = 0; p < plot->n_panel; p++) {
+        for (uint32_t i = 0; i < plot->panel[p].n_point; i++) {
+            uint32_t x = plot->panel[p].point[i].x;
+            has_zero = has_zero || x == 0;
+            low = x > 0 ? FT_MIN(low, x) : low;
+            high = FT_MAX(high, x);
+        }
+    }
+    low = FT_MIN(low, FT_MAX(high, 1u));
+    struct scale scale = { .x_first = (uint32_t)floor(log2(low)),
+                           .x_last = (uint32_t)ceil(log2(FT_MAX(high, 1u))) };
+    scale.zero = scale.x_first - 1.0;
+    scale.x_low = has_zero ? scale.zero : scale.x_first;
+    scale.x_high = FT_MAX((double)scale.x_last, scale.x_low + 1);
+    return scale;
+}
+
+static void scale_y(struct scale *scale, const struct ft_plot_panel *panel) {
+    double high = 0;
+    for (uint32_t i = 0; i < panel->n_point; i++) {
+        high = FT_MAX(high, panel->point[i].y.high);
+    }
+    high = high > 0 && isfinite(high) ? high : 1;
+    scale->y_step = step_of(high);
+    scale->y_high = ceil(high / scale->y_step) * scale->y_step;
+}
+
+static double place_x(const struct scale *scale, uint32_t x) {
+    double share = (octave(scale, x) - scale->x_low) / (scale->x_high - scale->x_low);
+    return LEFT + share * (WIDTH - LEFT - RIGHT);
+}
+
+static double place_y(const struct scale *scale, double y, double top) {
+    double share = isfinite(y) ? y / scale->y_high : 0;
+    return top + PANEL * (1 - FT_MIN(FT_MAX(share, 0.0), 1.0));
+}
+
+/* ---- drawing ---- */
+
+static void collect(const struct ft_plot *plot, struct series *series) {
+    for (uint32_t p = 0; p < plot->n_panel; p++) {
+        for (uint32_t i = 0; i < plot->panel[p].n_point; i++) {
+            const char *name = plot->panel[p].point[i].series;
+            uint32_t s = 0;
+            while (s < series->n && strcmp(series->name[s], name) != 0) {
+                s++;
+            }
+            if (s == series->n && s < SERIES_CAP) {
+                series->name[series->n++] = name;
+            }
+        }
+    }
+}
+
+static void put_grid(struct ft_save *save, const struct scale *scale, double top) {
+    char text[24];
+    for (uint32_t i = 0; i * scale->y_step <= scale->y_high * 1.0001; i++) {
+        double y = place_y(scale, i * scale->y_step, top);
+        ft_save_print(save, "<line class=\"grid\" x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\"/>\n",
+                      LEFT, y, WIDTH - RIGHT, y);
+        snprintf(text, sizeof text, "%g", i * scale->y_step);
+        put_label(save, LEFT - 8, y + 4, "end", text);
+    }
+    if (scale->x_low < scale->x_first) {
+        put_label(save, LEFT, top + PANEL + 18, "mid", "0");
+    }
+    for (uint32_t o = scale->x_first; o <= scale->x_last && o < 32; o++) {
+        double x = place_x(scale, UINT32_C(1) << o);
+        ft_save_print(save,
+                      "<line class=\"grid\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", x,
+                      top, x, top + PANEL);
+        tokens_text(UINT64_C(1) << o, text);
+        put_label(save, x, top + PANEL + 18, "mid", text);
+    }
+}
+
+/* A line through the medians, and at each a bar from the lowest to the highest value. */
+static void put_series(struct ft_save *save, const struct scale *scale,
+                       const struct ft_plot_panel *panel, const char *name, uint32_t no,
+                       double top) {
+    const char *ink = colour[no % FT_COUNT(colour)];
+    ft_save_print(save, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\"%s points=\"", ink,
+                  no >= FT_COUNT(colour) ? " stroke-dasharray=\"6 4\"" : "");
+    for (uint32_t i = 0; i < panel->n_point; i++) {
+        const struct ft_plot_point *point = &panel->point[i];
+        if (strcmp(point->series, name) == 0) {
+            ft_save_print(save, "%.1f,%.1f ", place_x(scale, point->x),
+                          place_y(scale, point->y.median, top));
+        }
+    }
+    ft_save_print(save, "\"/>\n");
+    for (uint32_t i = 0; i < panel->n_point; i++) {
+        const struct ft_plot_point *point = &panel->point[i];
+        if (strcmp(point->series, name) != 0) {
+            continue;
+        }
+        double x = place_x(scale, point->x), y = place_y(scale, point->y.median, top);
+        ft_save_print(save,
+                      "<line stroke=\"%s\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>"
+                      "<circle fill=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\"><title>",
+                      ink, x, place_y(scale, point->y.low, top), x,
+                      place_y(scale, point->y.high, top), ink, x, y);
+        put_text(save, name);
+        ft_save_print(save, ", %" PRIu32 " tokens: %.2f tok/s</title></circle>\n", point->x,
+                      isfinite(point->y.median) ? point->y.median : 0.0);
+    }
+}
+
+static void put_legend(struct ft_save *save, const struct series *series, double top) {
+    for (uint32_t s = 0; s < series->n; s++) {
+        double y = top + s * LEGEND;
+        ft_save_print(save,
+                      "<line stroke=\"%s\" stroke-width=\"2\"%s x1=\"%d\" y1=\"%.1f\" x2=\"%d\" "
+                      "y2=\"%.1f\"/>\n",
+                      colour[s % FT_COUNT(colour)],
+                      s >= FT_COUNT(colour) ? " stroke-dasharray=\"6 4\"" : "", LEFT, y - 4,
+                      LEFT + 28, y - 4);
+        put_label(save, LEFT + 36, y, "name", series->name[s]);
+    }
+}
+
+static const char style[] =
+    "<style>text{font:13px sans-serif;fill:#24292f}.head{font-size:15px;font-weight:bold}"
+    ".end{text-anchor:end}.mid{text-anchor:middle}.note{font-size:11px}"
+    ".grid{stroke:#8c959f;stroke-opacity:.35}"
+    "@media(prefers-color-scheme:dark){text{fill:#e6edf3}}</style>\n";
+
+static void put_plot(struct ft_save *save, const struct ft_plot *plot) {
+    struct series series = { .n = 0 };
+    collect(plot, &series);
+    struct scale scale = scale_x(plot);
+    double bottom = TOP + plot->n_panel * (PANEL + GAP) - GAP + 44;
+    double height = bottom + series.n * LEGEND + 24;
+    ft_save_print(save,
+                  "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %.0f\" width=\"%d\" "
+                  "height=\"%.0f\">\n%s",
+                  WIDTH, height, WIDTH, height, style);
+    put_label(save, LEFT, 18, "head", plot->title);
+    for (uint32_t p = 0; p < plot->n_panel; p++) {
+        double top = TOP + p * (PANEL + GAP);
+        scale_y(&scale, &plot->panel[p]);
+        put_label(save, LEFT, top - 10, "name", plot->panel[p].title);
+        put_grid(save, &scale, top);
+        for (uint32_t s = 0; s < series.n; s++) {
+            put_series(save, &scale, &plot->panel[p], series.name[s], s, top);
+        }
+    }
+    put_label(save, WIDTH - RIGHT, bottom - 6, "end", plot->x_title);
+    put_legend(save, &series, bottom + 12);
+    put_label(save, LEFT, height - 8, "note", plot->note);
+    ft_save_print(save, "</svg>\n");
+}
+
+ft_status ft_plot_save(const struct ft_plot *plot, const char *path, struct ft_error *error) {
+    struct ft_save *save = NULL;
+    FT_TRY(ft_save_open(path, &save, error));
+    put_plot(save, plot);
+    return ft_save_done(save, true, error);
+}

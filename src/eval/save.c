@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* save.c - a file that appears whole or not at all: written as PATH.part, then renamed.
+ *
+ * The .part file is locked while it is written.  An interrupted run leaves it behind, and the next
+ * one writes over it.
+ */
+#define _DEFAULT_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "eval/eval.h"
+
+enum { PATH_BYTES = 4096 };
+
+struct ft_save {
+    FILE *file;
+    bool is_good;
+    int code; /* errno of the first failure */
+    char path[PATH_BYTES], part[PATH_BYTES + 8];
+};
+
+static ft_status cannot(struct ft_error *error, const char *path, int code) {
+    return ft_fail(error, FT_IO, 0, "%.160s: cannot be written: %s", path, strerror(code));
+}
+
+/* Whoever got the lock late may hold a file that was renamed meanwhile. */
+static bool is_still_there(int fd, const char *part) {
+    struct stat a, b;
+    return fstat(fd, &a) == 0 && stat(part, &b) == 0 && a.st_ino == b.st_ino &&
+           a.st_dev == b.st_dev;
+}
+
+ft_status ft_save_open(const char *path, struct ft_save **out, struct ft_error *error) {
+    struct stat found;
+    if (strlen(path) >= PATH_BYTES) {
+        return cannot(error, path, ENAMETOOLONG);
+    }
+    if (stat(path, &found) == 0 && !S_ISREG(found.st_mode)) {
+        return ft_fail(error, FT_IO, 0, "%.160s is not a regular file", path);
+    }
+    struct ft_save *save = ft_alloc(1, sizeof *save);
+    if (!save) {
+        return ft_fail(error, FT_NOMEM, 0, "no memory to write %.160s", path);
+    }
+    char part[sizeof save->part];
+    snprintf(save->path, sizeof save->path, "%s", path);
+    snprintf(part, sizeof part, "%s.part", path);
+    int fd = open(part, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    bool is_locked = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+    if (is_locked && is_still_there(fd, part) && ftruncate(fd, 0) == 0) {
+        save->file = fdopen(fd, "wb");
+    }
+    if (save->file) {
+        memcpy(save->part, part, sizeof part);
+        save->is_good = true;
+        *out = save;
+        return FT_OK;
+    }
+    int code = errno;
+    if (fd >= 0) {
+        close(fd);
+    }
+    ft_free(save);
+    return fd >= 0 && !is_locked
+               ? ft_fail(error, FT_IO, 0, "%.160s is being written by another process", path)
+               : cannot(error, path, code);
+}
+
+void ft_save_write(struct ft_save *save, const void *data, size_t n) {
+    if (save->is_good && fwrite(data, 1, n, save->file) != n) {
+        save->is_good = false;
+        save->code = errno;
+    }
+}
+
+void ft_save_print(struct ft_save *save, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    if (save->is_good && vfprintf(save->file, format, args) < 0) {
+        save->is_good = false;
+        save->code = errno;
+    }
+    va_end(args);
+}
+
+ft_status ft_save_done(struct ft_save *save, bool is_wanted, struct ft_error *error) {
+    ft_status status = FT_OK;
+    /* renamed while open: the lock holds until the file has its final name */
+    bool is_whole = save->is_good && fflush(save->file) == 0 && is_wanted &&
+                    rename(save->part, save->path) == 0;
+    if (!is_whole && is_wanted) {
+        status = cannot(error, save->path, save->is_good ? errno : save->code);
+    }
+    if (!is_whole) {
+        unlink(save->part);
+    }
+    fclose(save->file);
+    ft_free(save);
+    return status;
+}

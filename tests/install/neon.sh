@@ -1,0 +1,38 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# neon.sh ROOT SCRATCH - the kernels' unit tests, cross-compiled for AArch64 and run under qemu.
+#
+# cmocka for AArch64 is not packaged for other machines: tests/install/cmocka stands in for it.
+set -eu
+root=$1
+scratch=$2
+cc=aarch64-linux-gnu-gcc
+skip() { echo "skip: NEON kernels: $*"; exit 77; }
+type="type: apt-get install -y gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+[ "$(uname -m)" != aarch64 ] || skip "this machine has them; test_kern has run them as they are"
+command -v $cc >/dev/null 2>&1 || skip "no $cc; $type"
+command -v qemu-aarch64 >/dev/null 2>&1 || skip "no qemu-aarch64; $type"
+sysroot=/usr/aarch64-linux-gnu
+[ -e $sysroot/include/stdio.h ] || skip "no C library for AArch64; $type"
+
+cd "$root"
+mkdir -p "$scratch"
+warnings="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Wvla -Werror"
+common="-std=c11 -O2 -g -Iinclude -Isrc"
+objects=
+for file in src/base/base.c src/base/os.c src/kern/kern.c src/kern/ref.c src/kern/neon.c; do
+    object=$scratch/$(basename "$file" .c).o
+    flags=
+    case $file in src/kern/*) flags="-fno-math-errno -ffp-contract=fast" ;; esac
+    # shellcheck disable=SC2086 # the flags are words
+    $cc $common $warnings $flags -c "$file" -o "$object"
+    objects="$objects $object"
+done
+# shellcheck disable=SC2086
+$cc $common -isystem tests/install/cmocka -Itests tests/unit/test_kern.c $objects -lm \
+    -o "$scratch/test_kern"
+unset FT_KERN
+qemu-aarch64 -L $sysroot "$scratch/test_kern" >"$scratch/log" 2>&1 ||
+    { cat "$scratch/log"; echo "neon: test_kern failed"; exit 1; }
+grep -v "^SKIP: this machine runs" "$scratch/log" # two variants are all there are
+grep -q '^neon: errors' "$scratch/log" || { echo "neon: the variant was not tested"; exit 1; }

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_plot.c - plots are well-formed SVG whatever is measured; files appear whole or not at
+ * all. */
+#define _POSIX_C_SOURCE 200809L
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "eval/eval.h"
+
+#define FILE_PATH FT_TEST_SCRATCH_DIR "/out.svg"
+
+static char *read_all(const char *path) {
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    char *text = calloc(1, 1 << 20);
+    assert_non_null(text);
+    assert_true(fread(text, 1, (1 << 20) - 1, file) > 0);
+    fclose(file);
+    return text;
+}
+
+/* Tags nest, attributes are quoted, '&' begins one of the entities we use. */
+static void assert_well_formed(const char *text) {
+    char open[16][24];
+    int depth = 0, n_root = 0;
+    for (const char *at = text; *at; at++) {
+        if (*at == '&') {
+            assert_true(strncmp(at, "&lt;", 4) == 0 || strncmp(at, "&gt;", 4) == 0 ||
+                        strncmp(at, "&amp;", 5) == 0);
+        }
+        assert_true((unsigned char)*at >= 32 || *at == '\n');
+        if (*at != '<') {
+            continue;
+        }
+        const char *end = strchr(at, '>');
+        assert_non_null(end);
+        size_t n = strcspn(at + 1 + (at[1] == '/'), " />");
+        assert_true(n > 0 && n < sizeof(open[0]));
+        if (at[1] == '/') {
+            assert_true(depth > 0);
+            depth--;
+            assert_memory_equal(open[depth], at + 2, n);
+        } else if (end[-1] != '/') {
+            assert_true(depth < 16);
+            n_root += depth == 0;
+            memset(open[depth], 0, sizeof(open[0]));
+            memcpy(open[depth++], at + 1, n);
+        }
+        unsigned n_quote = 0;
+        for (const char *c = at; c < end; c++) {
+            n_quote += *c == '"';
+        }
+        assert_int_equal(n_quote % 2, 0);
+        at = end;
+    }
+    assert_int_equal(depth, 0);
+    assert_int_equal(n_root, 1);
+    assert_null(strstr(text, "nan"));
+    assert_null(strstr(text, "inf"));
+}
+
+static char *plotted(const struct ft_plot_point *a, uint32_t n_a, const struct ft_plot_point *b,
+                     uint32_t n_b) {
+    struct ft_plot_panel panel[] = { { "prefill", a, n_a }, { "decode", b, n_b } };
+    struct ft_plot plot = { "a <b> & \"c\"", "note\n\xff", "tokens", panel, 2 };
+    struct ft_error err = { .code = FT_OK };
+    if (ft_plot_save(&plot, FILE_PATH, &err) != FT_OK) {
+        fail_msg("%s", err.text);
+    }
+    char *text = read_all(FILE_PATH);
+    assert_well_formed(text);
+    return text;
+}
+
+static struct ft_spread all(double value) {
+    return (struct ft_spread){ value, value * 0.9, value * 1.1 };
+}
+
+/* y of the k-th point of the first series of a text */
+static double height(const char *text, int k) {
+    const char *at = strstr(text, "points=\"");
+    assert_non_null(at);
+    for (at += 8; k > 0; k--) {
+        at = strchr(at, ' ') + 1;
+    }
+    return strtod(strchr(at, ',') + 1, NULL);
+}
+
+static double across(const char *text, int k) {
+    const char *at = strstr(text, "points=\"") + 8;
+    for (; k > 0; k--) {
+        at = strchr(at, ' ') + 1;
+    }
+    return strtod(at, NULL);
+}
+
+static void test_plot(void **state) {
+    (void)state;
+    struct ft_plot_point point[] = {
+        { "ours & <theirs>", 0, all(200) },    { "libllama", 0, all(100) },
+        { "ours & <theirs>", 4096, all(100) }, { "libllama", 4096, all(50) },
+        { "ours & <theirs>", 8192, all(50) },  { "libllama", 8192, all(1) },
+        { "ours & <theirs>", 16384, all(25) },
+    };
+    char *text = plotted(point, 7, point, 7);
+    assert_non_null(strstr(text, "ours &amp; &lt;theirs&gt;"));
+    assert_non_null(strstr(text, ">16K<"));
+    /* higher is faster, in proportion from zero; octaves are equally far apart */
+    double zero = height(text, 3) + (height(text, 2) - height(text, 1));
+    assert_true(fabs(height(text, 1) - height(text, 0) - 2 * (height(text, 2) - height(text, 1))) <
+                0.3);
+    assert_true(zero > height(text, 3) && height(text, 3) > height(text, 2));
+    assert_true(fabs(across(text, 3) - across(text, 2) - (across(text, 2) - across(text, 1))) <
+                0.3);
+    assert_true(across(text, 0) < across(text, 1));
+    free(text);
+}
+
+static void test_odd_plots(void **state) {
+    (void)state;
+    struct ft_plot_point odd[] = { { "x", 0, { 0, 0, 0 } },
+                                   { "y", 1, { NAN, -1, INFINITY } },
+                                   { "", UINT32_MAX, { 1e9, 1e-9, 1e12 } } };
+    for (uint32_t n = 0; n <= 3; n++) {
+        free(plotted(odd, n, odd + 3 - n, n));
+    }
+    char name[40][8];
+    struct ft_plot_point many[40];
+    for (uint32_t i = 0; i < 40; i++) { /* more series than colours, and than are drawn */
+        snprintf(name[i], sizeof(name[i]), "s%u", i);
+        many[i] = (struct ft_plot_point){ name[i], 100 + i, all(i + 1) };
+    }
+    free(plotted(many, 40, many, 40));
+}
+
+/* ---- files ---- */
+
+static void assert_holds(const char *path, const char *want) {
+    char *text = read_all(path);
+    assert_string_equal(text, want);
+    free(text);
+}
+
+static void test_save(void **state) {
+    (void)state;
+    const char *path = FT_TEST_SCRATCH_DIR "/file";
+    struct ft_error err = { .code = FT_OK };
+    struct ft_save *save = NULL, *second = NULL;
+    assert_int_equal(ft_save_open(path, &save, &err), FT_OK);
+    ft_save_print(save, "%d", 12);
+    ft_save_write(save, "3", 1);
+    assert_int_equal(ft_save_open(path, &second, &err), FT_IO); /* one writer at a time */
+    assert_non_null(strstr(err.text, "another process"));
+    assert_int_equal(ft_save_done(save, true, &err), FT_OK);
+    assert_holds(path, "123");
+    assert_int_equal(ft_save_open(path, &save, &err), FT_OK);
+    ft_save_print(save, "lost");
+    assert_holds(path, "123"); /* what is being written does not show */
+    assert_int_equal(ft_save_done(save, false, &err), FT_OK);
+    assert_holds(path, "123");
+    assert_int_equal(access(FT_TEST_SCRATCH_DIR "/file.part", F_OK), -1);
+    /* a part that an interrupted run left */
+    FILE *file = fopen(FT_TEST_SCRATCH_DIR "/file.part", "w");
+    assert_non_null(file);
+    fputs("something long that was never finished", file);
+    fclose(file);
+    assert_int_equal(ft_save_open(path, &save, &err), FT_OK);
+    ft_save_print(save, "new");
+    assert_int_equal(ft_save_done(save, true, &err), FT_OK);
+    assert_holds(path, "new");
+    assert_int_equal(ft_save_open(FT_TEST_SCRATCH_DIR, &save, &err), FT_IO);
+    assert_int_equal(ft_save_open("/nowhere/at/all", &save, &err), FT_IO);
+    assert_int_equal(ft_save_open("/dev/null", &save, &err), FT_IO);
+}
+
+static void test_full_disk(void **state) {
+    (void)state;
+    struct ft_error err = { .code = FT_OK };
+    struct ft_save *save = NULL;
+    const char *path = FT_TEST_SCRATCH_DIR "/full";
+    unlink(FT_TEST_SCRATCH_DIR "/full.part");
+    if (symlink("/dev/full", FT_TEST_SCRATCH_DIR "/full.part") != 0) {
+        skip();
+    }
+    if (ft_save_open(path, &save, &err) == FT_OK) { /* else the device cannot be opened so */
+        for (int i = 0; i < 4096; i++) {
+            ft_save_print(save, "%4096d", i);
+        }
+        assert_int_equal(ft_save_done(save, true, &err), FT_IO);
+    }
+    unlink(FT_TEST_SCRATCH_DIR "/full.part");
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plot),
+        cmocka_unit_test(test_odd_plots),
+        cmocka_unit_test(test_save),
+        cmocka_unit_test(test_full_disk),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
