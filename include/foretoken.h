@@ -382,7 +382,7 @@ struct ft_estimate {
     uint64_t weights_bytes, draft_weights_bytes; /* resident once loaded */
     uint64_t kv_bytes, kv_bytes_peak, draft_kv_bytes_peak, activation_bytes, compute_bytes;
     uint64_t total_bytes;     /* the peak of a run */
-    uint64_t available_bytes; /* smaller of MemAvailable and what the cgroup limit leaves */
+    uint64_t available_bytes; /* the least of MemAvailable, cgroup limit, RLIMIT_AS */
     bool fits;
     char why[200]; /* "" when it fits */
 };

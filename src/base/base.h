@@ -118,7 +118,7 @@ void ft_file_map_close(struct ft_file_map *map);
 void ft_file_map_release(const struct ft_file_map *map, size_t offset, size_t n);
 
 uint32_t ft_cpu_count(void); /* cores this process may use */
-/* smallest of MemAvailable, cgroup limit minus use, and what RLIMIT_AS leaves; UINT64_MAX unknown */
+/* smallest of MemAvailable, cgroup limit minus use, what RLIMIT_AS leaves; UINT64_MAX unknown */
 uint64_t ft_memory_available(void);
 uint64_t ft_memory_resident(void); /* RSS of this process now; 0 unknown */
 uint64_t ft_memory_resident_peak(void);

@@ -159,8 +159,8 @@ static ft_status write_answer(struct answer *answer, struct ft_error *error) {
     uint32_t limit = answer->setup.params.n_predict;
     bool is_over = false;
     ft_status status = FT_OK;
-    answer->end = answer->setup.conf->n_predict == FT_NO_LIMIT ? "the end of the context"
-                                                               : "the limit of -n";
+    answer->end =
+        answer->setup.conf->n_predict == FT_NO_LIMIT ? "the end of the context" : "the limit of -n";
     for (uint32_t i = 0; i < limit && !is_over; i++) {
         ft_token id;
         status = ft_session_next(answer->session, &id, error);
@@ -413,8 +413,8 @@ static int set_limit(struct answer *answer) {
     uint32_t n_ctx = context_size(&answer->setup), n = answer->tokens.n;
     if (n > n_ctx) {
         return ft_complain(FT_EXIT_FAILED,
-                           "-n -1: a prompt of %u tokens leaves nothing of a context of %u; give -n "
-                           "a number",
+                           "-n -1: a prompt of %u tokens leaves nothing of a context of %u; give "
+                           "-n a number",
                            n, n_ctx);
     }
     answer->setup.params.n_predict = FT_MAX(n_ctx - n, 1);

@@ -48,10 +48,9 @@ static void names_text(const struct ft_option *option, char *out, size_t cap) {
 /* range_text - " (1..1000000, default 256)" or "". */
 static void range_text(const struct ft_option *option, uint32_t command, char *out, size_t cap) {
     const char *initial = ft_conf_initial(option, command);
-    bool has_range =
-        (option->kind == FT_OPT_UINT || option->kind == FT_OPT_LIMIT ||
-         option->kind == FT_OPT_REAL) &&
-        option->high < 1e9;
+    bool has_range = (option->kind == FT_OPT_UINT || option->kind == FT_OPT_LIMIT ||
+                      option->kind == FT_OPT_REAL) &&
+                     option->high < 1e9;
     out[0] = '\0';
     if (has_range) {
         snprintf(out, cap, initial ? " (%.10g..%.10g, default %s)" : " (%.10g..%.10g)", option->low,

@@ -108,7 +108,7 @@ static void print_text(const struct ft_setup *setup, const struct estimates *est
     }
     for (uint32_t i = 0; i < estimates->n; i++) {
         if (estimates->error[i].code == FT_OK) {
-            ft_out("  available now  %s (the smaller of MemAvailable and the cgroup limit)\n",
+            ft_out("  available now  %s (MemAvailable, or less by a cgroup or ulimit -v)\n",
                    ft_size_text(estimates->at[i].available_bytes, available));
             break;
         }

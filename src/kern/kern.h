@@ -41,14 +41,15 @@ enum {
  * Exact      ref accumulates in double.  With L = max over rows of sum|q_t k_t| * scale, variants
  *            differ from it by at most (2e-6 + 4 sqrt(d) 2^-24 L) * max|v| and NMSE 1e-10 * max(1,
  *            L/64)^2, for every row format: both read the same stored rows
- * Rounded    avx512bf16, unless all rows are f32, rounds q, k, v and weights (summed and multiplied alike) to bf16, nearest
- *            even, and sums in f32.  Of ref with q, k and v so rounded it stays within
- *            (1.001 * 2^-9 + 1e-4) max|v| and NMSE 2^-17 more than the above: weights and its exp.
- *            Of ref itself it stays within (e + 1.001 * 2^-8 + 1e-4) max|v| more, where a logit
- *            moves by at most e = (2^-8 + 2^-18) L, and NMSE 2^-16 (1 + L^2 / d) more.  q8_0 rows of
- *            K meet q as bytes with a scale per 32, exact sums per block: there e = scale * sum over
- *            blocks of max|q_b| / 254 * sum|k_b|, and NMSE 2^-16 (1 + 8 L^2 / d) more.  Finite
- *            numbers beyond bf16's range round to infinity; below 2^-126 they count as zero
+ * Rounded    avx512bf16, unless all rows are f32, rounds q, k, v and weights (summed and
+ *            multiplied alike) to bf16, nearest even, and sums in f32.  Of ref with q, k and v so
+ *            rounded it stays within (1.001 * 2^-9 + 1e-4) max|v| and NMSE 2^-17 more than the
+ *            above: weights and its exp.  Of ref itself it stays within (e + 1.001 * 2^-8 + 1e-4)
+ *            max|v| more, where a logit moves by at most e = (2^-8 + 2^-18) L, and NMSE 2^-16 (1
+ *            + L^2 / d) more.  q8_0 rows of K meet q as bytes with a scale per 32, exact sums per
+ *            block: there e = scale * sum over blocks of max|q_b| / 254 * sum|k_b|, and NMSE
+ *            2^-16 (1 + 8 L^2 / d) more.  Finite numbers beyond bf16's range round to infinity;
+ *            below 2^-126 they count as zero
  * Masked     a row that query i does not see is never multiplied for it, so NaN there cannot leak;
  *            bytes behind row n are not read
  * Same bits  the result of query i depends on its own q, vis[i] and the rows alone, never on m or

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_mkmodel.c - libllama itself runs what tools/mkmodel makes, and the planted pair does what
  * it promises. */
+#define _DEFAULT_SOURCE /* popen */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "model/ggufcheck.h"
 

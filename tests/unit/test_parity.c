@@ -3,7 +3,9 @@
  *
  *   exact     stock attention, F32 rows, plain weights: logits bit-identical to libllama's under
  *             oracle settings (no flash attention, F32 cache, weights not repacked)
- *   default   the mean KL divergence from that oracle is at most 1e-3 nats; 64 greedy tokens are
+ *   default   the mean KL divergence from that oracle is at most 1e-3 nats, or, where quantised
+ *             weights put libllama's own default beyond that, at most a quarter above its: the oracle
+ *             and libllama's default round activations to the same bytes, ours to others; 64 greedy tokens are
  *             equal unless the oracle's top-2 gap is within what both sides' maxima explain
  *   FT_KERN=avx2   the same kernels without bf16 and byte products: max and mean |delta log p|
  *             against that oracle are no larger than what libllama's own default run (flash
@@ -354,7 +356,7 @@ static void check_parity(const char *path, const struct parity_case *c) {
     if (IS_SANITIZED) {
         return;
     }
-    assert_true(mine_kl <= KL_MAX);
+    assert_true(mine_kl <= fmax(KL_MAX, 1.25 * theirs_kl));
     if (is_strict()) {
         assert_true(mine[middle] <= theirs[middle]);
         assert_true(mine_mean <= theirs_mean);
