@@ -18,6 +18,7 @@
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <pthread.h>
 #endif
 
 int64_t ft_time_us(void) {
@@ -316,7 +317,7 @@ static uint64_t saved_state(void) {
     return (uint64_t)high << 32 | low;
 }
 
-struct ft_cpu ft_cpu_features(void) {
+static struct ft_cpu features_read(void) {
     enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29 }; /* leaf 1, ecx */
     enum { AVX2 = 1 << 5, F = 1 << 16, DQ = 1 << 17, BW = 1 << 30 };          /* leaf 7, ebx */
     enum { VNNI = 1 << 11, BF16 = 1 << 5 }; /* leaf 7, ecx; leaf 7.1, eax */
@@ -338,6 +339,19 @@ struct ft_cpu ft_cpu_features(void) {
     cpu.has_bf16 = cpu.has_avx512 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) &&
                    (eax & BF16) != 0;
     return cpu;
+}
+
+static struct ft_cpu kept;
+
+static void features_keep(void) {
+    kept = features_read();
+}
+
+/* Read once: a virtual machine may take tens of microseconds for each question. */
+struct ft_cpu ft_cpu_features(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, features_keep);
+    return kept;
 }
 #else
 struct ft_cpu ft_cpu_features(void) {

@@ -199,28 +199,37 @@ static void run_pack(struct ggml_tensor *dst, int ith, int nth, void *data) {
     }
 }
 
+/* A few tokens: rows stream from memory and are fetched ahead, so a thread takes long stretches of
+ * them, four in all.  A prompt: single items. */
+static uint32_t lot_items(uint32_t m, uint32_t n_item, uint32_t nth) {
+    return m <= FT_MATMUL_FEW ? FT_MAX(n_item / (4 * nth), (uint32_t)1) : 1;
+}
+
 static void run_multiply(struct ggml_tensor *dst, int ith, int nth, void *data) {
     struct node *node = data;
     const struct ft_products *owner = node->owner;
     const struct ggml_tensor *w = node->w;
-    uint32_t n = (uint32_t)w->ne[1], step = node->way->item_col;
-    uint32_t n_item = (n + step - 1) / step, item;
+    uint32_t n = (uint32_t)w->ne[1], m = (uint32_t)ggml_nrows(dst), step = node->way->item_col;
+    uint32_t n_item = (n + step - 1) / step, n_lot, lot = lot_items(m, n_item, (uint32_t)nth), at;
     struct ft_matmul_item it = { .type = (uint32_t)w->type,
                                  .w_stride = w->nb[1],
-                                 .m = (uint32_t)ggml_nrows(dst),
+                                 .m = m,
                                  .k = (uint32_t)w->ne[0],
                                  .packed = aligned(dst->src[0]),
                                  .y_stride = n,
                                  .scratch = owner->scratch + owner->scratch_bytes * (size_t)ith,
                                  .decode = ggml_get_type_traits(w->type)->to_float };
-    while ((item = take(node, n_item)) < n_item) {
-        uint32_t first = item * step;
-        uint64_t next = (uint64_t)(item + (uint32_t)nth) * step; /* a guess: threads take turns */
-        it.w = (const uint8_t *)w->data + first * w->nb[1];
-        it.next = next < n ? (const uint8_t *)w->data + next * w->nb[1] : NULL;
-        it.n_col = FT_MIN(n - first, step);
-        it.y = (float *)dst->data + first;
-        node->way->multiply(&it);
+    n_lot = (n_item + lot - 1) / lot;
+    while ((at = take(node, n_lot)) < n_lot) {
+        for (uint32_t i = at * lot; i < FT_MIN((at + 1) * lot, n_item); i++) {
+            uint64_t next = (uint64_t)(i + (lot > 1 ? 1 : (uint32_t)nth)) * step; /* mostly so */
+            uint32_t first = i * step;
+            it.w = (const uint8_t *)w->data + first * w->nb[1];
+            it.next = next < n ? (const uint8_t *)w->data + next * w->nb[1] : NULL;
+            it.n_col = FT_MIN(n - first, step);
+            it.y = (float *)dst->data + first;
+            node->way->multiply(&it);
+        }
     }
 }
 
