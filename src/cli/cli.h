@@ -140,6 +140,8 @@ json_t *ft_json_model(const ft_model *model);
 /* ft_json_method - the settings of one stage as used: {"name":...,"keep":1024,...}. */
 json_t *ft_json_method(const struct ft_report *report, const char *stage);
 json_t *ft_json_fallbacks(const struct ft_report *report);
+/* ft_file_name - the last part of a path: records do not depend on where a file lies. */
+const char *ft_file_name(const char *path);
 json_t *ft_json_kernels(const struct ft_report *report);
 json_t *ft_json_rates(const struct ft_rates *rates);
 /* ft_json_auto - what --auto expected, chose and met. */

@@ -166,7 +166,7 @@ static json_t *row_value(const struct ft_setup *setup, const struct ft_bench_row
     json_object_set_new(value, "kernels", ft_json_text(row->kernels));
     json_object_set_new(value, "kv_type", ft_json_text(ft_bench_kv_type(setup)));
     json_object_set_new(value, "threads", json_integer(ft_bench_threads(setup)));
-    json_object_set_new(value, "model", ft_json_text(setup->conf->model));
+    json_object_set_new(value, "model", ft_json_text(ft_file_name(setup->conf->model)));
     json_object_set_new(value, "version", ft_json_text(ft_version()));
     return value;
 }

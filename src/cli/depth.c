@@ -70,7 +70,7 @@ static json_t *row_value(const struct result *result, uint32_t i) {
     json_object_set_new(value, "foreign_cpu",
                         number(result->foreign_cpu, result->foreign_cpu >= 0));
     json_object_set_new(value, "kernels", ft_json_text(row->kernels));
-    json_object_set_new(value, "model", ft_json_text(setup->conf->model));
+    json_object_set_new(value, "model", ft_json_text(ft_file_name(setup->conf->model)));
     json_object_set_new(value, "version", ft_json_text(ft_version()));
     return value;
 }

@@ -98,6 +98,11 @@ json_t *ft_json_fallbacks(const struct ft_report *report) {
     return list;
 }
 
+const char *ft_file_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
 /* "attend=avx512 mass=avx512" -> {"attend":"avx512","mass":"avx512"}; anything else stays text. */
 json_t *ft_json_kernels(const struct ft_report *report) {
     char name[sizeof report->kernels], kind[sizeof report->kernels];

@@ -1,15 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* few512.c - attention of the few queries of a decode step in 512-bit registers: rows are converted
- * in registers, nothing is transposed through memory. */
+ * in registers, nothing is transposed through memory.
+ *
+ * Lab book.  f16 rows, GB/s of K and V on one thread of a 2-core Zen 4 at 3.65 GHz, spans of 1024
+ * rows, processor time; gcc 12.  "cache" is one span over and over, "memory" 512 MiB in large pages
+ * out of which a loop of loads reads 29 GB/s.  Columns are m = 1 / 4 / 7 queries.
+ *                                              d 64, cache           d 128, cache
+ *   0  avx512.c's attend (transposes K)        28.4 / 16.6 / 10.5    25.6 / 17.1 / 11.3
+ *   1  4 rows x m queries, sums transposed
+ *      in registers, softmax of 4 queries         - / 18.3 /  -         - / 21.1 /  -
+ *   2  a function per format and m, so that
+ *      addresses stay in registers             41.1 / 19.3 / 10.8    49.2 / 22.3 / 12.5
+ *                                              d 64, memory          d 128, memory
+ *   0                                          19.3 / 14.9 / 9.8     13.5 / 15.8 / 10.2
+ *   2  next tile prefetched                    19.6 / 15.9 / 10.2    19.3 / 18.8 / 11.3
+ *   3  two tiles ahead; short rows not at all  28.8 / 17.3 /  9.7    20.2 / 19.6 / 11.3
+ * With 4 queries and more this is bound by arithmetic: 4 m multiply-adds for 64 numbers, 29 GB/s at
+ * the unit's rate for m = 4.  Pages of 4 KiB cost up to a third of what memory gives.  Tried
+ * without gain: two rows in a register (fewer sums, more loads), blends in place of half of the
+ * shuffles (7 % slower), prefetching into the first level, every second line only, rows of V 4 to
+ * 16 at a time.
+ */
 #include <math.h>
 #include <string.h>
 
 #include "kern/few512.h"
 
 enum {
-    MR = 6,        /* 6 queries x 4 rows (K) or x 64 numbers (V): 24 sums, 4 operands */
-    QUAD = 4,      /* rows of K that meet a chunk of q while it is in a register */
-    BLOCK = 32,    /* numbers of a q8_0 block */
+    MR = 6,     /* 6 queries x 4 rows (K) or x 64 numbers (V): 24 sums, 4 operands */
+    QUAD = 4,   /* rows of K that meet a chunk of q while it is in a register */
+    BLOCK = 32, /* numbers of a q8_0 block */
     BLOCK_BYTE = 34,
 };
 
@@ -29,6 +49,25 @@ static struct few few_cut(const struct ft_attend *a) {
     f.count = (uint32_t *)(void *)(f.shrink + FT_FEW_QUERY);
     f.rest = (char *)(f.shrink + (size_t)2 * FT_FEW_QUERY);
     return f;
+}
+
+/* How far ahead rows are prefetched; 0: not at all.  Rows of up to 128 bytes are read in one stream
+ * that the hardware follows by itself, and faster: instructions for it are bound by the first-level
+ * cache's outstanding misses, about 20 GB/s here.  Longer rows of V are read in parts. */
+INLINE size_t few_ahead(const struct rows *r, uint32_t d) {
+    return d <= 64 ? 0 : FEW_AHEAD * r->ahead;
+}
+
+/* Numbers [t, t + 32) of a row. */
+INLINE void fetch32(const char *row, uint32_t t, enum ft_fmt fmt, size_t ahead) {
+    if (fmt == FT_Q8_0) {
+        fetch(row + t / BLOCK * BLOCK_BYTE, ahead);
+    } else if (fmt == FT_F32) {
+        fetch(row + t * 4, ahead);
+        fetch(row + t * 4 + 64, ahead);
+    } else {
+        fetch(row + t * 2, ahead);
+    }
 }
 
 /* ---- q . k ---- */
@@ -72,8 +111,8 @@ INLINE void dots(const char *const row[QUAD], enum ft_fmt fmt, const float *q, s
     }
     uint32_t t = 0;
     for (; t + 32 <= d; t += 32) {
-        UNROLL for (int r = 0; r < QUAD; r++) {
-            fetch(row[r] + t * 2, ahead);
+        UNROLL for (int r = 0; r < QUAD && ahead != 0; r++) {
+            fetch32(row[r], t, fmt, ahead);
         }
         dots_step(sum, row, fmt, q, q_stride, m, t, 0xffff);
         dots_step(sum, row, fmt, q, q_stride, m, t + 16, 0xffff);
@@ -99,7 +138,7 @@ INLINE void dots(const char *const row[QUAD], enum ft_fmt fmt, const float *q, s
 /* Logits of m queries and n rows, a multiple of 16. */
 INLINE void logits_n(const struct rows *k, enum ft_fmt fmt, const float *q, size_t q_stride, int m,
                      uint32_t d, float *s) {
-    size_t stride = k->stride, ahead = FEW_AHEAD * k->ahead;
+    size_t stride = k->stride, ahead = few_ahead(k, d);
     const char *row = k->data;
     for (uint32_t j = 0; j < k->n; j += 16) {
         __m512 part[MR * 4];
@@ -130,16 +169,18 @@ INLINE void logits_n(const struct rows *k, enum ft_fmt fmt, const float *q, size
         }                                                                                          \
     }
 #define EACH_M(make, name, fmt)                                                                    \
-    make(name, fmt, 1) make(name, fmt, 2) make(name, fmt, 3) make(name, fmt, 4)                    \
-        make(name, fmt, 5) make(name, fmt, 6)
+    make(name, fmt, 1) make(name, fmt, 2) make(name, fmt, 3) make(name, fmt, 4) make(name, fmt, 5) \
+        make(name, fmt, 6)
 #define EACH(make)                                                                                 \
     EACH_M(make, f32, FT_F32)                                                                      \
     EACH_M(make, f16, FT_F16) EACH_M(make, bf16, FT_BF16) EACH_M(make, q8, FT_Q8_0)
 EACH(LOGITS)
 
 #define ROW_OF(what, name)                                                                         \
-    { what##_##name##_1, what##_##name##_2, what##_##name##_3,                                     \
-      what##_##name##_4, what##_##name##_5, what##_##name##_6 }
+    {                                                                                              \
+        what##_##name##_1, what##_##name##_2, what##_##name##_3, what##_##name##_4,                \
+            what##_##name##_5, what##_##name##_6                                                   \
+    }
 #define TABLE(what)                                                                                \
     {                                                                                              \
         [FT_F32] = ROW_OF(what, f32), [FT_F16] = ROW_OF(what, f16),                                \
@@ -216,14 +257,14 @@ INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int 
             }
         }
     }
-    size_t stride = v->stride, ahead = FEW_AHEAD * v->ahead;
+    size_t stride = v->stride, ahead = few_ahead(v, d);
     const char *row = v->data + from * stride;
     const float *last = p + to;
     for (p += from; p < last; p++, row += stride) {
         __m512 x[4];
-        if (fmt != FT_F32 && n_vec == 4) {
-            fetch(row + t * 2, ahead);
-            fetch(row + t * 2 + 64, ahead);
+        if (n_vec == 4 && ahead != 0) {
+            fetch32(row, t, fmt, ahead);
+            fetch32(row, t + 32, fmt, ahead);
         }
         UNROLL for (int c = 0; c < n_vec; c++) {
             x[c] = row16(row, t + 16 * (uint32_t)c, mask, fmt);

@@ -32,10 +32,6 @@ const struct ft_kv_shape *ft_kv_shape_of(const struct ft_kv *kv);
  * read as zero until appended, so a padded tail is harmless.
  * Errors     FT_NOMEM naming layer and bytes */
 ft_status ft_kv_reserve(struct ft_kv *kv, uint32_t layer, uint32_t cap, struct ft_error *err);
-/* ft_kv_reserve_large - behind ft_kv_reserve, when most of the room is going to be filled: rows may
- * lie in large pages, out of which memory is read up to 1.6 times as fast.  Where little of the room
- * is filled they waste up to 2 MiB per head, K and V. */
-void ft_kv_reserve_large(struct ft_kv *kv, uint32_t layer);
 void ft_kv_release(struct ft_kv *kv, uint32_t layer); /* rows and room are gone; pages returned */
 
 /* ft_kv_extend - make n new rows at the end of every head of a layer, at the given positions.

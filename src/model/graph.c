@@ -120,8 +120,7 @@ ft_status ft_eval_new(const struct ft_eval_params *params, struct ft_eval **out,
                                            .n_thread = params->n_thread,
                                            .is_cancelled = params->is_cancelled,
                                            .user = params->user };
-    ft_status status =
-        params->is_exact ? FT_OK : ft_products_new(&products, &eval->products, err);
+    ft_status status = params->is_exact ? FT_OK : ft_products_new(&products, &eval->products, err);
     if (status != FT_OK) {
         ft_eval_free(eval);
         return status;
@@ -285,8 +284,8 @@ static void add_output(struct build *b) {
     }
     b->out = b->x;
     if (b->pass->n_logit) {
-        b->out = project(b, b->model->output, b->model->output_b,
-                         norm(b, b->x, b->model->output_norm));
+        b->out =
+            project(b, b->model->output, b->model->output_b, norm(b, b->x, b->model->output_norm));
     }
     ggml_set_output(b->out);
     ggml_build_forward_expand(b->graph, b->out);

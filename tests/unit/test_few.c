@@ -210,7 +210,8 @@ static void test_matches_ref(void **unused) {
         for (size_t n = 0; n < FT_COUNT(row_counts); n++, turn++) {
             enum ft_fmt fmt = (enum ft_fmt)(turn % FT_FMT_COUNT);
             fmt = d % BLOCK != 0 && fmt == FT_Q8_0 ? FT_F16 : fmt;
-            struct data t = data_new(m, row_counts[n], d, fmt, (enum input)(turn / 3 % INPUT_COUNT));
+            struct data t =
+                data_new(m, row_counts[n], d, fmt, (enum input)(turn / 3 % INPUT_COUNT));
             for (uint32_t i = 0; i < m && turn % 5 == 0; i++) {
                 t.vis[i] = i % 3 == 1 ? 0 : (uint32_t)(ft_rng_uniform(turn, 3, 0, i) * (t.n + 1));
             }
@@ -225,9 +226,47 @@ static void test_matches_ref(void **unused) {
         }
     }
     for (uint32_t v = 1; v < n_variant; v++) {
-        print_message("%s: errors as shares of their bounds: f32 %.3f f16 %.3f bf16 %.3f q8_0 %.3f\n",
-                      variants[v]->name, share[v][FT_F32], share[v][FT_F16], share[v][FT_BF16],
-                      share[v][FT_Q8_0]);
+        print_message(
+            "%s: errors as shares of their bounds: f32 %.3f f16 %.3f bf16 %.3f q8_0 %.3f\n",
+            variants[v]->name, share[v][FT_F32], share[v][FT_F16], share[v][FT_BF16],
+            share[v][FT_Q8_0]);
+    }
+}
+
+/* Where q is whole numbers of steps, bytes lose nothing: with q8_0 rows what is left are the
+ * weights, 2^-16 of the largest of a tile.  Rows differ in size, so that nothing wrong cancels in
+ * the softmax. */
+static void test_exact_bytes(void **unused) {
+    (void)unused;
+    static struct state want, got;
+    for (uint32_t c = 0; c < 8 * 3; c++) {
+        uint32_t d = BLOCK * (1 + c % 8), m = 1 + c % 7, n = 64 + 40 * (c / 8);
+        struct data t = data_new(m, n, d, FT_Q8_0, INPUT_RANDOM);
+        for (uint32_t i = 0; i < m * d; i++) {
+            float step = 1 / (float)(32 << (i / BLOCK % 3)); /* blocks of different scales */
+            t.q[i] = i % BLOCK == 7 ? 127 * step : rintf(t.q[i] * 63) * step;
+        }
+        for (uint32_t j = 0; j < n * d; j++) {
+            t.kf[j] *= (float)(1 + j / d % 5) / 5;
+        }
+        ft_kern_ref.encode(FT_Q8_0, t.kf, t.k, (size_t)n * d);
+        state_clear(&want);
+        run(ft_kern_ref.attend, &t, 0, m, 0, n, &want);
+        for (uint32_t v = 1; v < n_variant; v++) {
+            double err2 = 0, ref2 = 0;
+            state_clear(&got);
+            run(variants[v]->attend_few, &t, 0, m, 0, n, &got);
+            for (uint32_t i = 0; i < m * d; i++) {
+                double a = (double)got.acc[i] / (double)got.sum[i / d];
+                double b = (double)want.acc[i] / (double)want.sum[i / d];
+                err2 += (a - b) * (a - b);
+                ref2 += b * b;
+            }
+            if (!(err2 <= 1e-8 * ref2)) {
+                fail_msg("%s: d %u m %u n %u: NMSE %.3g", variants[v]->name, d, m, n, err2 / ref2);
+            }
+        }
+        data_free(&t);
     }
 }
 
@@ -241,9 +280,19 @@ static void test_mixed_formats(void **unused) {
         struct data v = data_new(4, 100, 64, (enum ft_fmt)(c % FT_FMT_COUNT), INPUT_RANDOM);
         void *work = must(aligned_alloc(64, (ft_kern_work_bytes() + 63) / 64 * 64));
         struct ft_attend a = {
-            .q = k.q, .k = k.k, .v = v.v, .work = work, .q_stride = 64,
-            .k_stride = ft_fmt_row_bytes(k.fmt, 64), .v_stride = ft_fmt_row_bytes(v.fmt, 64),
-            .m = 4, .n = 100, .d = 64, .k_fmt = k.fmt, .v_fmt = v.fmt, .scale = k.scale,
+            .q = k.q,
+            .k = k.k,
+            .v = v.v,
+            .work = work,
+            .q_stride = 64,
+            .k_stride = ft_fmt_row_bytes(k.fmt, 64),
+            .v_stride = ft_fmt_row_bytes(v.fmt, 64),
+            .m = 4,
+            .n = 100,
+            .d = 64,
+            .k_fmt = k.fmt,
+            .v_fmt = v.fmt,
+            .scale = k.scale,
         };
         struct logit_size size = logit_size(&k);
         double logit = 0x1p-20 * size.sum + (k.fmt == FT_Q8_0 ? size.bytes : 0);
@@ -370,7 +419,7 @@ static void test_blocks(void **unused) {
         assert_int_equal(scale, is_lost ? 0x7e00 : half_of(top / 127));
         for (uint32_t e = 0; e < BLOCK; e++) {
             double here = (double)x[b * BLOCK + e], step = (double)top / 127;
-            /* half a step, the rounding of the scale, and where an f16 has no full mantissa 2^-25 */
+            /* half a step, the rounding of the scale; 2^-25 where f16 has no full mantissa */
             double most = step / 2 + fabs(here) * 0x1p-10 + 127 * 0x1p-25;
             assert_true(is_lost ? isnan(back[b * BLOCK + e])
                                 : fabs((double)back[b * BLOCK + e] - here) <= most);
@@ -395,9 +444,9 @@ static void test_blocks(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_matches_ref),  cmocka_unit_test(test_mixed_formats),
-        cmocka_unit_test(test_same_bits),    cmocka_unit_test(test_unseen_rows),
-        cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_matches_ref),   cmocka_unit_test(test_exact_bytes),
+        cmocka_unit_test(test_mixed_formats), cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_unseen_rows),   cmocka_unit_test(test_blocks),
     };
     n_variant = ft_kern_list(variants);
     return cmocka_run_group_tests_name("few", tests, NULL, NULL);

@@ -427,7 +427,8 @@ static void quiet(enum ggml_log_level level, const char *text, void *user) {
 int main(void) {
     struct CMUnitTest tests[FT_COUNT(cases) + 1];
     struct parity_case smollm2 = {
-        "SmolLM2-135M-Instruct", NULL, getenv("FT_SMOLLM2"), 4096, 256, 1, 1 };
+        "SmolLM2-135M-Instruct", NULL, getenv("FT_SMOLLM2"), 4096, 256, 1, 1
+    };
     size_t n = 0;
     for (; n < FT_COUNT(cases); n++) {
         tests[n] = (struct CMUnitTest){ .name = cases[n].name,

@@ -31,9 +31,8 @@ static ft_model *open_made(const char *type) {
     char command[1600];
     struct ft_error err = { 0 };
     ft_model *model = NULL;
-    snprintf(command, sizeof command,
-             "%s/mkmodel %s/product.gguf" SHAPE "--type %s >/dev/null", FT_TEST_BIN_DIR,
-             FT_TEST_SCRATCH_DIR, type);
+    snprintf(command, sizeof command, "%s/mkmodel %s/product.gguf" SHAPE "--type %s >/dev/null",
+             FT_TEST_BIN_DIR, FT_TEST_SCRATCH_DIR, type);
     assert_int_equal(system(command), 0);
     if (ft_model_open(FT_TEST_SCRATCH_DIR "/product.gguf", FT_LOAD_FULL, &model, &err) != FT_OK) {
         fail_msg("%s", err.text);

@@ -212,7 +212,8 @@ static void test_keep(void **state) {
 }
 
 /* Large enough that whole pages are given back; rows beyond the last read as zero everywhere. */
-static void keep_pages(bool is_large) {
+static void test_keep_pages(void **state) {
+    (void)state;
     struct ft_error err;
     struct ft_kv_shape shape = {
         .n_layer = 1, .n_head_kv = 3, .d = 64, .k_fmt = FT_F16, .v_fmt = FT_F32
@@ -220,9 +221,6 @@ static void keep_pages(bool is_large) {
     enum { N = 3000, KEPT = 37 };
     struct ft_kv *kv = store_new(&shape, NULL);
     assert_int_equal(ft_kv_reserve(kv, 0, N, &err), FT_OK);
-    if (is_large) {
-        ft_kv_reserve_large(kv, 0);
-    }
     append(kv, 0, 0, N);
     ft_row row[KEPT];
     ft_pos pos[KEPT];
@@ -243,14 +241,9 @@ static void keep_pages(bool is_large) {
     ft_kv_free(kv);
 }
 
-static void test_keep_pages(void **state) {
-    (void)state;
-    keep_pages(false);
-    keep_pages(true);
-}
-
 /* keep gives memory back to the system: the process shrinks by most of what was dropped. */
-static void keep_resident(bool is_large) {
+static void test_keep_resident(void **state) {
+    (void)state;
     struct ft_error err;
     struct ft_kv_shape shape = {
         .n_layer = 1, .n_head_kv = 2, .d = 128, .k_fmt = FT_F32, .v_fmt = FT_F32
@@ -258,9 +251,6 @@ static void keep_resident(bool is_large) {
     enum { N = 16384 };
     struct ft_kv *kv = store_new(&shape, NULL);
     assert_int_equal(ft_kv_reserve(kv, 0, N, &err), FT_OK);
-    if (is_large) {
-        ft_kv_reserve_large(kv, 0);
-    }
     append(kv, 0, 0, N);
     uint64_t full = ft_memory_resident();
     static const ft_row row[] = { 5, 77 };
@@ -269,12 +259,6 @@ static void keep_resident(bool is_large) {
     uint64_t kept = ft_memory_resident();
     assert_true(full >= kept + (uint64_t)N * 2 * 128 * 8 * 9 / 10); /* 32 MiB held before */
     ft_kv_free(kv);
-}
-
-static void test_keep_resident(void **state) {
-    (void)state;
-    keep_resident(false);
-    keep_resident(true);
 }
 
 static void test_gather(void **state) {
@@ -380,11 +364,16 @@ static void test_append_allocates_nothing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shape),          cmocka_unit_test(test_reserve),
-        cmocka_unit_test(test_out_of_memory),  cmocka_unit_test(test_extend_errors),
-        cmocka_unit_test(test_keep),           cmocka_unit_test(test_keep_pages),
-        cmocka_unit_test(test_keep_resident),  cmocka_unit_test(test_gather),
-        cmocka_unit_test(test_nan_is_cleared), cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_shape),
+        cmocka_unit_test(test_reserve),
+        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_extend_errors),
+        cmocka_unit_test(test_keep),
+        cmocka_unit_test(test_keep_pages),
+        cmocka_unit_test(test_keep_resident),
+        cmocka_unit_test(test_gather),
+        cmocka_unit_test(test_nan_is_cleared),
+        cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_append_allocates_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
