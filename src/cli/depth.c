@@ -129,7 +129,7 @@ static void print_csv(const struct result *result) {
                ft_bench_threads(result->setup));
         csv_number(result->foreign_cpu, result->foreign_cpu >= 0);
         csv_text(row->kernels);
-        csv_text(result->setup->conf->model);
+        csv_text(ft_file_name(result->setup->conf->model));
         ft_out(",%s\n", ft_version());
     }
 }
