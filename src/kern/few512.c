@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* few512.c - attention of the few queries of a decode step in 512-bit registers: rows are converted
+/* few512.c - attention of the few queries of a decode step on AVX-512 machines: rows are converted
  * in registers, nothing is transposed through memory.
  *
  * Lab book.  f16 rows, GB/s of K and V on one thread of a 2-core Zen 4 at 3.65 GHz, spans of 1024
@@ -11,15 +11,22 @@
  *      in registers, softmax of 4 queries         - / 18.3 /  -         - / 21.1 /  -
  *   2  a function per format and m, so that
  *      addresses stay in registers             41.1 / 19.3 / 10.8    49.2 / 22.3 / 12.5
+ *   4  K in 256 bits: sums of 8 lanes, half
+ *      of the shuffles; broadcasts in V's
+ *      multiply-adds                           51.1 / 21.7 / 12.5    51.3 / 23.7 / 13.4
  *                                              d 64, memory          d 128, memory
  *   0                                          19.3 / 14.9 / 9.8     13.5 / 15.8 / 10.2
  *   2  next tile prefetched                    19.6 / 15.9 / 10.2    19.3 / 18.8 / 11.3
  *   3  two tiles ahead; short rows not at all  28.8 / 17.3 /  9.7    20.2 / 19.6 / 11.3
+ *   4  first lines of every page prefetched    26.9 / 18.2 /  -      22.1 / 18.6 /  -
  * With 4 queries and more this is bound by arithmetic: 4 m multiply-adds for 64 numbers, 29 GB/s at
- * the unit's rate for m = 4.  Pages of 4 KiB cost up to a third of what memory gives.  Tried
- * without gain: two rows in a register (fewer sums, more loads), blends in place of half of the
- * shuffles (7 % slower), prefetching into the first level, every second line only, rows of V 4 to
- * 16 at a time.
+ * the unit's rate for m = 4.  A page is 32 rows: without a hint for its first lines step 3 fell to
+ * 9 to 16 GB/s (m = 4) from run to run.  Pages of 4 KiB cost up to a third of what memory gives.
+ * Tried without gain: products of bf16 pairs for K and V (25 in cache, no more than this out of
+ * memory: converting f16 costs what the multiplications save), two rows in a register (fewer sums,
+ * more loads and inserts), V in 256 bits by halves of rows (every second line: 6 GB/s), blends in
+ * place of half of the shuffles (7 % slower), prefetching into the first level, every second line
+ * only, rows of V 4 to 16 at a time.
  */
 #include <math.h>
 #include <string.h>
@@ -58,6 +65,15 @@ INLINE size_t few_ahead(const struct rows *r, uint32_t d) {
     return d <= 64 ? 0 : FEW_AHEAD * r->ahead;
 }
 
+/* The hardware follows a stream to the end of a page of 4 KiB; where the next begins it has to be
+ * told, or every page starts with a miss. */
+INLINE void fetch_pages(const struct rows *r) {
+    for (size_t at = 0; at < r->ahead; at += 4096) {
+        fetch(r->data + at, r->ahead);
+        fetch(r->data + at + 64, r->ahead);
+    }
+}
+
 /* Numbers [t, t + 32) of a row. */
 INLINE void fetch32(const char *row, uint32_t t, enum ft_fmt fmt, size_t ahead) {
     if (fmt == FT_Q8_0) {
@@ -85,71 +101,78 @@ INLINE __m512 row16(const char *row, uint32_t t, __mmask16 mask, enum ft_fmt fmt
     return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)), scale);
 }
 
-INLINE void dots_step(__m512 sum[QUAD][MR], const char *const row[QUAD], enum ft_fmt fmt,
-                      const float *q, size_t q_stride, int m, uint32_t t, __mmask16 mask) {
-    __m512 k[QUAD];
-    UNROLL for (int r = 0; r < QUAD; r++) {
-        k[r] = row16(row[r], t, mask, fmt);
+/* Numbers [t, t + 8) of a row. */
+INLINE __m256 row8(const char *row, uint32_t t, enum ft_fmt fmt) {
+    if (fmt == FT_Q8_0) {
+        const char *block = row + t / BLOCK * BLOCK_BYTE;
+        uint16_t half;
+        memcpy(&half, block, sizeof half);
+        __m256 scale = _mm256_cvtph_ps(_mm_set1_epi16((short)half));
+        __m128i q = _mm_loadl_epi64((const __m128i *)(const void *)(block + 2 + t % BLOCK));
+        return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)), scale);
     }
-    UNROLL for (int i = 0; i < m; i++) {
-        __m512 x = _mm512_maskz_loadu_ps(mask, q + (size_t)i * q_stride + t);
-        UNROLL for (int r = 0; r < QUAD; r++) {
-            sum[r][i] = _mm512_fmadd_ps(x, k[r], sum[r][i]);
-        }
+    if (fmt == FT_F32) {
+        return _mm256_loadu_ps((const float *)(const void *)row + t);
     }
+    __m128i h = _mm_loadu_si128((const __m128i *)(const void *)(row + 2 * (size_t)t));
+    return fmt == FT_F16 ? _mm256_cvtph_ps(h)
+                         : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
 
-/* m queries times 4 rows.  part[4 i]: in each of four 128-bit lanes, a quarter of the sum of rows
- * 0 to 3. */
+/* m queries times 4 rows.  part[2 i]: in each of two lanes half of the sums of rows 0 to 3 with
+ * query i. */
 INLINE void dots(const char *const row[QUAD], enum ft_fmt fmt, const float *q, size_t q_stride,
-                 int m, uint32_t d, size_t ahead, __m512 *part) {
-    __m512 sum[QUAD][MR];
+                 int m, uint32_t d, size_t ahead, __m256 *part) {
+    __m256 sum[QUAD][MR];
     UNROLL for (int i = 0; i < m; i++) {
         UNROLL for (int r = 0; r < QUAD; r++) {
-            sum[r][i] = _mm512_setzero_ps();
+            sum[r][i] = _mm256_setzero_ps();
         }
     }
-    uint32_t t = 0;
-    for (; t + 32 <= d; t += 32) {
-        UNROLL for (int r = 0; r < QUAD && ahead != 0; r++) {
-            fetch32(row[r], t, fmt, ahead);
+    for (uint32_t t = 0; t < d; t += 8) {
+        __m256 k[QUAD];
+        UNROLL for (int r = 0; r < QUAD; r++) {
+            if (ahead != 0 && t % 32 == 0) {
+                fetch32(row[r], t, fmt, ahead);
+            }
+            k[r] = row8(row[r], t, fmt);
         }
-        dots_step(sum, row, fmt, q, q_stride, m, t, 0xffff);
-        dots_step(sum, row, fmt, q, q_stride, m, t + 16, 0xffff);
-    }
-    if (t + 16 <= d) {
-        dots_step(sum, row, fmt, q, q_stride, m, t, 0xffff);
-        t += 16;
-    }
-    if (t < d) {
-        dots_step(sum, row, fmt, q, q_stride, m, t, 0xff);
+        UNROLL for (int i = 0; i < m; i++) {
+            __m256 x = _mm256_loadu_ps(q + (size_t)i * q_stride + t);
+            UNROLL for (int r = 0; r < QUAD; r++) {
+                sum[r][i] = _mm256_fmadd_ps(x, k[r], sum[r][i]);
+            }
+        }
     }
     UNROLL for (int i = 0; i < m; i++) {
-        __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(sum[0][i], sum[1][i]),
-                                 _mm512_unpackhi_ps(sum[0][i], sum[1][i]));
-        __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(sum[2][i], sum[3][i]),
-                                 _mm512_unpackhi_ps(sum[2][i], sum[3][i]));
-        __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
-        part[4 * i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
-                                    _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+        __m256 a = _mm256_add_ps(_mm256_unpacklo_ps(sum[0][i], sum[1][i]),
+                                 _mm256_unpackhi_ps(sum[0][i], sum[1][i]));
+        __m256 b = _mm256_add_ps(_mm256_unpacklo_ps(sum[2][i], sum[3][i]),
+                                 _mm256_unpackhi_ps(sum[2][i], sum[3][i]));
+        __m256d x = _mm256_castps_pd(a), y = _mm256_castps_pd(b);
+        part[2 * i] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)),
+                                    _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
     }
 }
 
-/* Logits of m queries and n rows, a multiple of 16. */
+/* Logits of m queries and n rows, a multiple of 8. */
 INLINE void logits_n(const struct rows *k, enum ft_fmt fmt, const float *q, size_t q_stride, int m,
                      uint32_t d, float *s) {
     size_t stride = k->stride, ahead = few_ahead(k, d);
     const char *row = k->data;
-    for (uint32_t j = 0; j < k->n; j += 16) {
-        __m512 part[MR * 4];
-        for (uint32_t b = 0; b < 4; b++, row += QUAD * stride) {
+    for (uint32_t j = 0; j < k->n; j += 8) {
+        __m256 part[MR * 2];
+        for (uint32_t b = 0; b < 2; b++, row += QUAD * stride) {
             const char *const quad[QUAD] = { row, row + stride, row + 2 * stride,
                                              row + 3 * stride };
             __asm__("" : "+r"(q)); /* keeps q[constant] an addressing mode, not a saved address */
             dots(quad, fmt, q, q_stride, m, d, ahead, part + b);
         }
         UNROLL for (int i = 0; i < m; i++) {
-            _mm512_storeu_ps(s + i * FT_TILE_ROW + j, join_quads(part + 4 * i));
+            __m256 x = part[2 * i], y = part[2 * i + 1];
+            _mm256_storeu_ps(s + i * FT_TILE_ROW + j,
+                             _mm256_add_ps(_mm256_permute2f128_ps(x, y, 0x20),
+                                           _mm256_permute2f128_ps(x, y, 0x31)));
         }
     }
 }
@@ -244,6 +267,13 @@ static void softmax(const struct ft_attend *a, const struct few *f) {
 
 /* ---- p v ---- */
 
+/* sum + x * *y.  Compilers broadcast *y into a register once for all x, which takes a register and
+ * 1 cycle in 11 more than a product that broadcasts by itself. */
+INLINE __m512 add_product(__m512 sum, __m512 x, const float *y) {
+    __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(x), "m"(*y));
+    return sum;
+}
+
 /* acc = acc * shrink + sum over rows [from, to) of p v, for n_vec * 16 numbers from t on. */
 INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int m, int n_vec,
                      __mmask16 mask, uint32_t from, uint32_t to, const float *shrink, float *acc,
@@ -270,9 +300,8 @@ INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int 
             x[c] = row16(row, t + 16 * (uint32_t)c, mask, fmt);
         }
         UNROLL for (int i = 0; i < m; i++) {
-            __m512 w = _mm512_set1_ps(p[i * FT_TILE_ROW]);
             UNROLL for (int c = 0; c < n_vec; c++) {
-                sum[i][c] = _mm512_fmadd_ps(w, x[c], sum[i][c]);
+                sum[i][c] = add_product(sum[i][c], x[c], p + i * FT_TILE_ROW);
             }
         }
     }
@@ -327,6 +356,8 @@ void ft_kern__few_avx512(const struct ft_attend *a) {
         struct rows k = tile_rows(a->k, a->k_stride, a->k_fmt, first, limit);
         struct rows v = tile_rows(a->v, a->v_stride, a->v_fmt, first, limit);
         tile_counts(a->vis, a->m, first, k.n, f.count);
+        fetch_pages(&k);
+        fetch_pages(&v);
         logits(&k, a, &f);
         softmax(a, &f);
         values(&v, a, &f);
