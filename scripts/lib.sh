@@ -43,7 +43,7 @@ install_missing() {
 # npm keeps its own cache and logs in $tmp too, so that nothing stays behind.
 npm_unpack() {
     say "fetching $1 with npm"
-    (cd "$tmp" && npm_config_cache="$tmp/npm" npm_config_update_notifier=false \
+    (cd "$tmp" && npm_config_cache="$tmp/npm" npm_config_update_notifier=false npm_config_fetch_retries=1 \
         npm pack --silent "$1" >name 2>npm.log) || { tail -n 5 "$tmp/npm.log" >&2; return 2; }
     tgz=$tmp/$(tail -n 1 "$tmp/name")
     got=$(openssl dgst -sha512 -binary "$tgz" | openssl base64 -A)

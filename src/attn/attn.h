@@ -43,10 +43,14 @@ struct ft_attn_job {
     uint32_t first_row, window;
     const uint32_t *const *vertical; /* [n_head_kv] ascending lists */
     const uint32_t *n_vertical;      /* [n_head_kv] */
+    /* tree (ft_attn_tree only), n_query <= FT_TREE_QUERY: the last n_query rows of each head are
+     * the queries' own.  Query i sees all rows in front of them, and of them those of query j where
+     * bit j is set: itself and its ancestors. */
+    const uint64_t *tree; /* [n_query] */
 };
+enum { FT_TREE_QUERY = 64 };
 
-/* ft_attn_item_count - number of items of a job (any of dense, vslash).  Item order: costly
-
+/* ft_attn_item_count - number of items of a job (any of dense, vslash, tree).  Item order: costly
  * first. */
 uint32_t ft_attn_item_count(const struct ft_attn_job *job);
 
@@ -54,11 +58,13 @@ uint32_t ft_attn_item_count(const struct ft_attn_job *job);
  * aligned). */
 size_t ft_attn_scratch_bytes(uint32_t group, uint32_t d);
 
-/* ft_attn_dense, ft_attn_vslash - compute one item. */
+/* ft_attn_dense, ft_attn_vslash, ft_attn_tree - compute one item. */
 void ft_attn_dense(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
                    void *scratch);
 void ft_attn_vslash(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
                     void *scratch);
+void ft_attn_tree(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
+                  void *scratch);
 
 /* Decode (n_query == 1): rows are split at multiples of FT_SPLIT_ROW; partial states are reduced in
  * index order.

@@ -43,4 +43,12 @@ static inline void ft_queries_gather(const float *q, uint32_t n_head, uint32_t g
     }
 }
 
+/* n rows of `stride` bytes, copied together. */
+static inline void ft_rows_gather(const void *from, size_t stride, const uint32_t *row, uint32_t n,
+                                  char *to) {
+    for (uint32_t j = 0; j < n; j++) {
+        memcpy(to + j * stride, (const char *)from + row[j] * stride, stride);
+    }
+}
+
 #endif

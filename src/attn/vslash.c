@@ -27,13 +27,6 @@ static uint32_t count_below(const uint32_t *row, uint32_t n, uint32_t limit) {
     return low;
 }
 
-static void rows_gather(const void *from, size_t stride, const uint32_t *row, uint32_t n,
-                        char *to) {
-    for (uint32_t j = 0; j < n; j++) {
-        memcpy(to + j * stride, (const char *)from + row[j] * stride, stride);
-    }
-}
-
 /* Columns in lots of FT_GATHER_ROW: whole tiles, so that the lots fold to the same bits as one
  * span. */
 static void attend_columns(const struct ft_kern *kern, const struct ft_attend *band,
@@ -45,8 +38,8 @@ static void attend_columns(const struct ft_kern *kern, const struct ft_attend *b
     a.vis = NULL;
     for (uint32_t first = 0; first < n_column; first += FT_GATHER_ROW) {
         a.n = FT_MIN(n_column - first, (uint32_t)FT_GATHER_ROW);
-        rows_gather(head->k, a.k_stride, column + first, a.n, s->k);
-        rows_gather(head->v, a.v_stride, column + first, a.n, s->v);
+        ft_rows_gather(head->k, a.k_stride, column + first, a.n, s->k);
+        ft_rows_gather(head->v, a.v_stride, column + first, a.n, s->v);
         kern->attend(&a);
     }
 }

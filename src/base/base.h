@@ -122,6 +122,8 @@ uint32_t ft_cpu_count(void); /* cores this process may use */
 uint64_t ft_memory_available(void);
 uint64_t ft_memory_resident(void); /* RSS of this process now; 0 unknown */
 uint64_t ft_memory_resident_peak(void);
+/* from here on the peak counts anew; false: this system cannot */
+bool ft_memory_resident_peak_reset(void);
 
 struct ft_cpu {
     /* avx2: +fma+f16c; avx512: f,bw,vl,dq and the OS saves the state */

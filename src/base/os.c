@@ -298,6 +298,12 @@ uint64_t ft_memory_resident_peak(void) {
     return peak;
 }
 
+bool ft_memory_resident_peak_reset(void) {
+    FILE *file = fopen("/proc/self/clear_refs", "we");
+    bool is_written = file != NULL && fputs("5", file) >= 0;
+    return file != NULL && fclose(file) == 0 && is_written;
+}
+
 uint32_t ft_cpu_count(void) {
     cpu_set_t set;
     long n = sysconf(_SC_NPROCESSORS_ONLN);
@@ -336,8 +342,8 @@ static struct ft_cpu features_read(void) {
     cpu.has_avx2 = (ebx & AVX2) != 0;
     cpu.has_avx512 = cpu.has_avx2 && (ebx & need) == need && (saved & zmm) == zmm;
     cpu.has_vnni = cpu.has_avx512 && (ecx & VNNI) != 0;
-    cpu.has_bf16 = cpu.has_avx512 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) &&
-                   (eax & BF16) != 0;
+    cpu.has_bf16 =
+        cpu.has_avx512 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & BF16) != 0;
     return cpu;
 }
 

@@ -155,6 +155,14 @@ static json_t *row_value(const struct ft_setup *setup, const struct ft_bench_row
     json_object_set_new(value, "decode_tok_s", json_real(row->decode_tok_s.median));
     json_object_set_new(value, "kv_bytes", json_integer((json_int_t)row->kv_bytes));
     json_object_set_new(value, "kv_bytes_peak", json_integer((json_int_t)row->kv_bytes_peak));
+    json_object_set_new(value, "draft_kv_bytes_peak",
+                        json_integer((json_int_t)row->draft_kv_bytes_peak));
+    json_object_set_new(value, "resident_bytes_peak",
+                        row->resident_peak > 0 ? json_integer((json_int_t)row->resident_peak)
+                                               : json_null());
+    json_object_set_new(value, "draft_ms", json_real(row->draft_ms.median));
+    json_object_set_new(value, "score_ms", json_real(row->score_ms.median));
+    json_object_set_new(value, "prefill_ms", json_real(row->prefill_ms.median));
     json_object_set_new(value, "low", spread_value(row, true));
     json_object_set_new(value, "high", spread_value(row, false));
     json_object_set_new(value, "repeats", json_integer(row->n_repeat));
@@ -196,22 +204,31 @@ static const char *spread_text(const struct ft_spread *spread, char out[48]) {
 }
 
 static void print_text(const struct ft_bench_row *row, uint32_t n, double foreign_cpu) {
-    char prefill[48], ttft[48], decode[48], kv[24], peak[24];
+    char prefill[48], ttft[48], decode[48], kv[24], peak[24], resident[24];
     int width = 6;
     for (uint32_t i = 0; i < n; i++) {
         width = FT_MAX(width, (int)strlen(row[i].method));
     }
-    ft_out("%-9s  %-*s  %6s  %-24s  %-24s  %-24s  %-10s  %s\n", "engine", width, "method", "prompt",
-           "prefill tok/s", "first token ms", "decode tok/s", "KV", "KV peak");
+    ft_out("%-9s  %-*s  %6s  %-24s  %-24s  %-24s  %-10s  %-10s  %s\n", "engine", width, "method",
+           "prompt", "prefill tok/s", "first token ms", "decode tok/s", "KV", "KV peak",
+           "resident");
     for (uint32_t i = 0; i < n; i++) {
-        ft_out("%-9s  %-*s  %6u  %-24s  %-24s  %-24s  %-10s  %s\n", row[i].engine, width,
+        ft_out("%-9s  %-*s  %6u  %-24s  %-24s  %-24s  %-10s  %-10s  %s\n", row[i].engine, width,
                row[i].method, row[i].n_prompt, spread_text(&row[i].prefill_tok_s, prefill),
                spread_text(&row[i].ttft_ms, ttft), spread_text(&row[i].decode_tok_s, decode),
-               ft_size_text(row[i].kv_bytes, kv), ft_size_text(row[i].kv_bytes_peak, peak));
+               ft_size_text(row[i].kv_bytes, kv), ft_size_text(row[i].kv_bytes_peak, peak),
+               row[i].resident_peak > 0 ? ft_size_text(row[i].resident_peak, resident) : "-");
     }
     ft_out("medians of %u rounds [lowest-highest]; prefill counts everything before the first "
-           "logits\n",
+           "logits; resident: the process at most, libllama apart\n",
            row[0].n_repeat);
+    for (uint32_t i = 0; i < n; i++) {
+        if (row[i].draft_ms.median > 0) {
+            ft_out("%s at %u: draft %.0f ms, scoring %.0f ms, target %.0f ms; KV of the draft %s\n",
+                   row[i].method, row[i].n_prompt, row[i].draft_ms.median, row[i].score_ms.median,
+                   row[i].prefill_ms.median, ft_size_text(row[i].draft_kv_bytes_peak, kv));
+        }
+    }
     if (foreign_cpu >= 0) {
         ft_out("other processes used %.2f of %u cores meanwhile\n", foreign_cpu, ft_cpu_count());
     }

@@ -195,6 +195,17 @@ static int with_arguments(const struct ft_conf *conf, struct ft_conf *out) {
                                     "info: which model? usage: foretoken info MODEL [DRAFT]");
 }
 
+/* For scripts: the pair does not fit together, or a run of the length asked for does not fit into
+ * memory.  Lengths that nobody asked for are a table, not a question. */
+static bool is_no(const struct ft_conf *conf, const struct estimates *estimates,
+                  const char *misfit) {
+    bool is_tight = false;
+    for (uint32_t i = 0; i < estimates->n; i++) {
+        is_tight = is_tight || estimates->error[i].code != FT_OK || !estimates->at[i].fits;
+    }
+    return misfit != NULL || (conf->n_ctx > 0 && is_tight);
+}
+
 int ft_cmd_info(const struct ft_conf *conf) {
     struct ft_conf own;
     struct ft_setup setup = { 0 };
@@ -218,6 +229,7 @@ int ft_cmd_info(const struct ft_conf *conf) {
         } else {
             print_text(&setup, &estimates, why);
         }
+        code = is_no(&own, &estimates, why) ? FT_EXIT_FAILED : FT_EXIT_OK;
     }
     ft_setup_done(&setup);
     return code;

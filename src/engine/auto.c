@@ -137,10 +137,11 @@ ft_status ft_auto_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
     ft_status status = ft_pair_plan(s, n_prompt, n_head, &why);
     struct ft_plan plan = s->plan;
     uint32_t n_fallback = s->report.n_fallback;
-    if (status != FT_OK && status != FT_LIMIT) {
+    bool is_unfit = status == FT_LIMIT || status == FT_ARG; /* for this prompt: too long, too short */
+    if (status != FT_OK && !is_unfit) {
         goto fail;
     }
-    if (status == FT_LIMIT) {
+    if (is_unfit) {
         struct ft_error other;
         a->is_dense = plan_dense(s, n_prompt, n_head, &other);
         snprintf(a->text, sizeof a->text, "%.200s: dense", why.text);

@@ -90,7 +90,8 @@ static ft_status measure_ours(const struct run *run, struct ft_depth_row *row, i
     ft_session *session = NULL;
     session_params.prompt = session_params.kv = NULL;
     session_params.n_ctx = 0;
-    session_params.n_predict = (uint32_t)ft_depth_tokens(params, row->depth);
+    uint32_t read = row->depth == 0 ? params->n_pp : FT_MIN(row->depth, (uint32_t)FT_DEPTH_BASE);
+    session_params.n_predict = (uint32_t)ft_depth_tokens(params, row->depth) - read;
     FT_TRY(ft_session_new(params->target, NULL, &session_params, &session, error));
     params->guard(session);
     ft_status status = time_session(session, run, row->depth, us, error);
@@ -185,20 +186,29 @@ static void conclude(struct run *run, double *work) {
     }
 }
 
+/* The cost per token, linear between the middles of pieces, integrated over [0, to]. */
+static double cost_integral(const struct ft_depth_row *row, uint32_t n, uint32_t step, double n_pp,
+                            double to) {
+    double sum = 0, at = 0, cost = 1 / row[0].prefill_tok_s.median;
+    for (uint32_t i = 0; i < n && at < to; i++) {
+        const struct ft_depth_row *r = &row[(size_t)i * step];
+        double middle = r->depth + n_pp / 2, next = 1 / r->prefill_tok_s.median;
+        double part = FT_MIN(middle, to) - at;
+        sum += part * (cost + (next - cost) / (middle - at) * part / 2);
+        at = middle;
+        cost = next;
+    }
+    return sum;
+}
+
 /* A piece measured at depth D tells the cost per token at its middle x = D + n_pp/2.  Between two
  * middles the cost is linear (attention is), before the first it is the first's, and the integral
  * of it over [0, depth] is the time of a whole prompt.  rows of one engine are `step` apart. */
 static void extrapolate(struct ft_depth_row *row, uint32_t n, uint32_t step, double n_pp) {
-    double sum = 0, at = 0, cost = 1 / row[0].prefill_tok_s.median;
     for (uint32_t i = 0; i < n; i++) {
         struct ft_depth_row *r = &row[(size_t)i * step];
-        double middle = r->depth + n_pp / 2, next = 1 / r->prefill_tok_s.median;
-        double slope = middle > at ? (next - cost) / (middle - at) : 0;
-        double part = FT_MAX(r->depth - at, 0.0);
-        r->prompt_s_extrapolated = row[0].depth > 0 ? -1 : sum + part * (cost + slope * part / 2);
-        sum += (middle - at) * (cost + next) / 2;
-        at = middle;
-        cost = next;
+        r->prompt_s_extrapolated =
+            row[0].depth > 0 ? -1 : cost_integral(row, n, step, n_pp, r->depth);
     }
 }
 

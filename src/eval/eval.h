@@ -71,7 +71,12 @@ struct ft_bench_row {
     uint32_t n_prompt, n_kept, n_repeat;
     struct ft_spread prefill_tok_s; /* prompt tokens over everything before the first logits */
     struct ft_spread ttft_ms, decode_tok_s;
-    uint64_t kv_bytes, kv_bytes_peak;
+    struct ft_spread draft_ms, score_ms,
+        prefill_ms; /* parts of ttft_ms; the last is the target's */
+    uint64_t kv_bytes, kv_bytes_peak, draft_kv_bytes_peak;
+    /* most memory resident during a run; the peer's: above what there was before it was opened;
+     * 0: unknown */
+    uint64_t resident_peak;
     uint32_t n_fallback;
     char fallback[FT_FALLBACK_CAP][160];
     char kernels[256];
@@ -95,7 +100,8 @@ struct ft_bench_params {
 /* ft_bench_rows - how many rows a run gives: lengths x (cases + peer). */
 uint32_t ft_bench_rows(const struct ft_bench_params *params);
 
-/* ft_bench_run - each round runs every row once, after one round that is not counted.
+/* ft_bench_run - each round runs every row once, after each model has read the beginning of the
+ * prompt, which is not counted.  The peer is opened for its rows alone, so that memory is measured apart.
  *
  *   row          [ft_bench_rows] lengths outermost, the peer behind the cases of its length
  *   foreign_cpu  cores that other processes used meanwhile, on average; < 0: unknown */

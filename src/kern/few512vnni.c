@@ -112,8 +112,12 @@ static void unit_round(const float *x, uint32_t unit, int8_t *q, int32_t minus[1
     for (uint32_t b = 0; b < unit; b++) {
         const float *y = x + (size_t)b * BLOCK;
         __m512 low = _mm512_loadu_ps(y), high = _mm512_loadu_ps(y + 16);
-        float top = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-        __m512 by = _mm512_set1_ps(top > 0 ? 127.0f / top : 0.0f);
+        /* as whole numbers, of which a NaN is the largest: its scale must not get lost */
+        uint32_t bits = (uint32_t)_mm512_reduce_max_epi32(_mm512_max_epi32(
+            _mm512_castps_si512(_mm512_abs_ps(low)), _mm512_castps_si512(_mm512_abs_ps(high))));
+        float top;
+        memcpy(&top, &bits, sizeof top);
+        __m512 by = _mm512_set1_ps(top >= 0x1p-118f ? 127.0f / top : 0.0f);
         __m128i first = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(low, by)));
         __m128i second = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(high, by)));
         _mm_storeu_si128((__m128i *)(void *)(byte + (size_t)b * BLOCK), first);

@@ -19,7 +19,7 @@
 enum {
     ALIGN = 64,
     PACK_TOKENS = 16,    /* tokens of one item of packing */
-    NODE_PER_LAYER = 12, /* seven matrices and at most as many packs as change between them */
+    NODE_PER_LAYER = 14, /* seven matrices, each with a pack of its own where ways alternate */
     NODE_BASE = 4,
     PROMPT = 512, /* tokens that stand for a prompt when a way is asked for */
 };

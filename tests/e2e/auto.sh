@@ -34,6 +34,8 @@ for method in "--prompt specpc:keep=256" "--kv speckv:keep=128" ""; do
     json '(j["auto"]["rates"] is not None) == j["auto"]["measured"] == (j["auto"]["expected_ms"]["plan"] is not None)'
     json '(j["auto"]["chosen"] == "dense") == (j["draft_ms"] == 0)'
 done
+generate -d "$draft" --auto --prompt specpc:keep=1% --json # a hundredth is less than the window
+json 'j["auto"]["chosen"] == "dense" and "window" in j["auto"]["text"]'
 generate -d self:layers=2 --auto --json # specpc, which such a draft can serve
 json 'j["auto"]["text"].find("specpc") >= 0'
 generate -d "$draft" --json

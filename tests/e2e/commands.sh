@@ -17,7 +17,8 @@ works info "$target" --json -c 1024
 json 'j["draft"] is None and j["memory"][0]["kv_bytes"] > json.load(open("compressed.json"))["memory"][0]["kv_bytes"]'
 
 "$1/mkmodel" other.gguf --ctx 64 >/dev/null || bad "mkmodel"
-works info "$target" other.gguf --json -c 1024 --kv speckv:keep=128
+run info "$target" other.gguf --json -c 1024 --kv speckv:keep=128
+check "info says no with its exit code" [ "$code" -eq 1 ]
 json '"differ at token" in j["pair"]["why"] and j["memory"][0]["why"] == j["pair"]["why"] and not j["memory"][0]["fits"]'
 works info "$target" --json -c 1024 -n 24
 json 'j["memory"][0]["kv_bytes_peak"] * 1000 == j["memory"][0]["kv_bytes"] * 1023'
@@ -68,6 +69,10 @@ json '[row["n_prompt"] for row in j] == [64, 64, 64, 256, 256, 256]'
 json '[row["engine"] for row in j[:3]] == ["foretoken", "foretoken", "libllama"]'
 json 'all(row[key] > 0 for row in j for key in ("prefill_tok_s", "ttft_ms", "decode_tok_s", "kv_bytes"))'
 json 'j[4]["kv_bytes"] < j[3]["kv_bytes"] and j[4]["method"] == "speckv:keep=48,lookahead=8"'
+json 'all(row["resident_bytes_peak"] > row["kv_bytes_peak"] for row in j)'
+json 'j[3]["draft_ms"] == 0 and min(j[4]["draft_ms"], j[4]["score_ms"], j[4]["draft_kv_bytes_peak"]) > 0'
+works bench -m "$target" -d "$draft" --ctx 3000 --prompt specpc:keep=3% --repeat 1 -n 2
+check "bench shows what drafting took" grep -q "^specpc:keep=3% at 3000: draft .* ms, scoring .* ms, target .* ms" out
 works bench -m "$target" --ctx 32 --repeat 2 -n 3 --csv
 check "bench --csv has a header and a row" [ "$(wc -l <out)" -eq 2 ]
 works bench -m "$target" --ctx 32 --repeat 2 -n 3 -f "$text"

@@ -152,6 +152,11 @@ static bool sees_vslash(const struct scene *s, uint32_t h, uint32_t row, uint32_
     return j <= row && ((int64_t)j >= (int64_t)(row / 64 * 64) - (int64_t)s->job.window || listed);
 }
 
+static bool sees_tree(const struct scene *s, uint32_t h, uint32_t row, uint32_t j) {
+    uint32_t base = s->shape.n_row[h] - s->shape.n_query;
+    return j < base || (s->job.tree[row - base] >> (j - base) & 1) != 0;
+}
+
 /* One query head of one query, at `row`: weights in double, two passes, then the weighted sum. */
 static void oracle(const struct scene *s, uint32_t i, uint32_t g, uint32_t row, sees_fn sees,
                    double *out) {
@@ -498,13 +503,68 @@ static void test_vslash_chunks(void **unused) {
     }
 }
 
+/* ---- tree ---- */
+
+/* Every query hangs below an earlier one or starts a branch of its own; NaN in the row of a query
+ * shows in that query and those below it, in nobody else. */
+static void test_tree(void **unused) {
+    (void)unused;
+    static const struct shape shapes[] = {
+        { 4, 2, 64, 8, { 300, 131 } },
+        { 14, 2, 64, 33, { 97, 33 } },
+        { 32, 1, 128, 9, { 73 } },
+        { 6, 3, 24, 5, { 5, 69, 128 } },
+        { 8, 1, 96, FT_TREE_QUERY, { 500 } },
+        { 4, 1, 32, 1, { 1 } },
+    };
+    for (uint32_t c = 0; c < n_variant * FT_COUNT(shapes) * FT_FMT_COUNT; c++) {
+        const struct ft_kern *kern = variants[c / FT_FMT_COUNT / FT_COUNT(shapes)];
+        struct scene *s =
+            scene_new(shapes[c / FT_FMT_COUNT % FT_COUNT(shapes)], (enum ft_fmt)(c % FT_FMT_COUNT));
+        uint64_t tree[FT_TREE_QUERY];
+        uint32_t n = s->shape.n_query, bad = n / 2;
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t above = (uint32_t)(ft_rng_uniform(7, c, 0, i) * (i + 1)); /* i: none */
+            tree[i] = (uint64_t)1 << i | (above < i ? tree[above] : 0);
+        }
+        s->job.tree = tree;
+        run_items(kern, s, ft_attn_tree);
+        check_oracle(s, kern, "tree", -1, sees_tree);
+        size_t row = ft_fmt_row_bytes(s->job.v_fmt, s->shape.d);
+        memset((char *)(uintptr_t)s->span[0].v + (s->shape.n_row[0] - n + bad) * row, 0xff, row);
+        run_items(kern, s, ft_attn_tree);
+        for (uint32_t i = 0; i < n; i++) {
+            bool shows = isnan(s->out[(size_t)i * s->shape.n_head * s->shape.d]);
+            assert_int_equal(shows, tree[i] >> bad & 1);
+        }
+        scene_free(s);
+    }
+}
+
+/* A chain is dense attention, up to the order of sums. */
+static void test_chain(void **unused) {
+    (void)unused;
+    for (uint32_t v = 0; v < n_variant; v++) {
+        struct scene *s = scene_new((struct shape){ 4, 1, 64, 20, { 150 } }, FT_F16);
+        uint64_t tree[20];
+        for (uint32_t i = 0; i < 20; i++) {
+            tree[i] = ((uint64_t)2 << i) - 1;
+        }
+        s->job.tree = tree;
+        run_items(variants[v], s, ft_attn_tree);
+        check_oracle(s, variants[v], "chain", -1, sees_past);
+        scene_free(s);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dense),         cmocka_unit_test(test_mixed_formats),
         cmocka_unit_test(test_item_order),    cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_decode),        cmocka_unit_test(test_band_vector),
         cmocka_unit_test(test_vslash),        cmocka_unit_test(test_vslash_is_dense),
-        cmocka_unit_test(test_vslash_chunks),
+        cmocka_unit_test(test_vslash_chunks), cmocka_unit_test(test_tree),
+        cmocka_unit_test(test_chain),
     };
     n_variant = ft_kern_list(variants);
     return cmocka_run_group_tests_name("attn", tests, NULL, NULL);

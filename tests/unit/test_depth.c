@@ -210,6 +210,14 @@ static void test_extrapolate(void **state) {
         double n = depth[i], exact = n + n * n / 2000, start = 50.0 * 50 / 2000;
         assert_true(fabs(row[2 * i].prompt_s_extrapolated - exact - start) < 1e-6 * exact);
     }
+    for (uint32_t i = 0; i < 6; i += 2) { /* all in front of the first middle */
+        row[i].depth = i * 10;
+        row[i].prefill_tok_s.median = 1 / (1 + (i * 10 + 50.0) / 1000);
+    }
+    extrapolate(row, 3, 2, 100);
+    for (uint32_t i = 0; i < 6; i += 2) {
+        assert_true(fabs(row[i].prompt_s_extrapolated - i * 10 * 1.05) < 1e-9);
+    }
     row[1].depth = 10;
     extrapolate(row + 1, 3, 2, 100);
     assert_true(row[3].prompt_s_extrapolated < 0); /* nobody measured the beginning */

@@ -379,6 +379,30 @@ static void test_unseen_rows(void **unused) {
     }
 }
 
+/* NaN anywhere in a query shows in all of its output, and in no other query. */
+static void test_nan_query(void **unused) {
+    (void)unused;
+    static struct state clean, got;
+    static const uint32_t places[] = { 0, 7, 15, 16, 31, 33, 60, 95 };
+    for (uint32_t c = 0; c < n_variant * FT_FMT_COUNT * FT_COUNT(places); c++) {
+        const struct ft_kern *kern = variants[c / FT_FMT_COUNT / FT_COUNT(places)];
+        struct data t = data_new(4, 200, 96, (enum ft_fmt)(c % FT_FMT_COUNT), INPUT_RANDOM);
+        state_clear(&clean);
+        state_clear(&got);
+        run(kern->attend_few, &t, 0, t.m, 0, t.n, &clean);
+        t.q[t.d + places[c / FT_FMT_COUNT % FT_COUNT(places)]] = NAN;
+        run(kern->attend_few, &t, 0, t.m, 0, t.n, &got);
+        for (uint32_t i = 0; i < t.m * t.d; i++) {
+            if (i / t.d == 1) {
+                assert_true(isnan(got.acc[i] / got.sum[1]));
+            } else {
+                assert_memory_equal(&got.acc[i], &clean.acc[i], sizeof(float));
+            }
+        }
+        data_free(&t);
+    }
+}
+
 /* ---- q8_0 ---- */
 
 static uint16_t half_of(float x) {
@@ -446,7 +470,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matches_ref),   cmocka_unit_test(test_exact_bytes),
         cmocka_unit_test(test_mixed_formats), cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_unseen_rows),   cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_unseen_rows),   cmocka_unit_test(test_nan_query),
+        cmocka_unit_test(test_blocks),
     };
     n_variant = ft_kern_list(variants);
     return cmocka_run_group_tests_name("few", tests, NULL, NULL);

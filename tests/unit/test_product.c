@@ -155,6 +155,34 @@ static void packs_are_shared(void **state) {
     ft_model_close(model);
 }
 
+/* Ways that alternate pack anew for every matrix: a graph of all layers has room for that. */
+static void every_product_may_pack(void **state) {
+    (void)state;
+    ft_model *model = open_made("q8_0");
+    struct ft_error err = { 0 };
+    struct ft_products_params params = { .model = model, .n_thread = 1 };
+    struct ft_products *products = NULL;
+    struct ggml_init_params init = { .mem_size = (size_t)64 << 20 };
+    struct ggml_context *ctx = ggml_init(init);
+    assert_int_equal(ft_products_new(&params, &products, &err), FT_OK);
+    ft_products_begin(products);
+    for (uint32_t l = 0; l < ft_model_hparams(model)->n_layer; l++) {
+        struct ggml_tensor *const w[] = { model->layer[l].wq,   model->layer[l].wk,
+                                          model->layer[l].wv,   model->layer[l].wo,
+                                          model->layer[l].gate, model->layer[l].up,
+                                          model->layer[l].down };
+        for (size_t i = 0; i < FT_COUNT(w); i++) {
+            struct ggml_tensor *x = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, w[i]->ne[0], 64);
+            assert_non_null(ft_product(products, ctx, w[i], x));
+        }
+    }
+    struct ggml_tensor *x = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, model->output->ne[0], 64);
+    assert_non_null(ft_product(products, ctx, model->output, x));
+    ft_products_free(products);
+    ggml_free(ctx);
+    ft_model_close(model);
+}
+
 static void says_its_ways(void **state) {
     (void)state;
     char text[80];
@@ -171,9 +199,8 @@ static void says_its_ways(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(agrees_with_ggml),
-        cmocka_unit_test(threads_do_not_matter),
-        cmocka_unit_test(packs_are_shared),
+        cmocka_unit_test(agrees_with_ggml), cmocka_unit_test(threads_do_not_matter),
+        cmocka_unit_test(packs_are_shared), cmocka_unit_test(every_product_may_pack),
         cmocka_unit_test(says_its_ways),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
