@@ -30,6 +30,7 @@ struct bench {
     void *scratch;
     float *state;
     uint32_t n_repeat, n_head; /* n_head: of decode */
+    size_t head_bytes;         /* of one head's K or V */
     double ceiling, read_rate; /* GFLOP/s of bf16 pairs or 0, GB/s */
 };
 
@@ -149,7 +150,9 @@ static double job_make(struct bench *b, uint32_t n_row, uint32_t n_query, uint32
         x[i] = (float)ft_rng_uniform(1, 0, 0, i) * 2 - 1;
     }
     for (uint32_t h = 0; h < n_head; h++) {
-        char *k = must(malloc(head)), *v = must(malloc(head));
+        char *k = must(ft_pages_map(head)), *v = must(ft_pages_map(head));
+        ft_pages_large(k, head); /* as the KV store does */
+        ft_pages_large(v, head);
         if (h == 0) {
             b->kern->encode(fmt, x, k, (size_t)n_row * d);
         } else {
@@ -174,13 +177,14 @@ static double job_make(struct bench *b, uint32_t n_row, uint32_t n_query, uint32
     b->state = must(malloc((n_row / FT_SPLIT_ROW + 1) * n_head * ft_attn_split_floats(GROUP, d) *
                            sizeof(float)));
     b->n_head = n_head;
+    b->head_bytes = head;
     return 2.0 * (double)head * n_head;
 }
 
 static void job_free(struct bench *b) {
     for (uint32_t h = 0; h < b->n_head; h++) {
-        free((void *)(uintptr_t)b->head[h].k);
-        free((void *)(uintptr_t)b->head[h].v);
+        ft_pages_unmap((void *)(uintptr_t)b->head[h].k, b->head_bytes);
+        ft_pages_unmap((void *)(uintptr_t)b->head[h].v, b->head_bytes);
     }
     free((void *)(uintptr_t)b->job.q);
     free(b->job.out);
