@@ -129,6 +129,10 @@ static ft_status weigh(ft_session *s, const struct ft_plan *plan, struct ft_erro
     return FT_OK;
 }
 
+bool ft_auto_is_unfit(ft_status status) {
+    return status == FT_LIMIT || status == FT_ARG;
+}
+
 ft_status ft_auto_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct ft_error *err) {
     struct ft_auto *a = &s->report.automatic;
     struct ft_error why = { .code = FT_OK };
@@ -137,11 +141,10 @@ ft_status ft_auto_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
     ft_status status = ft_pair_plan(s, n_prompt, n_head, &why);
     struct ft_plan plan = s->plan;
     uint32_t n_fallback = s->report.n_fallback;
-    bool is_unfit = status == FT_LIMIT || status == FT_ARG; /* for this prompt: too long, too short */
-    if (status != FT_OK && !is_unfit) {
+    if (status != FT_OK && !ft_auto_is_unfit(status)) {
         goto fail;
     }
-    if (is_unfit) {
+    if (ft_auto_is_unfit(status)) {
         struct ft_error other;
         a->is_dense = plan_dense(s, n_prompt, n_head, &other);
         snprintf(a->text, sizeof a->text, "%.200s: dense", why.text);

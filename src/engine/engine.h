@@ -249,6 +249,9 @@ ft_status ft_meter_measure(struct ft_meter *meter, uint32_t n_row, int64_t budge
 /* ft_auto_plan - ft_pair_plan, then the dense plan in its place where that is expected to give the
  * first token sooner, or is all that there is; says so in s->report.automatic. */
 ft_status ft_auto_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct ft_error *err);
+/* ft_auto_is_unfit - the method does not work on this prompt (too long, or a share of it too little):
+ * with is_auto a reason to read it dense. */
+bool ft_auto_is_unfit(ft_status status);
 
 /* ---- report.c ---- */
 
