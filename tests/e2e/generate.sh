@@ -64,6 +64,7 @@ json 'j["draft_ms"] > 0 and j["models"]["draft"]["n_layer"] > 0'
 
 # ---- rows in blocks: 34 bytes for 32 numbers, where f16 takes 64 ----
 for type in f16 q8_0; do
+    : >"kv.$type" # an earlier run may have left its rows
     for method in "--kv dense" "--kv speckv:keep=128"; do
         # shellcheck disable=SC2086 # two words
         generate -f doc.txt -p "$question" --json --kv-type $type $method
