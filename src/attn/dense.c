@@ -78,46 +78,61 @@ struct ft_attn_item ft_attn_item_at(const struct ft_attn_job *job, uint32_t item
     return (struct ft_attn_item){ item % job->n_head_kv, from - job->first_row, to - from };
 }
 
-void ft_attn_dense(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
-                   void *scratch) {
-    struct ft_attn_item it = ft_attn_item_at(job, item);
-    uint32_t group = job->n_head / job->n_head_kv, d = job->d, m = it.n * group;
-    const struct ft_span *head = &job->head[it.h];
-    struct ft_attn_scratch s;
-    ft_scratch_cut(&s, scratch, d);
-    ft_assert(head->n_row >= job->n_query);
-    ft_queries_gather(job->q + ((size_t)it.first * job->n_head + it.h * group) * d, job->n_head,
-                      group, d, it.n, s.q);
+struct ft_attend ft_attend_begin(const struct ft_attn_job *job, const struct ft_attn_item *it,
+                                 uint32_t start, const struct ft_attn_scratch *s) {
+    uint32_t group = job->n_head / job->n_head_kv, d = job->d, m = it->n * group;
+    const struct ft_span *head = &job->head[it->h];
+    size_t k_stride = ft_fmt_row_bytes(job->k_fmt, d), v_stride = ft_fmt_row_bytes(job->v_fmt, d);
+    ft_queries_gather(job->q + ((size_t)it->first * job->n_head + it->h * group) * d, job->n_head,
+                      group, d, it->n, s->q);
     for (uint32_t i = 0; i < m; i++) {
-        s.vis[i] = head->n_row - job->n_query + it.first + i / group + 1;
-        s.max[i] = -INFINITY;
-        s.sum[i] = 0;
+        s->max[i] = -INFINITY;
+        s->sum[i] = 0;
     }
-    memset(s.acc, 0, (size_t)m * d * sizeof *s.acc);
-    struct ft_attend a = {
-        .q = s.q,
-        .k = head->k,
-        .v = head->v,
-        .vis = s.vis,
-        .max = s.max,
-        .sum = s.sum,
-        .acc = s.acc,
-        .work = s.work,
+    memset(s->acc, 0, (size_t)m * d * sizeof *s->acc);
+    return (struct ft_attend){
+        .q = s->q,
+        .k = (const char *)head->k + start * k_stride,
+        .v = (const char *)head->v + start * v_stride,
+        .max = s->max,
+        .sum = s->sum,
+        .acc = s->acc,
+        .work = s->work,
         .q_stride = d,
-        .k_stride = ft_fmt_row_bytes(job->k_fmt, d),
-        .v_stride = ft_fmt_row_bytes(job->v_fmt, d),
+        .k_stride = k_stride,
+        .v_stride = v_stride,
         .m = m,
-        .n = s.vis[m - 1],
         .d = d,
         .k_fmt = job->k_fmt,
         .v_fmt = job->v_fmt,
         .scale = job->scale,
     };
-    kern->attend(&a);
-    for (uint32_t i = 0; i < it.n; i++) {
-        float *out = job->out + ((size_t)(it.first + i) * job->n_head + it.h * group) * d;
-        ft_attend_done(group, d, s.acc + (size_t)i * group * d, s.sum + i * group, out, d);
+}
+
+void ft_attend_end(const struct ft_attn_job *job, const struct ft_attn_item *it,
+                   const struct ft_attend *a) {
+    uint32_t group = job->n_head / job->n_head_kv, d = job->d;
+    for (uint32_t i = 0; i < it->n; i++) {
+        float *out = job->out + ((size_t)(it->first + i) * job->n_head + it->h * group) * d;
+        ft_attend_done(group, d, a->acc + (size_t)i * group * d, a->sum + i * group, out, d);
     }
+}
+
+void ft_attn_dense(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
+                   void *scratch) {
+    struct ft_attn_item it = ft_attn_item_at(job, item);
+    uint32_t group = job->n_head / job->n_head_kv, n_row = job->head[it.h].n_row;
+    struct ft_attn_scratch s;
+    ft_scratch_cut(&s, scratch, job->d);
+    ft_assert(n_row >= job->n_query);
+    struct ft_attend a = ft_attend_begin(job, &it, 0, &s);
+    for (uint32_t i = 0; i < a.m; i++) {
+        s.vis[i] = n_row - job->n_query + it.first + i / group + 1;
+    }
+    a.vis = s.vis;
+    a.n = s.vis[a.m - 1];
+    kern->attend(&a);
+    ft_attend_end(job, &it, &a);
 }
 
 /* ---- one query, rows split ---- */

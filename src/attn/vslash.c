@@ -9,8 +9,6 @@
  * these are copied together, encoded as they are, and attended to by the whole group of query
  * heads; then comes the band.
  */
-#include <math.h>
-
 #include "attn/items.h"
 
 /* How many of the ascending rows are below limit. */
@@ -47,46 +45,21 @@ static void attend_columns(const struct ft_kern *kern, const struct ft_attend *b
 void ft_attn_vslash(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
                     void *scratch) {
     struct ft_attn_item it = ft_attn_item_at(job, item);
-    uint32_t group = job->n_head / job->n_head_kv, d = job->d, m = it.n * group;
+    uint32_t group = job->n_head / job->n_head_kv;
     uint32_t row = job->first_row + it.first, block = row / FT_TILE_ROW * FT_TILE_ROW;
     uint32_t start = block > job->window ? block - job->window : 0;
     const struct ft_span *head = &job->head[it.h];
     struct ft_attn_scratch s;
-    ft_scratch_cut(&s, scratch, d);
+    ft_scratch_cut(&s, scratch, job->d);
     ft_assert(head->n_row >= row + it.n);
-    ft_queries_gather(job->q + ((size_t)it.first * job->n_head + it.h * group) * d, job->n_head,
-                      group, d, it.n, s.q);
-    for (uint32_t i = 0; i < m; i++) {
+    struct ft_attend a = ft_attend_begin(job, &it, start, &s);
+    for (uint32_t i = 0; i < a.m; i++) {
         s.vis[i] = row - start + i / group + 1;
-        s.max[i] = -INFINITY;
-        s.sum[i] = 0;
     }
-    memset(s.acc, 0, (size_t)m * d * sizeof *s.acc);
-    size_t k_stride = ft_fmt_row_bytes(job->k_fmt, d), v_stride = ft_fmt_row_bytes(job->v_fmt, d);
-    struct ft_attend a = {
-        .q = s.q,
-        .k = (const char *)head->k + start * k_stride,
-        .v = (const char *)head->v + start * v_stride,
-        .vis = s.vis,
-        .max = s.max,
-        .sum = s.sum,
-        .acc = s.acc,
-        .work = s.work,
-        .q_stride = d,
-        .k_stride = k_stride,
-        .v_stride = v_stride,
-        .m = m,
-        .n = s.vis[m - 1],
-        .d = d,
-        .k_fmt = job->k_fmt,
-        .v_fmt = job->v_fmt,
-        .scale = job->scale,
-    };
+    a.vis = s.vis;
+    a.n = s.vis[a.m - 1];
     uint32_t n_column = count_below(job->vertical[it.h], job->n_vertical[it.h], start);
     attend_columns(kern, &a, head, job->vertical[it.h], n_column, &s);
     kern->attend(&a);
-    for (uint32_t i = 0; i < it.n; i++) {
-        float *out = job->out + ((size_t)(it.first + i) * job->n_head + it.h * group) * d;
-        ft_attend_done(group, d, s.acc + (size_t)i * group * d, s.sum + i * group, out, d);
-    }
+    ft_attend_end(job, &it, &a);
 }
