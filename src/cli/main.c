@@ -17,7 +17,8 @@ const struct ft_command ft_commands[] = {
     { "info", "MODEL [DRAFT]", "show a model, the memory of a run, and whether a pair fits",
       "Reads headers and vocabularies only. The memory that a run would take is compared with "
       "what the machine and its cgroup have left, before anything is loaded. The prompt is taken "
-      "to fill the context but for -n tokens.",
+      "to fill the context but for -n tokens. The exit code is 1 where the pair does not fit or "
+      "the run would not.",
       "foretoken info target.gguf draft.gguf -c 32768 --kv speckv:keep=1024", FT_CMD_INFO, 2,
       ft_cmd_info },
     { "methods", "", "list the methods with their parameters",

@@ -137,10 +137,14 @@ ft_status ft_estimate(const ft_model *target, const ft_model *draft,
     s->draft = draft;
     ft_status status = ft_session_policy(s, params, err);
     if (status == FT_OK) {
-        status = ft_pair_plan(s, n_prompt, 0, err);
+        struct ft_error first = { 0 };
+        status = ft_pair_plan(s, n_prompt, 0, &first);
         if (ft_auto_is_unfit(status) && params->is_auto) { /* will be read dense, if that can be */
             s->is_dense_chosen = true;
             status = ft_pair_plan(s, n_prompt, 0, NULL) == FT_OK ? FT_OK : status;
+        }
+        if (status != FT_OK && err) {
+            *err = first;
         }
     }
     if (status == FT_OK) {
