@@ -31,6 +31,9 @@ ASKED = {"trace:short=0.2": .10, "trace:hops=2:chains=2:head=1": .07, "trace:hop
 # many questions a sample: what made the most of few tokens at the end
 MANY = {"niah:same=0.1": .50, "niah:n=1:m=1:same=0:full=1:head=1": .12, "niah:n=8:m=1:same=0:full=1:head=1": .18,
         "trace:short=0.2": .08, "trace:hops=2:chains=2:head=1": .04, "trace:hops=4:chains=2:head=1": .04, "prose": .04}
+# lists of 16 keys in the question's wording are a skill of their own and fade without samples of them
+LISTS = dict({task: .75 * share for task, share in MANY.items()},
+             **{"kv:n=16:m=1:same=0": .10, "kv:n=16:same=0": .10, "kv:same=0.3": .05})
 
 
 def stages(lr, s):
@@ -41,6 +44,7 @@ def stages(lr, s):
         stage("2048", 1.3 * s, {256: .15, 512: .15, 1024: .25, 2048: .45}, ASKED, lr),
         stage("4096", 1.5 * s, {512: .1, 1024: .15, 2048: .3, CONTEXT: .45}, ASKED, lr),
         stage("long", 1.5 * s, {512: .2, 1024: .3, 2048: .25, CONTEXT: .25}, MANY, lr, decay=True),
+        stage("lists", s, {256: .4, 512: .15, 1024: .15, 2048: .15, CONTEXT: .15}, LISTS, lr / 3, decay=True),
     ]
 
 
