@@ -13,14 +13,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kern/inline.h"
 #include "kern/kern.h"
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#define INLINE static inline __attribute__((always_inline))
 
 enum {
     MR = 6, /* 6 queries x 16 keys: 12 sums, 2 operands and a broadcast of the 16 registers */

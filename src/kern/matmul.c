@@ -13,14 +13,25 @@
 enum { BF16_FROM = 24, DECODED_FROM = 128 };
 
 static uint32_t bf16_from(uint32_t type) {
-    return type == FT_W_BF16                      ? BF16_FROM
-           : type == FT_W_F16 ? FT_MATMUL_FEW + 1
-                              : DECODED_FROM;
+    return type == FT_W_BF16 ? BF16_FROM : type == FT_W_F16 ? FT_MATMUL_FEW + 1 : DECODED_FROM;
 }
 
-/* FT_KERN=ref and avx2 leave the ways out; avx512 leaves out bf16. */
+/* Tokens from which the 256-bit ways beat ggml: unpacking a weight costs as much as multiplying it
+ * with that many. */
+enum { AVX2_FROM = 32 };
+
+/* FT_KERN=ref leaves the ways out, avx2 those in 512 bits, avx512 leaves out bf16. */
 static bool table_is(const char *name) {
     return strcmp(ft_kern()->name, name) == 0;
+}
+
+static const struct ft_matmul *way_avx2(uint32_t type, uint32_t k, uint32_t m, bool has_decode) {
+    if (m < AVX2_FROM) {
+        return NULL;
+    }
+    return ft_matmul_int8_avx2.takes(type, k, has_decode)    ? &ft_matmul_int8_avx2
+           : ft_matmul_int16_avx2.takes(type, k, has_decode) ? &ft_matmul_int16_avx2
+                                                             : NULL;
 }
 
 const struct ft_matmul *ft_matmul_way(uint32_t type, uint32_t k, uint32_t m, bool has_decode) {
@@ -39,7 +50,7 @@ const struct ft_matmul *ft_matmul_way(uint32_t type, uint32_t k, uint32_t m, boo
     if (has_bf16 && m >= bf16_from(type) && ft_matmul_bf16.takes(type, k, has_decode)) {
         return &ft_matmul_bf16;
     }
-    return NULL;
+    return !has_byte && cpu.has_avx2 && !table_is("ref") ? way_avx2(type, k, m, has_decode) : NULL;
 }
 
 #else

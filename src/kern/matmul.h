@@ -35,8 +35,8 @@ enum ft_weight {
 
 /* One work item. */
 struct ft_matmul_item {
-    uint32_t type;    /* GGUF tensor type */
-    const void *w;    /* [n_col][k] weight rows, w_stride bytes apart */
+    uint32_t type; /* GGUF tensor type */
+    const void *w; /* [n_col][k] weight rows, w_stride bytes apart */
     size_t w_stride;
     uint32_t m, n_col, k; /* n_col <= item_col */
     const void *packed;   /* from pack, all m tokens */
@@ -51,7 +51,7 @@ struct ft_matmul_item {
 };
 
 struct ft_matmul {
-    const char *name;  /* "int8", "bf16", "rows" */
+    const char *name;  /* "int8", "int16", "bf16", "rows" */
     uint32_t item_col; /* weight rows of one item */
     /* can it multiply this type; has_decode: item.decode will be set */
     bool (*takes)(uint32_t type, uint32_t k, bool has_decode);
@@ -69,7 +69,11 @@ struct ft_matmul {
  * Exact      with w the decoded weights, within (1 + 2^-14) sum over blocks b of 32 of
  *            (max|x_b| / 254) sum|w_b|: activations alone are rounded; plus f32 rounding of sums,
  *            (3 k / 32 + 8) 2^-24 sum (|x| + max|x_b| / 254) (|w| + 2 |o|), o the offset that the
- *            type takes from the block, 0 for most.  A block of x below 2^-119 counts as zero
+ *            type takes from the block, 0 for most (8 or 16 times the scale in the 256-bit way's
+ *            q4_0 and q5_0).  A block of x below 2^-119 counts as zero
+ * int16 - for prompts in 256 bits, weights that fill a byte (q8_0) or have integer scales (q3_K,
+ *            q6_K): activations as words of 13 bits with a scale per 128, weights as words
+ * Exact      as int8, with blocks of 128, 8190 for 254, no offsets, 2^-114 for 2^-119
  * bf16 - for prompts: activations and weights rounded to bf16, sums in f32 pairs.
  * Exact      within 2^-7 sum|x w| (weights stored as bf16: 2^-8), plus f32 rounding of the sums,
  *            k 2^-24 sum|x w|; numbers below 2^-126 count as zero
@@ -83,7 +87,8 @@ struct ft_matmul {
  *            2^-21 sum over b of sum|x_b| max|w_b|.  Blocks of x below 2^-100 count as zero */
 enum { FT_MATMUL_FEW = 8 };
 #if defined(__x86_64__)
-extern const struct ft_matmul ft_matmul_int8, ft_matmul_bf16, ft_matmul_rows;
+extern const struct ft_matmul ft_matmul_int8, ft_matmul_bf16, ft_matmul_rows, ft_matmul_int8_avx2,
+    ft_matmul_int16_avx2;
 #endif
 
 /* ft_matmul_way - the way that measured fastest on this machine's instructions for this type and

@@ -17,14 +17,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kern/inline.h"
 #include "kern/kern.h"
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#define INLINE static inline __attribute__((always_inline))
 
 enum {
     MR = 8,          /* 8 queries x 8 keys: 16 sums, 2 operands and 8 registers of q of the 32 */

@@ -19,6 +19,7 @@
 #define FT_KERN_UNPACK_H
 
 #include "kern/matmul.h"
+#include "kern/next.h"
 #include "kern/zmm.h"
 
 enum { FT_PANEL_COL = 32 };
@@ -44,19 +45,6 @@ enum ft_panel_kind ft_unpack_kind(uint32_t type);
  * half_scale: FT_PANEL_COL * (k / 32) * 2 numbers of scratch. */
 void ft_unpack(uint32_t type, const void *w, size_t w_stride, uint32_t n_col, uint32_t first,
                uint32_t k, const struct ft_panel *panel, uint16_t *half_scale);
-
-/* While tokens [i, i + n) are multiplied, their share of the next item's rows comes into the
- * second-level cache. */
-INLINE void fetch_next(const struct ft_matmul_item *it, uint32_t i, uint32_t n) {
-    if (it->next == NULL) {
-        return;
-    }
-    size_t line = (it->n_col * it->w_stride + 63) / 64, from = line * i / it->m,
-           to = line * (i + n) / it->m;
-    for (size_t l = from; l < to; l++) {
-        _mm_prefetch((const char *)((uintptr_t)it->next + 64 * l), _MM_HINT_T1);
-    }
-}
 
 /* Four dwords of each of 16 rows: out[i] lane r = dword i of row r. */
 INLINE void transpose4(const __m128i row[16], __m512i out[4]) {

@@ -6,15 +6,10 @@
 
 #include <immintrin.h>
 
+#include "kern/inline.h"
 #include "kern/span.h"
 
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 #define NEAREST (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-#define INLINE static inline __attribute__((always_inline))
 
 /* The first n lanes, at most all. */
 INLINE __mmask16 low_lanes(size_t n) {

@@ -51,7 +51,7 @@ static const struct ft_matmul *way_of(const struct ggml_tensor *w, uint32_t m) {
 }
 
 bool ft_product_takes(const struct ggml_tensor *w) {
-    return way_of(w, 1) != NULL && way_of(w, PROMPT) != NULL;
+    return way_of(w, PROMPT) != NULL;
 }
 
 static bool is_mapped(const ft_model *m, const struct ggml_tensor *w) {
@@ -92,7 +92,7 @@ static void append(char *out, size_t cap, const char *separator, const char *tex
 }
 
 void ft_model_ways(const ft_model *model, uint32_t m, char *out, size_t cap) {
-    static const char *const name[] = { "int8", "bf16", "rows", "ggml" };
+    static const char *const name[] = { "int8", "int16", "bf16", "rows", "ggml" };
     uint32_t n = MATRIX_PER_LAYER * model->hp.n_layer + 1;
     out[0] = '\0';
     for (size_t v = 0; v < FT_COUNT(name); v++) {

@@ -40,6 +40,15 @@ static const struct type {
     { GGML_TYPE_IQ4_NL, 32, 18, { 0, -1 }, { 0, 0 }, false }, /* stands for types of others */
 };
 
+/* largest integer of an activation, activations that share a scale */
+struct grain {
+    uint32_t most, group;
+};
+
+static struct grain grain_of(const struct ft_matmul *way) {
+    return way == &ft_matmul_int16_avx2 ? (struct grain){ 4095, 128 } : (struct grain){ 127, 32 };
+}
+
 enum input { RANDOM, LARGE, OUTLIER, ZERO_BLOCKS, MIDPOINTS, BYTES, N_INPUT };
 
 struct job {
@@ -154,7 +163,7 @@ static struct job job_open(const struct ft_matmul *way, const struct type *t, ui
     } else {
         random_blocks(t, j.w, row * n / t->bytes, seed);
     }
-    if (t->has_offset) {
+    if (t->has_offset || way == &ft_matmul_int8_avx2) {
         decode_offsets(&j, row);
     }
     for (uint32_t c = 0; c < n; c++) {
@@ -215,7 +224,7 @@ static double largest(const float *x, uint32_t n) {
     return max;
 }
 
-/* matmul.h, int8 and bf16, Exact */
+/* matmul.h, int8, int16 and bf16, Exact */
 static double bound(const struct job *j, const float *x, const float *w, const float *o) {
     double rounded = 0, size = 0, k = j->k;
     if (j->way == &ft_matmul_bf16) {
@@ -226,14 +235,16 @@ static double bound(const struct job *j, const float *x, const float *w, const f
         double unit = j->type->type == FT_W_BF16 ? 0x1p-8 : 0x1p-7;
         return unit * rounded + k * 0x1p-24 * (1 + unit) * rounded + size;
     }
-    for (uint32_t b = 0; b < j->k; b += 32) {
-        double half = largest(x + b, 32) / 254;
-        for (uint32_t t = b; t < b + 32; t++) {
+    struct grain g = grain_of(j->way);
+    for (uint32_t b = 0; b < j->k; b += g.group) {
+        uint32_t end = FT_MIN(b + g.group, j->k);
+        double half = largest(x + b, end - b) / (2 * g.most);
+        for (uint32_t t = b; t < end; t++) {
             rounded += half * (1 + 0x1p-14) * fabs((double)w[t]);
             size += (fabs((double)x[t]) + half) * (fabs((double)w[t]) + 2 * fabs((double)o[t]));
         }
     }
-    if (j->input == BYTES) {
+    if (j->input == BYTES && g.most == 127) {
         rounded = 0;
     }
     return rounded + (3 * k / 32 + 8) * 0x1p-24 * size + k * 0x1p-119;
@@ -263,13 +274,15 @@ static void check(struct job *j) {
 /* Ways that this machine can run and that take the type; the list of all types and ways. */
 static bool each(size_t *at, const struct ft_matmul **way, const struct type **type) {
     struct ft_cpu cpu = ft_cpu_features();
-    for (; *at < 2 * FT_COUNT(types); ++*at) {
-        bool is_byte = *at % 2 == 0;
-        *way = is_byte ? &ft_matmul_int8 : &ft_matmul_bf16;
-        *type = &types[*at / 2];
+    const struct ft_matmul *ways[] = { cpu.has_vnni ? &ft_matmul_int8 : NULL,
+                                       cpu.has_bf16 ? &ft_matmul_bf16 : NULL,
+                                       cpu.has_avx2 ? &ft_matmul_int8_avx2 : NULL,
+                                       cpu.has_avx2 ? &ft_matmul_int16_avx2 : NULL };
+    for (; *at < FT_COUNT(ways) * FT_COUNT(types); ++*at) {
+        *way = ways[*at % FT_COUNT(ways)];
+        *type = &types[*at / FT_COUNT(ways)];
         bool others = (*type)->type == GGML_TYPE_IQ4_NL;
-        if ((is_byte ? cpu.has_vnni : cpu.has_bf16) &&
-            (*way)->takes((*type)->type, FT_MAX((*type)->block, 32u), others)) {
+        if (*way && (*way)->takes((*type)->type, FT_MAX((*type)->block, 32u), others)) {
             ++*at;
             return true;
         }
@@ -323,14 +336,10 @@ static void test_extremes(void **state) {
 }
 
 /* Rows of one number each give the activations back as they were rounded: to half a step. */
-static void test_activations(void **state) {
+static void activations_of(const struct ft_matmul *way) {
     uint8_t row[32][34] = { { 0 } };
-    struct job j = { .way = &ft_matmul_int8, .m = 100, .n = 32, .k = 32, .w = row[0] };
+    struct job j = { .way = way, .m = 100, .n = 32, .k = 32, .w = row[0] };
     float x[100 * 32], y[100 * 32];
-    (void)state;
-    if (!ft_cpu_features().has_vnni) {
-        skip();
-    }
     for (size_t i = 0; i < FT_COUNT(types); i++) {
         j.type = types[i].type == FT_W_Q8_0 ? &types[i] : j.type;
     }
@@ -345,8 +354,19 @@ static void test_activations(void **state) {
     j.x = x;
     product(&j, 0, j.n, j.m, y, j.n);
     for (uint32_t i = 0; i < FT_COUNT(x); i++) {
-        double half = largest(x + i / 32 * 32, 32) / 254;
-        assert_true(fabs((double)y[i] - (double)x[i]) <= half * (1 + 0x1p-14));
+        double half = largest(x + i / 32 * 32, 32) / (2 * grain_of(way).most);
+        assert_true(fabs((double)y[i] - (double)x[i]) <= half * (1 + 0x1p-14) + 0x1p-24);
+    }
+}
+
+static void test_activations(void **state) {
+    (void)state;
+    if (!ft_cpu_features().has_avx2) {
+        skip();
+    }
+    activations_of(&ft_matmul_int16_avx2);
+    if (ft_cpu_features().has_vnni) {
+        activations_of(&ft_matmul_int8);
     }
 }
 
@@ -465,15 +485,22 @@ static void test_takes(void **state) {
     assert_false(ft_matmul_int8.takes(FT_W_Q8_0, 0, true));
     assert_false(ft_matmul_int8.takes(FT_W_F16, 256, true));
     assert_false(ft_matmul_int8.takes(GGML_TYPE_IQ4_NL, 256, true));
+    assert_true(ft_matmul_int8_avx2.takes(FT_W_Q4_0, 32, true));
+    assert_false(ft_matmul_int8_avx2.takes(FT_W_Q5_K, 128, true));
+    assert_false(ft_matmul_int8_avx2.takes(FT_W_Q8_0, 256, true));
+    assert_true(ft_matmul_int16_avx2.takes(FT_W_Q8_0, 96, true));
+    assert_true(ft_matmul_int16_avx2.takes(FT_W_Q6_K, 256, true));
+    assert_false(ft_matmul_int16_avx2.takes(FT_W_Q4_0, 256, true));
+    assert_false(ft_matmul_int16_avx2.takes(FT_W_Q2_K, 256, true));
     assert_true(ft_matmul_bf16.takes(FT_W_F16, 32, false));
     assert_false(ft_matmul_bf16.takes(FT_W_F16, 33, false));
     assert_false(ft_matmul_bf16.takes(GGML_TYPE_IQ4_NL, 256, false));
     assert_true(ft_matmul_bf16.takes(GGML_TYPE_IQ4_NL, 256, true));
 }
 
-/* What is chosen takes what it was asked for, and the tables without ways have none. */
+/* What is chosen takes what it was asked for, and the reference table has no ways. */
 static void test_way(void **state) {
-    bool none = strcmp(ft_kern()->name, "ref") == 0 || strcmp(ft_kern()->name, "avx2") == 0;
+    bool none = strcmp(ft_kern()->name, "ref") == 0;
     (void)state;
     for (size_t i = 0; i < FT_COUNT(types); i++) {
         for (uint32_t m = 1; m < 600; m += 7) {
