@@ -9,12 +9,11 @@
  *   2  next tile prefetched by the loops that multiply                 87 / 92          13.5 / 14.3
  *   3  no f32 copies of V                                              88 / 95          14.0 / 14.6
  */
-#include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
-#include "kern/inline.h"
-#include "kern/kern.h"
+#include "kern/words256.h"
+#include "kern/ymm.h"
 
 enum {
     MR = 6, /* 6 queries x 16 keys: 12 sums, 2 operands and a broadcast of the 16 registers */
@@ -41,15 +40,6 @@ static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float 
 #include "kern/tile.h"
 
 /* ---- row formats ---- */
-
-INLINE __m256 load8(const void *p, size_t i, enum ft_fmt fmt) {
-    if (fmt == FT_F32) {
-        return _mm256_loadu_ps((const float *)p + i);
-    }
-    __m128i h = _mm_loadu_si128((const __m128i *)(const void *)((const uint16_t *)p + i));
-    return fmt == FT_F16 ? _mm256_cvtph_ps(h)
-                         : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
-}
 
 /* Nearest even; a NaN keeps its sign and upper payload and is made quiet, as vcvtps2ph does for
  * f16. */
@@ -89,26 +79,6 @@ static void decode(enum ft_fmt fmt, const void *src, float *dst, size_t n) {
 }
 
 /* ---- K panels ---- */
-
-/* Transpose 8 x 8 numbers: x[c] lane r = x[r] lane c. */
-INLINE void transpose8(__m256 x[8]) {
-    __m256 y[8];
-    UNROLL for (int i = 0; i < 8; i += 2) {
-        y[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
-        y[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
-    }
-    UNROLL for (int i = 0; i < 8; i += 4) {
-        x[i] = _mm256_shuffle_ps(y[i], y[i + 2], 0x44);
-        x[i + 1] = _mm256_shuffle_ps(y[i], y[i + 2], 0xee);
-        x[i + 2] = _mm256_shuffle_ps(y[i + 1], y[i + 3], 0x44);
-        x[i + 3] = _mm256_shuffle_ps(y[i + 1], y[i + 3], 0xee);
-    }
-    UNROLL for (int i = 0; i < 4; i++) {
-        __m256 low = _mm256_permute2f128_ps(x[i], x[i + 4], 0x20);
-        x[i + 4] = _mm256_permute2f128_ps(x[i], x[i + 4], 0x31);
-        x[i] = low;
-    }
-}
 
 /* The hardware's own prefetching stops at page ends and starts anew with every tile. */
 INLINE void fetch(const char *p, size_t ahead) {
@@ -209,54 +179,6 @@ static void logits(const struct panel *k, const float *q, size_t q_stride, uint3
 }
 
 /* ---- softmax ---- */
-
-INLINE __m256 power_of_two(__m256i n) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
-}
-
-/* exp for x <= 88; below -104 it is zero.  The same polynomial as in avx512.c; 2^n is applied in
- * two halves because n reaches -150, below the normal exponents. */
-INLINE __m256 exp8(__m256 x) {
-    x = _mm256_max_ps(_mm256_set1_ps(-104.0f),
-                      x); /* the second operand, and so a NaN, wins when unordered */
-    __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(0x1.715476p+0f)),
-                               _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.62e4p-1f), x);
-    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.7f7d1cp-20f), r);
-    __m256 p = _mm256_set1_ps(EXP_C6);
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C5));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C4));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C3));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C2));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-    __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
-    return _mm256_mul_ps(_mm256_mul_ps(p, power_of_two(half)),
-                         power_of_two(_mm256_sub_epi32(whole, half)));
-}
-
-#define ADD(a, b) _mm256_add_ps(a, b)
-#define MAX(a, b) _mm256_max_ps(a, b)
-/* Reduce 8 vectors to one whose lane r belongs to x[r]; every row is paired up in the same way. */
-#define REDUCE8(x, OP)                                                                             \
-    do {                                                                                           \
-        UNROLL for (int e = 0; e < 4; e++) {                                                       \
-            x[e] = OP(_mm256_unpacklo_ps(x[2 * e], x[2 * e + 1]),                                  \
-                      _mm256_unpackhi_ps(x[2 * e], x[2 * e + 1]));                                 \
-        }                                                                                          \
-        UNROLL for (int e = 0; e < 2; e++) {                                                       \
-            x[e] = OP(_mm256_shuffle_ps(x[2 * e], x[2 * e + 1], 0x44),                             \
-                      _mm256_shuffle_ps(x[2 * e], x[2 * e + 1], 0xee));                            \
-        }                                                                                          \
-        x[0] = OP(_mm256_permute2f128_ps(x[0], x[1], 0x20),                                        \
-                  _mm256_permute2f128_ps(x[0], x[1], 0x31));                                       \
-    } while (0)
-
-/* All ones in lanes 8*v + l < count. */
-INLINE __m256i lanes(uint32_t count, int v) {
-    __m256i iota = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count - 8 * v), iota);
-}
 
 INLINE __m256 row_max(const float *s, uint32_t count, bool full) {
     __m256 top = _mm256_set1_ps(-INFINITY);
@@ -399,11 +321,65 @@ static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float 
     }
 }
 
+/* ---- attention ---- */
+
+/* One tile in f32, for queries [first, first + n). */
+static void attend_run(const struct ft_attend *a, const struct panel *k, const struct rows *v,
+                       uint32_t first, uint32_t n, struct tile_work w) {
+    w.count += first;
+    tile_logits(k, a->q + first * a->q_stride, a->q_stride, n, a->d, &w);
+    tile_softmax(n, a->scale, a->max + first, a->sum + first, true, &w);
+    tile_values(v, n, a->d, a->acc + (size_t)first * a->d, &w);
+}
+
+/* One tile: in words for the queries that see all of it, in f32 for the others. */
+static void attend_tile(const struct ft_attend *a, struct rows k, struct rows v,
+                        const struct tile_work *w, struct ft_words *words) {
+    bool is_whole =
+        count_extent(w->count, a->m).most == FT_TILE_ROW && ft_words_tile(&k, &v, a->d, words);
+    struct panel panel = { NULL, NULL };
+    for (uint32_t i = 0, n; i < a->m; i += n) {
+        bool in_words = is_whole && w->count[i] == FT_TILE_ROW && words->fits[i];
+        for (n = 1; i + n < a->m; n++) {
+            if (in_words != (is_whole && w->count[i + n] == FT_TILE_ROW && words->fits[i + n])) {
+                break;
+            }
+        }
+        if (in_words) {
+            ft_words_attend(a, i, n, words);
+            continue;
+        }
+        if (panel.data == NULL) {
+            k = rows_widened(k, a->d, w);
+            panel = panel_make(&k, a->d, w->panel);
+            v = rows_widened(v, a->d, w);
+        }
+        attend_run(a, &panel, &v, i, n, *w);
+    }
+}
+
+static void attend_words(const struct ft_attend *a) {
+    if (a->k_fmt == FT_F32 && a->v_fmt == FT_F32) { /* whoever stores 32 bits wants them used */
+        attend(a);
+        return;
+    }
+    struct tile_work w = tile_work_cut(a->work, a->m, a->d);
+    struct ft_words *words = (struct ft_words *)(void *)(w.wide + FT_TILE_ROW * FT_HEAD_MAX);
+    uint32_t limit = row_limit(a->vis, a->m, a->n);
+    ft_words_queries(a, words);
+    for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {
+        struct rows k = tile_rows(a->k, a->k_stride, a->k_fmt, first, limit);
+        struct rows v = tile_rows(a->v, a->v_stride, a->v_fmt, first, limit);
+        tile_counts(a->vis, a->m, first, k.n, w.count);
+        attend_tile(a, k, v, &w, words);
+    }
+}
+
 const struct ft_kern ft_kern_avx2 = {
     .name = "avx2",
     .encode = encode,
     .decode = decode,
-    .attend = attend,
+    .attend = attend_words,
     .attend_few = attend,
     .lse = lse,
     .mass = mass,

@@ -8,12 +8,11 @@
  *          activations as words of 13 bits: vpmaddwd.  Bytes would gain nothing: with both sides
  *          signed, every vpmaddubsw needs a vpsignb before it and a vpmaddwd behind it
  */
-#include <immintrin.h>
 #include <string.h>
 
-#include "kern/inline.h"
 #include "kern/next.h"
 #include "kern/unpack256.h"
+#include "kern/ymm.h"
 
 enum {
     COL = FT_STRIP_COL,
@@ -109,15 +108,6 @@ INLINE float largest(const float *x, uint32_t n) {
     return max;
 }
 
-/* What takes the largest number to the largest integer; zero where that is not finite. */
-INLINE float inverse_of(float max, float most) {
-    return max < most * 0x1p-126f ? 0.0f : most / max;
-}
-
-INLINE float scale_of(float max, float most) {
-    return max < most * 0x1p-126f ? 0.0f : max / most;
-}
-
 INLINE __m256i scaled(const float *x, float inverse) {
     return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), _mm256_set1_ps(inverse)));
 }
@@ -194,13 +184,6 @@ struct job {
     size_t y_stride;
     bool add;
 };
-
-/* The compiler knows that integers may be added in any order; it must not, or it keeps all products
- * of a block in memory to add them in a tree. */
-INLINE __m256i in_order(__m256i sum) {
-    __asm__("" : "+x"(sum));
-    return sum;
-}
 
 INLINE void sums_begin(const struct job *j, uint32_t n, __m256 acc[MR][2]) {
     UNROLL for (uint32_t i = 0; i < n; i++) {

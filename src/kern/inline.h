@@ -3,6 +3,8 @@
 #ifndef FT_KERN_INLINE_H
 #define FT_KERN_INLINE_H
 
+#include "base/base.h"
+
 /* Array subscripts in registers need loops that are gone before registers are assigned. */
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")

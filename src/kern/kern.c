@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "kern/kern.h"
+#include "kern/words256.h"
 
 /* ---- which variant ---- */
 
@@ -96,9 +97,10 @@ bool ft_fmt_parse(const char *text, enum ft_fmt *out) {
 }
 
 size_t ft_kern_work_bytes(void) {
-    /* the arrays of tile.h's struct tile_work; attend_few needs less */
+    /* the arrays of tile.h's struct tile_work, and avx2.c's words; attend_few needs less */
     const size_t panel = (size_t)FT_TILE_ROW * FT_HEAD_MAX, queries = FT_TILE_QUERY;
-    size_t floats = 2 * panel + queries * (FT_TILE_ROW + 4);
+    size_t floats =
+        2 * panel + queries * (FT_TILE_ROW + 4) + sizeof(struct ft_words) / sizeof(float);
     /* avx512bf16.c's struct work: pairs of q, K and V, scales of q, scales and sums of K, logits
      * and weights of 16 queries and their factors, a count per query */
     size_t pairs = queries * FT_HEAD_MAX / 2 + panel + queries * FT_HEAD_MAX / 32 + 2 * panel / 32 +

@@ -50,6 +50,14 @@ enum {
  *            block: there e = scale * sum over blocks of max|q_b| / 254 * sum|k_b|, and NMSE
  *            2^-16 (1 + 8 L^2 / d) more.  Finite numbers beyond bf16's range round to infinity;
  *            below 2^-126 they count as zero
+ * Words      avx2, unless all rows are f32, takes tiles of which a query sees all 64 rows in 16-bit
+ *            words: numbers of q and k within max|q_c| / 16382 and max|k_c| / 8190, c their chunk of
+ *            64, weights (summed and multiplied alike) within 1 / 16382 of the tile's largest, v
+ *            within 1 / 8190 of its channel's largest in the tile.  Of ref it stays within (e +
+ *            1.001 (2^-7 + 2^-13)) max|v| more, and NMSE e^2 / d + 2^-24 more, where a logit moves
+ *            by at most e = scale * sum over chunks of (max|q_c| / 16382 sum|k| + max|k_c| / 8190
+ *            sum|q| + 64 max|q_c| max|k_c| / (16382 * 8190)).  Tiles with an infinity, a NaN or a
+ *            key beyond 2^40, and queries with the like, are multiplied in f32
  * Masked     a row that query i does not see is never multiplied for it, so NaN there cannot leak;
  *            bytes behind row n are not read
  * Same bits  the result of query i depends on its own q, vis[i] and the rows alone, never on m or

@@ -35,15 +35,20 @@ static void q8_widen(const void *from, float *to, size_t n) {
         int8_t q[32];
         memcpy(&half, block, sizeof half);
         memcpy(q, block + sizeof half, sizeof q);
-#if defined(__F16C__)
-        float scale = _cvtsh_ss(half);
+#if defined(__AVX2__)
+        __m256 scale = _mm256_set1_ps(_cvtsh_ss(half));
+        for (uint32_t t = 0; t < 32; t += 8) {
+            __m128i byte = _mm_loadl_epi64((const __m128i *)(const void *)(q + t));
+            __m256 x = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(byte));
+            _mm256_storeu_ps(to + b * 32 + t, _mm256_mul_ps(scale, x));
+        }
 #else
         float scale;
         ft_kern_ref.decode(FT_F16, &half, &scale, 1);
-#endif
         for (uint32_t t = 0; t < 32; t++) {
             to[b * 32 + t] = scale * (float)q[t];
         }
+#endif
     }
 }
 

@@ -5,11 +5,10 @@
  * Everything is exact: bytes are the stored integers, words their products with the stored integer
  * scale (q6_K: 32 * 128, q3_K: 4 * 32).
  */
-#include <immintrin.h>
 #include <string.h>
 
-#include "kern/inline.h"
 #include "kern/unpack256.h"
+#include "kern/ymm.h"
 
 enum { COL = FT_STRIP_COL, LANE = 8, SUPER = 256 };
 
@@ -63,28 +62,9 @@ INLINE float half_at(const void *p) {
     return _cvtsh_ss(x);
 }
 
-/* x[r] lane i becomes x[i] lane r */
-INLINE void transpose8(__m256i x[8]) {
-    __m256i y[8], z[8];
-    UNROLL for (int i = 0; i < 8; i += 2) {
-        y[i] = _mm256_unpacklo_epi32(x[i], x[i + 1]);
-        y[i + 1] = _mm256_unpackhi_epi32(x[i], x[i + 1]);
-    }
-    UNROLL for (int i = 0; i < 8; i += 4) {
-        z[i] = _mm256_unpacklo_epi64(y[i], y[i + 2]);
-        z[i + 1] = _mm256_unpackhi_epi64(y[i], y[i + 2]);
-        z[i + 2] = _mm256_unpacklo_epi64(y[i + 1], y[i + 3]);
-        z[i + 3] = _mm256_unpackhi_epi64(y[i + 1], y[i + 3]);
-    }
-    UNROLL for (int i = 0; i < 4; i++) {
-        x[i] = _mm256_permute2x128_si256(z[i], z[i + 4], 0x20);
-        x[i + 4] = _mm256_permute2x128_si256(z[i], z[i + 4], 0x31);
-    }
-}
-
 /* Eight dwords of each of eight columns, to the panel's rows of dwords from `to` on. */
 INLINE void store_columns(__m256i x[8], void *to) {
-    transpose8(x);
+    transpose8_words(x);
     UNROLL for (int i = 0; i < 8; i++) {
         _mm256_store_si256((__m256i *)to + i * (COL / LANE), x[i]);
     }

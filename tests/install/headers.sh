@@ -32,13 +32,16 @@ done
 for header in "$root"/src/*/*.h; do
     # A template: each vector variant includes it after defining its registers.
     [ "${header#"$root"/}" != src/kern/tile.h ] || continue
-    # What the 512-bit variants share: only their own files include it, with these instructions
+    # What the 256- and 512-bit files share: only they include it, with these instructions
     # (unoptimised, the intrinsics are macros that convert signs).
     isa=
     case ${header#"$root"/} in
     src/kern/zmm.h | src/kern/few512.h | src/kern/rows.h | src/kern/unpack.h)
         [ "$(uname -m)" = x86_64 ] || { echo "skip: ${header#"$root"/} is for x86-64"; continue; }
         isa="-O1 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mf16c -mfma" ;;
+    src/kern/ymm.h)
+        [ "$(uname -m)" = x86_64 ] || { echo "skip: ${header#"$root"/} is for x86-64"; continue; }
+        isa="-O1 -mavx2 -mf16c -mfma" ;;
     esac
     # shellcheck disable=SC2086 # the flags are words
     try "${header#"$root"/}" gcc $isa -std=c11 $warnings -Wshadow -Wno-unused-function -I"$root/include" -I"$root/src" -isystem "$llama" \

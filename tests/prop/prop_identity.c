@@ -19,9 +19,10 @@ static bool is_done;
 
 /* What rounding may do to log p, per kind of comparison; measured values are printed at the end.
  * REFED: q8_0 activations and f16 rows turn a rounding of 2^-24 into one of 2^-8 and 2^-11 of a
- * value, and bf16 products one of 2^-9 of the prompt's queries, rows and weights, which a row fed
- * alone does not have: 0.18 at most over seeds 1, 2 and 3.  ROUNDING: sums of some hundred floats in another order.  SUFFIX: angles exact to 4e-5. */
-static const double REFED_MAX = 2e-2, REFED_BF16_MAX = 0.3, ROUNDING_MAX = 1e-4, SUFFIX_MAX = 1e-3;
+ * value; products of prompts round activations, and attention queries, rows and weights (2^-9 in
+ * bf16), as a row fed alone does not: 0.18 at most over seeds 1, 2 and 3, in bf16 and in words.  ROUNDING: sums of some hundred floats in another order.  SUFFIX: angles exact to 4e-5. */
+static const double REFED_MAX = 2e-2, REFED_ROUNDED_MAX = 0.3, ROUNDING_MAX = 1e-4,
+                    SUFFIX_MAX = 1e-3;
 
 static struct {
     double refed, covering, suffix;
@@ -236,8 +237,9 @@ static void check_all_rows(const struct run *run, const struct answer *dense) {
     }
     double distance = logp_distance(dense->logits, want.logits, want.n_vocab);
     worst.refed = fmax(worst.refed, distance);
-    bool is_bf16 = strcmp(ft_kern()->name, "avx512bf16") == 0;
-    assert_true(distance <= (is_bf16 ? REFED_BF16_MAX : REFED_MAX));
+    bool is_rounded =
+        strcmp(ft_kern()->name, "avx512bf16") == 0 || strcmp(ft_kern()->name, "avx2") == 0;
+    assert_true(distance <= (is_rounded ? REFED_ROUNDED_MAX : REFED_MAX));
     if (dense->id[0] != want.id[0]) { /* only a tie up to rounding may be decided otherwise */
         double gap = (double)dense->logits[dense->id[0]] - (double)dense->logits[want.id[0]];
         assert_true(gap <= 2 * distance);

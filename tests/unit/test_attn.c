@@ -23,8 +23,12 @@ enum { KV_HEAD_MAX = 4 };
 
 /* avx512bf16 rounds weights, 2^-9, with an exp of 1e-4; q, k and v only where rows are q8_0: then v
  * is off by 2^-9 and q by 1 / 254, which moves a logit by sum|k| * scale / 254, and sum|k| <= 0.75 d
- * here. */
+ * here.  avx2 rounds the 64 weights of a tile by at most 2^-14 of the largest (together 2^-11, as
+ * the signs are random), v by 2^-13 and q and k by 1 / 16382 and 1 / 8190. */
 static double tolerance(const struct ft_kern *kern, const struct ft_attn_job *job) {
+    if (strcmp(kern->name, "avx2") == 0) {
+        return TOLERANCE + 0x1p-11 + 0x1p-13 + 0.75 * sqrt(job->d) * (1.0 / 16382 + 1.0 / 8190);
+    }
     if (strcmp(kern->name, "avx512bf16") != 0) {
         return TOLERANCE;
     }

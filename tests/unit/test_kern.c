@@ -274,6 +274,37 @@ static double byte_error(const struct data *t) {
     return worst_error;
 }
 
+/* Does attend take whole tiles in words? */
+static bool has_words(const struct ft_kern *kern, enum ft_fmt fmt) {
+    return fmt != FT_F32 && strcmp(kern->name, "avx2") == 0;
+}
+
+/* The most that words for q and k change a logit by: half a step of one side times the other, for
+ * every chunk of 64. */
+static double word_error(const struct data *t) {
+    double worst_error = 0;
+    for (uint32_t i = 0; i < t->m; i++) {
+        for (uint32_t j = 0; j < t->n; j++) {
+            const float *q = t->q + (size_t)i * t->d, *k = t->kf + (size_t)j * t->d;
+            double sum = 0;
+            for (uint32_t c = 0; c < t->d; c += 64) {
+                double q_most = 0, k_most = 0, q_sum = 0, k_sum = 0;
+                uint32_t end = FT_MIN(c + 64, t->d);
+                for (uint32_t e = c; e < end; e++) {
+                    q_most = fmax(q_most, fabs((double)q[e]));
+                    k_most = fmax(k_most, fabs((double)k[e]));
+                    q_sum += fabs((double)q[e]);
+                    k_sum += fabs((double)k[e]);
+                }
+                double q_half = q_most / (2 * 8191), k_half = k_most / (2 * 4095);
+                sum += q_half * k_sum + k_half * q_sum + (end - c) * q_half * k_half;
+            }
+            worst_error = fmax(worst_error, sum * (double)t->scale);
+        }
+    }
+    return worst_error;
+}
+
 struct bound {
     double out, nmse;
 };
@@ -287,6 +318,9 @@ static struct bound bound_rounded(const struct ft_kern *kern, const struct data 
     if (rounds(kern, t->fmt)) {
         b.out += (0x1p-9 * 1.001 + 1e-4) * 3;
         b.nmse += 0x1p-17;
+    } else if (has_words(kern, t->fmt)) { /* 64 weights a tile, the largest 1; V */
+        b.out += (0x1p-7 * 1.001 + 0x1p-13 * 1.001) * 3;
+        b.nmse += 0x1p-24;
     }
     return b;
 }
@@ -301,6 +335,10 @@ static struct bound bound_of(const struct ft_kern *kern, const struct data *t) {
         double logit = t->fmt == FT_Q8_0 ? byte_error(t) : (0x1p-8 + 0x1p-18) * size;
         b.out += (logit + 0x1p-9 * 1.001) * 3;
         b.nmse += 0x1p-16 * (1 + bytes * size * size / t->d);
+    } else if (has_words(kern, t->fmt)) {
+        double logit = word_error(t);
+        b.out += logit * 3;
+        b.nmse += logit * logit / t->d;
     }
     return b;
 }

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* words256.c - attention over whole tiles in products of 16-bit words, in 256-bit registers. */
+#include <math.h>
+#include <string.h>
+
+#include "kern/words256.h"
+#include "kern/ymm.h"
+
+enum {
+    MR = 4, /* 4 queries x 16 keys or channels: 8 sums, 2 operands, a broadcast, a product */
+    STRIP = FT_WORDS_STRIP,
+    CHUNK = FT_WORDS_CHUNK,
+    PAIR_ROW = FT_TILE_ROW / 2,
+    BLOCK = 32,      /* numbers of a q8_0 block */
+    BLOCK_BYTE = 34, /* f16 scale, 32 signed bytes */
+};
+#define Q_MOST 8191.0f
+#define K_MOST 4095.0f
+#define P_MOST 8191.0f
+#define V_MOST 4095.0f
+#define LIMIT 0x1p40f /* largest |q| and |k|: no logit overflows */
+
+/* ---- numbers to words ---- */
+
+/* Pairs of numbers in a head, padded to whole registers. */
+static uint32_t width_of(uint32_t d) {
+    return (d + 15) / 16 * 8;
+}
+
+/* 8 numbers of a row from t on; zeros behind the last */
+INLINE __m256 numbers8(const char *row, uint32_t t, uint32_t d, enum ft_fmt fmt) {
+    if (t >= d) {
+        return _mm256_setzero_ps();
+    }
+    if (fmt != FT_Q8_0) {
+        return load8(row, t, fmt);
+    }
+    const char *block = row + t / BLOCK * BLOCK_BYTE;
+    uint16_t half;
+    memcpy(&half, block, sizeof half);
+    __m128i byte = _mm_loadl_epi64((const __m128i *)(const void *)(block + 2 + t % BLOCK));
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(byte)),
+                         _mm256_set1_ps(_cvtsh_ss(half)));
+}
+
+/* 16 numbers times `by` as words, in the order of vpackssdw: 0-3 8-11 4-7 12-15 */
+INLINE __m256i words16(const char *row, uint32_t t, uint32_t d, enum ft_fmt fmt,
+                       const __m256 by[2]) {
+    return _mm256_packs_epi32(
+        _mm256_cvtps_epi32(_mm256_mul_ps(numbers8(row, t, d, fmt), by[0])),
+        _mm256_cvtps_epi32(_mm256_mul_ps(numbers8(row, t + 8, d, fmt), by[1])));
+}
+
+INLINE __m256 magnitude(__m256 x) {
+    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
+}
+
+/* The largest |x| of one chunk from t on; as integers, so that a NaN is above everything. */
+INLINE float chunk_most(const char *row, uint32_t t, uint32_t d, enum ft_fmt fmt) {
+    __m256i most = _mm256_setzero_si256();
+    for (uint32_t e = t; e < FT_MIN(t + CHUNK, d); e += 8) {
+        most = _mm256_max_epi32(most, _mm256_castps_si256(magnitude(numbers8(row, e, d, fmt))));
+    }
+    __m128i x = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+    x = _mm_max_epi32(x, _mm_shuffle_epi32(x, 0x4e));
+    x = _mm_max_epi32(x, _mm_shuffle_epi32(x, 0xb1));
+    return _mm_cvtss_f32(_mm_castsi128_ps(x));
+}
+
+/* ---- q ---- */
+
+void ft_words_queries(const struct ft_attend *a, struct ft_words *w) {
+    uint32_t d = a->d, width = width_of(d), n_chunk = (d + CHUNK - 1) / CHUNK;
+    for (uint32_t i = 0; i < a->m; i++) {
+        const char *row = (const char *)(a->q + i * a->q_stride);
+        w->fits[i] = true;
+        for (uint32_t c = 0; c < n_chunk; c++) {
+            float most = chunk_most(row, c * CHUNK, d, FT_F32);
+            __m256 by = _mm256_set1_ps(inverse_of(most, Q_MOST)), both[2] = { by, by };
+            w->fits[i] = w->fits[i] && most <= LIMIT;
+            w->q_scale[i * n_chunk + c] = scale_of(most, Q_MOST) * a->scale;
+            for (uint32_t t = c * CHUNK; t < FT_MIN((c + 1) * CHUNK, d); t += 16) {
+                _mm256_storeu_si256((__m256i *)(void *)(w->q + (size_t)i * width + t / 2),
+                                    words16(row, t, d, FT_F32, both));
+            }
+        }
+    }
+}
+
+/* ---- K and V of a tile ---- */
+
+/* Eight rows from `first` on: numbers of one chunk. -> false: too large, or not finite */
+INLINE bool keys_chunk(const struct rows *k, enum ft_fmt fmt, uint32_t first, uint32_t c,
+                       uint32_t d, struct ft_words *w) {
+    float by[8], *scale = w->k_scale + (size_t)c * FT_TILE_ROW + first;
+    int32_t *to = w->k + (size_t)first / STRIP * STRIP * width_of(d) + first % STRIP;
+    bool fits = true;
+    for (uint32_t r = 0; r < 8; r++) {
+        float most = chunk_most(k->data + (first + r) * k->stride, c * CHUNK, d, fmt);
+        fits = fits && most <= LIMIT;
+        by[r] = inverse_of(most, K_MOST);
+        scale[r] = scale_of(most, K_MOST);
+    }
+    for (uint32_t t = c * CHUNK; t < FT_MIN((c + 1) * CHUNK, d); t += 16) {
+        __m256i x[8];
+        UNROLL for (uint32_t r = 0; r < 8; r++) {
+            __m256 one = _mm256_set1_ps(by[r]), both[2] = { one, one };
+            x[r] = words16(k->data + (first + r) * k->stride, t, d, fmt, both);
+        }
+        transpose8_words(x);
+        UNROLL for (uint32_t e = 0; e < 8; e++) {
+            _mm256_storeu_si256((__m256i *)(void *)(to + (size_t)(t / 2 + e) * STRIP), x[e]);
+        }
+    }
+    return fits;
+}
+
+INLINE bool keys(const struct rows *k, enum ft_fmt fmt, uint32_t d, struct ft_words *w) {
+    for (uint32_t first = 0; first < FT_TILE_ROW; first += 8) {
+        for (uint32_t c = 0; c < (d + CHUNK - 1) / CHUNK; c++) {
+            if (!keys_chunk(k, fmt, first, c, d, w)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* 8 channels: what takes the largest of the tile to the largest integer, and their scales. -> false:
+ * not finite */
+INLINE bool channels8(const struct rows *v, enum ft_fmt fmt, uint32_t t, uint32_t d, __m256 *by,
+                      float *scale) {
+    __m256i top = _mm256_setzero_si256();
+    for (uint32_t j = 0; j < FT_TILE_ROW; j++) {
+        __m256 x = magnitude(numbers8(v->data + j * v->stride, t, d, fmt));
+        top = _mm256_max_epi32(top, _mm256_castps_si256(x));
+    }
+    __m256 most = _mm256_castsi256_ps(top);
+    __m256 large = _mm256_cmp_ps(most, _mm256_set1_ps(V_MOST * 0x1p-126f), _CMP_GE_OQ);
+    *by = _mm256_and_ps(_mm256_div_ps(_mm256_set1_ps(V_MOST), most), large);
+    _mm256_storeu_ps(scale, _mm256_and_ps(_mm256_div_ps(most, _mm256_set1_ps(V_MOST)), large));
+    return _mm256_movemask_ps(_mm256_cmp_ps(most, _mm256_set1_ps(INFINITY), _CMP_NLT_UQ)) == 0;
+}
+
+/* Word [j][t] of a strip of 16 channels holds rows 2j and 2j + 1; pairs of rows in the order in which
+ * vpackssdw leaves the weights. */
+INLINE bool values(const struct rows *v, enum ft_fmt fmt, uint32_t d, struct ft_words *w) {
+    static const uint8_t pair[8] = { 0, 1, 4, 5, 2, 3, 6, 7 };
+    for (uint32_t t = 0; t < d; t += STRIP) {
+        __m256 by[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() };
+        __m256i *to = (__m256i *)(void *)(w->v + (size_t)t * PAIR_ROW);
+        for (uint32_t e = 0; e < FT_MIN(d - t, (uint32_t)STRIP); e += 8) {
+            if (!channels8(v, fmt, t + e, d, &by[e / 8], w->v_scale + t + e)) {
+                return false;
+            }
+        }
+        for (uint32_t j = 0; j < PAIR_ROW; j++, to += 2) {
+            const char *row = v->data + (size_t)2 * (j / 8 * 8 + pair[j % 8]) * v->stride;
+            __m256i even = words16(row, t, d, fmt, by),
+                    odd = words16(row + v->stride, t, d, fmt, by);
+            _mm256_storeu_si256(to, _mm256_unpacklo_epi16(even, odd));
+            _mm256_storeu_si256(to + 1, _mm256_unpackhi_epi16(even, odd));
+        }
+    }
+    return true;
+}
+
+#define BY_FORMAT(call, rows)                                                                      \
+    ((rows)->fmt == FT_F32    ? call(rows, FT_F32, d, w)                                           \
+     : (rows)->fmt == FT_F16  ? call(rows, FT_F16, d, w)                                           \
+     : (rows)->fmt == FT_BF16 ? call(rows, FT_BF16, d, w)                                          \
+                              : call(rows, FT_Q8_0, d, w))
+
+bool ft_words_tile(const struct rows *k, const struct rows *v, uint32_t d, struct ft_words *w) {
+    ft_assert(k->n == FT_TILE_ROW && v->n == FT_TILE_ROW);
+    return BY_FORMAT(keys, k) && BY_FORMAT(values, v);
+}
+
+/* ---- products ---- */
+
+/* dot[i] of n rows of pairs with 16 columns of a panel; steps is a multiple of 4. */
+INLINE void dots(const int32_t *panel, const int32_t *x, size_t x_stride, uint32_t steps,
+                 uint32_t n, __m256i dot[MR][2]) {
+    const __m256i *p = (const __m256i *)(const void *)panel;
+    UNROLL for (uint32_t i = 0; i < n; i++) {
+        dot[i][0] = dot[i][1] = _mm256_setzero_si256();
+    }
+    for (uint32_t first = 0; first < steps; first += 4) {
+        UNROLL for (uint32_t e = 0; e < 4; e++) {
+            uint32_t t = first + e;
+            __m256i a = _mm256_loadu_si256(p + 2 * t), b = _mm256_loadu_si256(p + 2 * t + 1);
+            UNROLL for (uint32_t i = 0; i < n; i++) {
+                __m256i y = _mm256_set1_epi32(x[i * x_stride + t]);
+                dot[i][0] = in_order(_mm256_add_epi32(dot[i][0], _mm256_madd_epi16(a, y)));
+                dot[i][1] = in_order(_mm256_add_epi32(dot[i][1], _mm256_madd_epi16(b, y)));
+            }
+        }
+    }
+}
+
+/* Logits of n queries from query `at` on, with all rows; chunks in order. */
+INLINE void logits_n(const struct ft_words *w, uint32_t at, uint32_t n, uint32_t d, float *s) {
+    uint32_t width = width_of(d), n_chunk = (d + CHUNK - 1) / CHUNK;
+    for (uint32_t b = 0; b < FT_TILE_ROW; b += STRIP) {
+        for (uint32_t c = 0; c < n_chunk; c++) {
+            uint32_t first = c * CHUNK / 2;
+            __m256i dot[MR][2];
+            dots(w->k + (size_t)b * width + (size_t)first * STRIP,
+                 w->q + (size_t)at * width + first, width, FT_MIN(width - first, CHUNK / 2u), n,
+                 dot);
+            UNROLL for (uint32_t i = 0; i < n; i++) {
+                __m256 by = _mm256_set1_ps(w->q_scale[(at + i) * n_chunk + c]);
+                UNROLL for (uint32_t e = 0; e < 2; e++) {
+                    float *to = s + (size_t)i * FT_TILE_ROW + b + 8 * e;
+                    __m256 k = _mm256_loadu_ps(w->k_scale + c * FT_TILE_ROW + b + 8 * e);
+                    __m256 x = _mm256_cvtepi32_ps(dot[i][e]), scale = _mm256_mul_ps(k, by);
+                    /* fused or not is said here, so that every n gives the same bits */
+                    _mm256_storeu_ps(to, c == 0 ? _mm256_mul_ps(x, scale)
+                                                : _mm256_fmadd_ps(x, scale, _mm256_loadu_ps(to)));
+                }
+            }
+        }
+    }
+}
+
+/* acc of n queries, those of the group from `at` on: times shrink, plus the tile's. */
+INLINE void values_n(const struct ft_words *w, uint32_t at, uint32_t n, uint32_t d, float *acc) {
+    for (uint32_t t = 0; t < d; t += STRIP) {
+        __m256i dot[MR][2];
+        dots(w->v + (size_t)t * PAIR_ROW, w->p + (size_t)at * PAIR_ROW, PAIR_ROW, PAIR_ROW, n, dot);
+        UNROLL for (uint32_t i = 0; i < n; i++) {
+            __m256 shrink = _mm256_set1_ps(w->shrink[at + i]),
+                   share = _mm256_set1_ps(w->share[at + i]);
+            UNROLL for (uint32_t e = 0; e < 2; e++) {
+                if (t + 8 * e < d) {
+                    float *to = acc + (size_t)i * d + t + 8 * (size_t)e;
+                    __m256 x = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[i][e]),
+                                             _mm256_loadu_ps(w->v_scale + t + 8 * e));
+                    __m256 old = _mm256_mul_ps(_mm256_loadu_ps(to), shrink);
+                    _mm256_storeu_ps(to, _mm256_fmadd_ps(x, share, old));
+                }
+            }
+        }
+    }
+}
+
+#define BY_ROWS(call)                                                                              \
+    switch (n) {                                                                                   \
+    case 1:                                                                                        \
+        call(1);                                                                                   \
+        break;                                                                                     \
+    case 2:                                                                                        \
+        call(2);                                                                                   \
+        break;                                                                                     \
+    case 3:                                                                                        \
+        call(3);                                                                                   \
+        break;                                                                                     \
+    default:                                                                                       \
+        call(MR);                                                                                  \
+        break;                                                                                     \
+    }
+
+/* ---- weights ---- */
+
+/* P_MOST exp(x) for x <= 0, before it is rounded.  exp(r ln 2) = 1 + r (C1 + ..), interpolated at
+ * Chebyshev nodes, relative error 7e-6; below e^-20 a weight rounds to zero. */
+INLINE __m256 weight8(__m256 x) {
+    x = _mm256_max_ps(_mm256_mul_ps(x, _mm256_set1_ps(0x1.715476p+0f)), _mm256_set1_ps(-30.0f));
+    __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 r = _mm256_sub_ps(x, n), p = _mm256_set1_ps(P_MOST * 0x1.3c6e5cp-7f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(P_MOST * 0x1.c96d5ep-5f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(P_MOST * 0x1.ebfb3ep-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(P_MOST * 0x1.62e2d2p-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(P_MOST));
+    __m256i bits =
+        _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23));
+    return _mm256_castsi256_ps(bits);
+}
+
+INLINE __m256 tile_most(const float *s) {
+    __m256 top = _mm256_loadu_ps(s);
+    UNROLL for (int v = 1; v < 8; v++) {
+        top = _mm256_max_ps(top, _mm256_loadu_ps(s + 8 * v));
+    }
+    return top;
+}
+
+/* 64 logits become weights, in pairs. -> their sum, in eight parts */
+INLINE __m256 tile_weights(const float *s, float most, int32_t *to) {
+    __m256i sum = _mm256_setzero_si256();
+    __m256 top = _mm256_set1_ps(most);
+    UNROLL for (int v = 0; v < 8; v += 2) {
+        __m256i a = _mm256_cvtps_epi32(weight8(_mm256_sub_ps(_mm256_loadu_ps(s + 8 * v), top))),
+                b = _mm256_cvtps_epi32(weight8(_mm256_sub_ps(_mm256_loadu_ps(s + 8 * v + 8), top)));
+        __m256i p = _mm256_packs_epi32(a, b);
+        _mm256_storeu_si256((__m256i *)(void *)(to + 4 * v), p);
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(p, _mm256_set1_epi16(1)));
+    }
+    return _mm256_cvtepi32_ps(sum);
+}
+
+/* Up to 8 queries, those of the group from `at` on; their state is in max and sum. */
+static void weights(struct ft_words *w, uint32_t at, uint32_t n, float *max, float *sum) {
+    __m256i here = lanes(n, 0);
+    float most[8];
+    __m256 x[8];
+    for (uint32_t i = 0; i < 8; i++) {
+        x[i] = i < n ? tile_most(w->s + (size_t)(at + i) * FT_TILE_ROW) : _mm256_setzero_ps();
+    }
+    REDUCE8(x, MAX);
+    __m256 tile = x[0], old = _mm256_maskload_ps(max, here), high = _mm256_max_ps(old, tile);
+    __m256 shrink = exp8(_mm256_sub_ps(old, high)), own = exp8(_mm256_sub_ps(tile, high));
+    own = _mm256_mul_ps(own, _mm256_set1_ps(1 / P_MOST));
+    _mm256_storeu_ps(most, tile);
+    for (uint32_t i = 0; i < 8; i++) {
+        x[i] = i < n ? tile_weights(w->s + (size_t)(at + i) * FT_TILE_ROW, most[i],
+                                    w->p + (size_t)(at + i) * PAIR_ROW)
+                     : _mm256_setzero_ps();
+    }
+    REDUCE8(x, ADD);
+    __m256 total = _mm256_mul_ps(_mm256_maskload_ps(sum, here), shrink);
+    _mm256_maskstore_ps(sum, here, _mm256_fmadd_ps(x[0], own, total));
+    _mm256_maskstore_ps(max, here, high);
+    _mm256_storeu_ps(w->shrink + at, shrink);
+    _mm256_storeu_ps(w->share + at, own);
+}
+
+/* ---- a tile ---- */
+
+static void group_attend(const struct ft_attend *a, uint32_t first, uint32_t m,
+                         struct ft_words *w) {
+    uint32_t d = a->d, n;
+    float *acc = a->acc + (size_t)first * d;
+    for (uint32_t i = 0; i < m; i += n) {
+        n = block_rows(m, i, MR);
+#define LOGITS(n_row) logits_n(w, first + i, n_row, d, w->s + (size_t)i * FT_TILE_ROW)
+        BY_ROWS(LOGITS)
+    }
+    for (uint32_t i = 0; i < m; i += 8) {
+        weights(w, i, FT_MIN(m - i, 8u), a->max + first + i, a->sum + first + i);
+    }
+    for (uint32_t i = 0; i < m; i += n) {
+        n = block_rows(m, i, MR);
+#define VALUES(n_row) values_n(w, i, n_row, d, acc + (size_t)i * d)
+        BY_ROWS(VALUES)
+    }
+}
+
+void ft_words_attend(const struct ft_attend *a, uint32_t first, uint32_t n, struct ft_words *w) {
+    for (uint32_t i = 0; i < n; i += FT_WORDS_GROUP) {
+        group_attend(a, first + i, FT_MIN(n - i, (uint32_t)FT_WORDS_GROUP), w);
+    }
+}
