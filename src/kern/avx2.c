@@ -375,12 +375,91 @@ static void attend_words(const struct ft_attend *a) {
     }
 }
 
+/* ---- one token's queries ---- */
+
+enum {
+    FEW_ROW = 8,                  /* rows widened together: their sums reduce to one register */
+    FEW_STRIDE = FT_HEAD_MAX + 8, /* known, so that addresses are */
+};
+
+/* Rows [first, first + n) of a tile as f32; up to FEW_ROW of them, the rest reads as zeros. */
+INLINE void few_rows(const struct rows *k, enum ft_fmt fmt, uint32_t first, uint32_t n, uint32_t d,
+                     float *to) {
+    for (uint32_t r = 0; r < FEW_ROW; r++, to += FEW_STRIDE) {
+        const char *row = k->data + (first + r) * k->stride;
+        if (r >= n) {
+            memset(to, 0, d * sizeof *to);
+            continue;
+        }
+        for (size_t at = 0; at < k->stride && k->ahead > 0; at += 64) {
+            fetch(row + at, k->ahead);
+        }
+        if (fmt == FT_Q8_0) {
+            q8_widen(row, to, d);
+            continue;
+        }
+        for (uint32_t t = 0; t < d; t += 8) {
+            _mm256_storeu_ps(to + t, load8(row, t, fmt));
+        }
+    }
+}
+
+/* Logits of m queries with the rows of a tile, untransposed: a panel is not worth making. */
+INLINE void few_logits_fmt(const struct rows *k, enum ft_fmt fmt, const struct ft_attend *a,
+                           const struct tile_work *w) {
+    float *wide = w->panel;
+    for (uint32_t r = 0; r < k->n; r += FEW_ROW) {
+        few_rows(k, fmt, r, k->n - r, a->d, wide);
+        for (uint32_t i = 0; i < a->m; i++) {
+            const float *q = a->q + i * a->q_stride;
+            __m256 sum[FEW_ROW];
+            UNROLL for (uint32_t e = 0; e < FEW_ROW; e++) {
+                sum[e] = _mm256_setzero_ps();
+            }
+            for (uint32_t t = 0; t < a->d; t += 8) {
+                __m256 x = _mm256_loadu_ps(q + t);
+                UNROLL for (uint32_t e = 0; e < FEW_ROW; e++) {
+                    sum[e] = _mm256_fmadd_ps(_mm256_loadu_ps(wide + e * FEW_STRIDE + t), x, sum[e]);
+                }
+            }
+            REDUCE8(sum, ADD);
+            _mm256_storeu_ps(w->s + (size_t)i * FT_TILE_ROW + r, sum[0]);
+        }
+    }
+}
+
+static void few_logits(const struct rows *k, const struct ft_attend *a, const struct tile_work *w) {
+    if (k->fmt == FT_F32) {
+        few_logits_fmt(k, FT_F32, a, w);
+    } else if (k->fmt == FT_F16) {
+        few_logits_fmt(k, FT_F16, a, w);
+    } else if (k->fmt == FT_BF16) {
+        few_logits_fmt(k, FT_BF16, a, w);
+    } else {
+        few_logits_fmt(k, FT_Q8_0, a, w);
+    }
+}
+
+static void attend_few(const struct ft_attend *a) {
+    struct tile_work w = tile_work_cut(a->work, a->m, a->d);
+    uint32_t limit = row_limit(a->vis, a->m, a->n);
+    for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {
+        struct rows k = tile_rows(a->k, a->k_stride, a->k_fmt, first, limit);
+        struct rows v = tile_rows(a->v, a->v_stride, a->v_fmt, first, limit);
+        tile_counts(a->vis, a->m, first, k.n, w.count);
+        few_logits(&k, a, &w);
+        tile_softmax(a->m, a->scale, a->max, a->sum, true, &w);
+        v = rows_widened(v, a->d, &w);
+        tile_values(&v, a->m, a->d, a->acc, &w);
+    }
+}
+
 const struct ft_kern ft_kern_avx2 = {
     .name = "avx2",
     .encode = encode,
     .decode = decode,
     .attend = attend_words,
-    .attend_few = attend,
+    .attend_few = attend_few,
     .lse = lse,
     .mass = mass,
 };

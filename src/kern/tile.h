@@ -32,13 +32,11 @@ static void q8_widen(const void *from, float *to, size_t n) {
     for (size_t b = 0; b < n / 32; b++) {
         const char *block = (const char *)from + b * 34;
         uint16_t half;
-        int8_t q[32];
         memcpy(&half, block, sizeof half);
-        memcpy(q, block + sizeof half, sizeof q);
 #if defined(__AVX2__)
         __m256 scale = _mm256_set1_ps(_cvtsh_ss(half));
-        for (uint32_t t = 0; t < 32; t += 8) {
-            __m128i byte = _mm_loadl_epi64((const __m128i *)(const void *)(q + t));
+        UNROLL for (uint32_t t = 0; t < 32; t += 8) {
+            __m128i byte = _mm_loadl_epi64((const __m128i *)(const void *)(block + 2 + t));
             __m256 x = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(byte));
             _mm256_storeu_ps(to + b * 32 + t, _mm256_mul_ps(scale, x));
         }
@@ -46,7 +44,7 @@ static void q8_widen(const void *from, float *to, size_t n) {
         float scale;
         ft_kern_ref.decode(FT_F16, &half, &scale, 1);
         for (uint32_t t = 0; t < 32; t++) {
-            to[b * 32 + t] = scale * (float)q[t];
+            to[b * 32 + t] = scale * (float)(signed char)block[2 + t];
         }
 #endif
     }
