@@ -189,12 +189,19 @@ static void print_json(const struct ft_setup *setup, const struct ft_bench_row *
 }
 
 static void print_csv(const struct ft_bench_row *row, uint32_t n) {
-    ft_out("engine,method,n_prompt,prefill_tok_s,ttft_ms,decode_tok_s,kv_bytes,kv_bytes_peak\n");
+    ft_out("engine,method,n_prompt,prefill_tok_s,ttft_ms,decode_tok_s,kv_bytes,kv_bytes_peak,"
+           "draft_kv_bytes_peak,resident_bytes_peak,draft_ms,score_ms,prefill_ms\n");
     for (uint32_t i = 0; i < n; i++) {
-        ft_out("%s,\"%s\",%u,%.3f,%.3f,%.3f,%llu,%llu\n", row[i].engine, row[i].method,
-               row[i].n_prompt, row[i].prefill_tok_s.median, row[i].ttft_ms.median,
-               row[i].decode_tok_s.median, (unsigned long long)row[i].kv_bytes,
-               (unsigned long long)row[i].kv_bytes_peak);
+        const struct ft_bench_row *r = &row[i];
+        char resident[24] = ""; /* unknown: empty */
+        if (r->resident_peak > 0) {
+            snprintf(resident, sizeof resident, "%llu", (unsigned long long)r->resident_peak);
+        }
+        ft_out("%s,\"%s\",%u,%.3f,%.3f,%.3f,%llu,%llu,%llu,%s,%.3f,%.3f,%.3f\n", r->engine,
+               r->method, r->n_prompt, r->prefill_tok_s.median, r->ttft_ms.median,
+               r->decode_tok_s.median, (unsigned long long)r->kv_bytes,
+               (unsigned long long)r->kv_bytes_peak, (unsigned long long)r->draft_kv_bytes_peak,
+               resident, r->draft_ms.median, r->score_ms.median, r->prefill_ms.median);
     }
 }
 

@@ -20,8 +20,9 @@
  *   3  two tiles ahead; short rows not at all  28.8 / 17.3 /  9.7    20.2 / 19.6 / 11.3
  *   4  first lines of every page prefetched    26.9 / 18.2 /  -      22.1 / 18.6 /  -
  * With 4 queries and more this is bound by arithmetic: 4 m multiply-adds for 64 numbers, 29 GB/s at
- * the unit's rate for m = 4.  A page is 32 rows: without a hint for its first lines step 3 fell to
- * 9 to 16 GB/s (m = 4) from run to run.  Pages of 4 KiB cost up to a third of what memory gives.
+ * the unit's rate for m = 4.  A page is 32 rows: with a hint for its first lines step 3's worst runs
+ * (m = 4) rose from 7 to 11 GB/s to 15; its best are no better, and other programs' use of memory
+ * moves both more than the hint does.  Pages of 4 KiB cost up to a third of what memory gives.
  * Tried without gain: products of bf16 pairs for K and V (25 in cache, no more than this out of
  * memory: converting f16 costs what the multiplications save), two rows in a register (fewer sums,
  * more loads and inserts), V in 256 bits by halves of rows (every second line: 6 GB/s), blends in

@@ -75,6 +75,12 @@ works bench -m "$target" -d "$draft" --ctx 3000 --prompt specpc:keep=3% --repeat
 check "bench shows what drafting took" grep -q "^specpc:keep=3% at 3000: draft .* ms, scoring .* ms, target .* ms" out
 works bench -m "$target" --ctx 32 --repeat 2 -n 3 --csv
 check "bench --csv has a header and a row" [ "$(wc -l <out)" -eq 2 ]
+check "bench --csv has a value for every column" python3 -c '
+import csv
+row, = csv.DictReader(open("out"))
+assert None not in row and None not in row.values(), row
+assert float(row["prefill_ms"]) > 0 and row["draft_ms"] == "0.000", row
+'
 works bench -m "$target" --ctx 32 --repeat 2 -n 3 -f "$text"
 check "bench says what others used of the machine" grep -q "other processes used" out
 
