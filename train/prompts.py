@@ -21,7 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 LONGEST = 80            # tokens of a haystack sentence, as in training
 TASKS = {"single": ("needle", 1, 1), "multikey4": ("needle", 4, 1), "multikey8": ("needle", 8, 1),
          "multivalue2": ("needle", 3, 2), "multivalue4": ("needle", 3, 4), "chain2": ("chain", 2, 2),
-         "chain4": ("chain", 2, 4), "vt2": ("tracking", 2, 2), "vt4": ("tracking", 1, 4)}
+         "chain4": ("chain", 2, 4), "vt2": ("tracking", 2, 2), "vt4": ("tracking", 1, 4), "list16": ("lines", 16, 1)}
 
 
 class Book:
@@ -57,6 +57,10 @@ def number(r, digits=7):
     return str(r.randrange(10 ** (digits - 1), 10 ** digits))
 
 
+def key(r, words):
+    return r.choice(words[0]) + "-" + r.choice(words[1])
+
+
 def different(n, make):
     out = {}
     while len(out) < n:
@@ -66,7 +70,7 @@ def different(n, make):
 
 def needle(r, words, tok, keys, values):
     """head, records in order, question, answers: keys with one number each, the first with several"""
-    ks = different(keys, lambda: r.choice(words[0]) + "-" + r.choice(words[1]))
+    ks = different(keys, lambda: key(r, words))
     vs = different(values, lambda: number(r))
     recs = [(ks[0], v) for v in vs] + [(k, number(r)) for k in ks[1:]]
     r.shuffle(recs)
@@ -111,7 +115,16 @@ def tracking(r, words, tok, n, hops):
     return VT_HEAD, recs, "%s %s%s %d%s %s%s" % (VT_Q[0], v, VT_Q[1], len(nm), VT_Q[2], v, VT_Q[3]), nm
 
 
-KINDS = {"needle": needle, "chain": chain, "tracking": tracking}
+def lines(r, words, tok, n, _):
+    """a list of keys and numbers and nothing around it"""
+    ks = different(n, lambda: key(r, words))
+    vs = different(n, lambda: number(r))
+    ask = r.randrange(n)
+    recs = ["%s: %s\n" % kv for kv in zip(ks, vs)]
+    return "", recs, "The value of %s is" % ks[ask], [vs[ask]]
+
+
+KINDS = {"lines": lines, "needle": needle, "chain": chain, "tracking": tracking}
 
 
 def prompt(task, r, book, words, tok, tokens):
@@ -120,7 +133,7 @@ def prompt(task, r, book, words, tok, tokens):
     fixed = 1 + len(tok.encode(head)) + len(tok.encode("".join(recs))) + len(tok.encode(tail))
     if fixed > tokens:
         raise SystemExit("--tokens %d is too few: %s takes %d without any haystack" % (tokens, task, fixed))
-    hay = book.hay(r, tokens - fixed)
+    hay = book.hay(r, tokens - fixed) if kind != "lines" else []
     cuts = sorted(r.randint(0, len(hay)) for _ in recs)
     for i in range(len(recs) - 1, -1, -1):
         hay.insert(cuts[i], recs[i])

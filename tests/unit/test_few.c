@@ -451,7 +451,7 @@ static void test_blocks(void **unused) {
     }
     for (int e = 1; e < BLOCK; e++) {
         int near = (int)lrint((double)x[128 * BLOCK + e]);
-        assert_int_equal(ref[128 * BLOCK_BYTE + 2 + e], near);
+        assert_int_equal((int8_t)ref[128 * BLOCK_BYTE + 2 + e], near);
         assert_int_equal(near % 2, 0);
     }
     for (uint32_t v = 1; v < n_variant; v++) {
