@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* kernbench.c - speed of the attention kernels on one thread: GFLOP/s of prefill, GB/s of decode,
- * per variant and row format, beside what this machine's dot products and memory give.
+/* kernbench.c - speed of the attention kernels: GFLOP/s of prefill on one thread, GB/s of decode on
+ * one or more, per variant and row format, beside what this machine's products and memory give.
  *
- *   kernbench [rows] [repeats]      defaults 4096 and 5; the median of the repeats is printed
+ *   kernbench [rows] [repeats] [threads]     defaults 4096, 5 and 1; the median of the repeats
  *
  * Prefill is the whole causal triangle up to 8192 rows, beyond that the last 512 queries; its
  * multiply-adds are counted for visible pairs only.  Decode walks as many heads as fill 256 MiB, so
- * that rows come from memory and not from a cache.
+ * that rows come from memory and not from a cache.  One thread is timed by the processor's clock,
+ * so that other programs do not count; several share memory, and are timed by the wall's.
  */
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,17 +23,17 @@
 #include <immintrin.h>
 #endif
 
-enum { GROUP = 4, MAX_REPEAT = 101, MAX_HEAD = 4096, MEMORY = 256 << 20 };
+enum { GROUP = 4, MAX_REPEAT = 101, MAX_HEAD = 4096, MAX_THREAD = 64, MEMORY = 256 << 20 };
 
 struct bench {
     const struct ft_kern *kern;
     struct ft_attn_job job;
     struct ft_span head[MAX_HEAD];
-    void *scratch;
+    void *scratch[MAX_THREAD];
     float *state;
-    uint32_t n_repeat, n_head; /* n_head: of decode */
-    size_t head_bytes;         /* of one head's K or V */
-    double ceiling, read_rate; /* GFLOP/s of bf16 pairs or 0, GB/s */
+    uint32_t n_repeat, n_thread, n_head; /* n_head: of decode */
+    size_t head_bytes;                   /* of one head's K or V */
+    double ceiling, read_rate;           /* GFLOP/s or 0, GB/s */
 };
 
 static int by_value(const void *a, const void *b) {
@@ -39,9 +41,17 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+typedef double (*clock_fn)(void); /* us */
+
 /* Processor time of this process: what other programs take of the core does not count. */
 static double cpu_us(void) {
     return (double)clock() * 1e6 / CLOCKS_PER_SEC;
+}
+
+static double wall_us(void) {
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
 }
 
 static void *must(void *p) {
@@ -52,15 +62,51 @@ static void *must(void *p) {
     return p;
 }
 
-static double median_us(const struct bench *b, void (*run)(const struct bench *)) {
+static double median_us(const struct bench *b, clock_fn now, void (*run)(const struct bench *)) {
     double us[MAX_REPEAT];
     for (uint32_t r = 0; r < b->n_repeat; r++) {
-        double from = cpu_us();
+        double from = now();
         run(b);
-        us[r] = cpu_us() - from;
+        us[r] = now() - from;
     }
     qsort(us, b->n_repeat, sizeof us[0], by_value);
     return us[b->n_repeat / 2];
+}
+
+/* ---- threads ---- */
+
+struct part {
+    const struct bench *b;
+    void (*run)(const struct part *part);
+    const uint64_t *memory; /* of read_rate */
+    uint32_t index;
+    pthread_t thread;
+};
+
+static void *part_main(void *arg) {
+    const struct part *part = arg;
+    part->run(part);
+    return NULL;
+}
+
+static void run_parts(const struct bench *b, const uint64_t *memory,
+                      void (*run)(const struct part *)) {
+    struct part part[MAX_THREAD];
+    for (uint32_t i = 0; i < b->n_thread; i++) {
+        part[i] = (struct part){ .b = b, .run = run, .memory = memory, .index = i };
+        if (i > 0 && pthread_create(&part[i].thread, NULL, part_main, &part[i]) != 0) {
+            fprintf(stderr, "kernbench: no thread\n");
+            exit(1);
+        }
+    }
+    run(&part[0]);
+    for (uint32_t i = 1; i < b->n_thread; i++) {
+        pthread_join(part[i].thread, NULL);
+    }
+}
+
+static clock_fn clock_of(const struct bench *b) {
+    return b->n_thread == 1 ? cpu_us : wall_us;
 }
 
 /* ---- what the machine gives ---- */
@@ -78,7 +124,7 @@ __attribute__((target("avx512f,avx512bf16"))) static double bf16_ceiling(void) {
         __m512 sum[SUM];
         __m512i x = _mm512_set1_epi32(0x3f803f80);
         for (int i = 0; i < SUM; i++) {
-            sum[i] = _mm512_setzero_ps();
+            sum[i] = _mm512_set1_ps((float)i); /* equal sums would be one */
         }
         double from = cpu_us();
         for (int n = 0; n < ROUND; n++) {
@@ -98,26 +144,68 @@ __attribute__((target("avx512f,avx512bf16"))) static double bf16_ceiling(void) {
     }
     return best;
 }
+
+/* GFLOP/s of f32 multiply-adds in 256 bits, likewise. */
+__attribute__((target("avx2,fma"))) static double f32_ceiling(void) {
+    enum { SUM = 12, ROUND = 2000000 };
+    if (!ft_cpu_features().has_avx2) {
+        return 0;
+    }
+    double best = 0;
+    for (int r = 0; r < 5; r++) {
+        __m256 sum[SUM], x = _mm256_set1_ps(1e-3f);
+        for (int i = 0; i < SUM; i++) {
+            sum[i] = _mm256_set1_ps((float)i); /* equal sums would be one */
+        }
+        double from = cpu_us();
+        for (int n = 0; n < ROUND; n++) {
+#pragma GCC unroll 12
+            for (int i = 0; i < SUM; i++) {
+                sum[i] = _mm256_fmadd_ps(x, x, sum[i]);
+            }
+            __asm__ volatile("" : "+x"(x)); /* not one product for all rounds */
+        }
+        double us = cpu_us() - from;
+        for (int i = 1; i < SUM; i++) {
+            sum[0] = _mm256_add_ps(sum[0], sum[i]);
+        }
+        volatile float sink = _mm256_cvtss_f32(sum[0]);
+        (void)sink;
+        best = fmax(best, 16.0 * SUM * ROUND / us * 1e-3);
+    }
+    return best;
+}
 #else
 static double bf16_ceiling(void) {
     return 0;
 }
+
+static double f32_ceiling(void) {
+    return 0;
+}
 #endif
 
-/* GB/s of reading a buffer that no cache holds, a number of each line. */
-static double read_rate(void) {
-    uint64_t *x = must(aligned_alloc(64, MEMORY)), sum = 0;
-    double best = 0;
-    memset(x, 1, MEMORY);
-    for (int r = 0; r < 5; r++) {
-        double from = cpu_us();
-        for (size_t i = 0; i < MEMORY / sizeof *x; i += 8) {
-            sum += x[i];
-        }
-        best = fmax(best, MEMORY / (cpu_us() - from) * 1e-3);
+/* A number of each line of a thread's share. */
+static void read_part(const struct part *part) {
+    size_t n = MEMORY / sizeof *part->memory / part->b->n_thread / 8 * 8;
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; i += 8) {
+        sum += part->memory[part->index * n + i];
     }
     volatile uint64_t sink = sum;
     (void)sink;
+}
+
+/* GB/s of reading a buffer that no cache holds. */
+static double read_rate(const struct bench *b) {
+    uint64_t *x = must(aligned_alloc(64, MEMORY));
+    double best = 0;
+    memset(x, 1, MEMORY);
+    for (int r = 0; r < 5; r++) {
+        double from = clock_of(b)();
+        run_parts(b, x, read_part);
+        best = fmax(best, MEMORY / (clock_of(b)() - from) * 1e-3);
+    }
     free(x);
     return best;
 }
@@ -126,14 +214,19 @@ static double read_rate(void) {
 
 static void run_prefill(const struct bench *b) {
     for (uint32_t i = 0; i < ft_attn_item_count(&b->job); i++) {
-        ft_attn_dense(b->kern, &b->job, i, b->scratch);
+        ft_attn_dense(b->kern, &b->job, i, b->scratch[0]);
+    }
+}
+
+static void decode_part(const struct part *part) {
+    const struct bench *b = part->b;
+    for (uint32_t i = part->index; i < ft_attn_split_count(&b->job); i += b->n_thread) {
+        ft_attn_split(b->kern, &b->job, i, b->state, b->scratch[part->index]);
     }
 }
 
 static void run_decode(const struct bench *b) {
-    for (uint32_t i = 0; i < ft_attn_split_count(&b->job); i++) {
-        ft_attn_split(b->kern, &b->job, i, b->state, b->scratch);
-    }
+    run_parts(b, NULL, decode_part);
     for (uint32_t h = 0; h < b->job.n_head_kv; h++) {
         ft_attn_join(&b->job, h, b->state);
     }
@@ -173,7 +266,10 @@ static double job_make(struct bench *b, uint32_t n_row, uint32_t n_query, uint32
         .v_fmt = fmt,
         .scale = 1 / sqrtf((float)d),
     };
-    b->scratch = must(aligned_alloc(64, (ft_attn_scratch_bytes(GROUP, d) + 63) & ~(size_t)63));
+    for (uint32_t i = 0; i < b->n_thread; i++) {
+        size_t n = (ft_attn_scratch_bytes(GROUP, d) + 63) & ~(size_t)63;
+        b->scratch[i] = must(aligned_alloc(64, n));
+    }
     b->state = must(malloc((n_row / FT_SPLIT_ROW + 1) * n_head * ft_attn_split_floats(GROUP, d) *
                            sizeof(float)));
     b->n_head = n_head;
@@ -188,7 +284,9 @@ static void job_free(struct bench *b) {
     }
     free((void *)(uintptr_t)b->job.q);
     free(b->job.out);
-    free(b->scratch);
+    for (uint32_t i = 0; i < b->n_thread; i++) {
+        free(b->scratch[i]);
+    }
     free(b->state);
 }
 
@@ -196,11 +294,11 @@ static void bench_shape(struct bench *b, uint32_t n_row, uint32_t d, enum ft_fmt
     uint32_t n_query = n_row <= 8192 ? n_row : 512;
     double n_byte = job_make(b, n_row, n_query, d, fmt);
     double pairs = (n_row - (n_query - 1) / 2.0) * n_query * GROUP;
-    double prefill = pairs * d * 4 / median_us(b, run_prefill) * 1e-3;
+    double prefill = pairs * d * 4 / median_us(b, cpu_us, run_prefill) * 1e-3;
     b->job.n_query = 1;
     b->job.n_head_kv = b->n_head;
     b->job.n_head = b->n_head * GROUP;
-    double decode = n_byte / median_us(b, run_decode) * 1e-3;
+    double decode = n_byte / median_us(b, clock_of(b), run_decode) * 1e-3;
     printf("%-10s d %3u group %u rows %u %-4s  prefill %6.1f GFLOP/s", b->kern->name, (unsigned)d,
            (unsigned)GROUP, (unsigned)n_row, ft_fmt_name(fmt), prefill);
     if (b->ceiling > 0) {
@@ -215,16 +313,23 @@ int main(int argc, char **argv) {
     const struct ft_kern *list[4];
     uint32_t n_row = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 4096;
     uint32_t n_repeat = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 5;
-    if (n_row < 1 || n_row > 1u << 20 || n_repeat < 1 || n_repeat > MAX_REPEAT) {
-        fprintf(stderr, "usage: kernbench [rows, 1 to 1048576] [repeats, 1 to %d]\n", MAX_REPEAT);
+    uint32_t n_thread = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 1;
+    if (n_thread < 1 || n_thread > MAX_THREAD || n_row < 1 || n_row > 1u << 20 || n_repeat < 1 ||
+        n_repeat > MAX_REPEAT) {
+        fprintf(stderr,
+                "usage: kernbench [rows, 1 to 1048576] [repeats, 1 to %d] [threads, 1 to %d]\n",
+                MAX_REPEAT, MAX_THREAD);
         return 2;
     }
     static struct bench b;
     b.n_repeat = n_repeat;
+    b.n_thread = n_thread;
     b.ceiling = bf16_ceiling();
-    b.read_rate = read_rate();
-    printf("one thread: bf16 pairs %.1f GFLOP/s, memory read %.1f GB/s; shares are of these\n",
-           b.ceiling, b.read_rate);
+    const char *products = b.ceiling > 0 ? "bf16 pairs" : "f32 multiply-adds";
+    b.ceiling = b.ceiling > 0 ? b.ceiling : f32_ceiling();
+    b.read_rate = read_rate(&b);
+    printf("one thread: %s %.1f GFLOP/s; memory read %.1f GB/s by %u; shares are of these\n",
+           products, b.ceiling, b.read_rate, (unsigned)n_thread);
     uint32_t n = ft_kern_list(list);
     for (uint32_t i = n; i-- > 1;) { /* not ref: it is not meant to be fast */
         for (uint32_t d = 64; d <= 128; d += 64) {

@@ -377,66 +377,96 @@ static void attend_words(const struct ft_attend *a) {
 
 /* ---- one token's queries ---- */
 
-enum {
-    FEW_ROW = 8,                  /* rows widened together: their sums reduce to one register */
-    FEW_STRIDE = FT_HEAD_MAX + 8, /* known, so that addresses are */
-};
+enum { FEW_QUERY = 4, FEW_SUM = 8 }; /* sums that are reduced to one register together */
 
-/* Rows [first, first + n) of a tile as f32; up to FEW_ROW of them, the rest reads as zeros. */
-INLINE void few_rows(const struct rows *k, enum ft_fmt fmt, uint32_t first, uint32_t n, uint32_t d,
-                     float *to) {
-    for (uint32_t r = 0; r < FEW_ROW; r++, to += FEW_STRIDE) {
-        const char *row = k->data + (first + r) * k->stride;
-        if (r >= n) {
-            memset(to, 0, d * sizeof *to);
-            continue;
+/* 8 numbers of a row from t on; scale: of the q8_0 block that they are in, read at its beginning. */
+INLINE __m256 few_numbers(const char *row, uint32_t t, enum ft_fmt fmt, __m256 *scale) {
+    if (fmt != FT_Q8_0) {
+        return load8(row, t, fmt);
+    }
+    const char *block = row + t / 32 * 34;
+    if (t % 32 == 0) {
+        uint16_t half;
+        memcpy(&half, block, sizeof half);
+        *scale = _mm256_set1_ps(_cvtsh_ss(half));
+    }
+    __m128i byte = _mm_loadl_epi64((const __m128i *)(const void *)(block + 2 + t % 32));
+    return _mm256_mul_ps(*scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(byte)));
+}
+
+/* Logits of n queries with n_row rows of a tile from r on, n * n_row <= FEW_SUM; rows behind the last
+ * are the last. */
+INLINE void few_block(const struct rows *k, enum ft_fmt fmt, const float *q, size_t q_stride,
+                      uint32_t n, uint32_t n_row, uint32_t r, uint32_t d, bool is_first, float *s) {
+    const char *row[FEW_SUM];
+    __m256 sum[FEW_SUM], scale[FEW_SUM];
+    float out[FEW_SUM];
+    UNROLL for (uint32_t e = 0; e < n_row; e++) {
+        row[e] = k->data + FT_MIN(r + e, k->n - 1) * k->stride;
+        if (is_first && k->ahead > 0) { /* spread over the products, or these wait for memory */
+            for (size_t at = 0; at < k->stride; at += 64) {
+                fetch(row[e] + at, k->ahead);
+            }
         }
-        for (size_t at = 0; at < k->stride && k->ahead > 0; at += 64) {
-            fetch(row + at, k->ahead);
+        scale[e] = _mm256_setzero_ps();
+    }
+    UNROLL for (uint32_t e = 0; e < FEW_SUM; e++) {
+        sum[e] = _mm256_setzero_ps();
+    }
+    for (uint32_t t = 0; t < d; t += 8) {
+        __m256 x[FEW_SUM];
+        UNROLL for (uint32_t e = 0; e < n_row; e++) {
+            x[e] = few_numbers(row[e], t, fmt, &scale[e]);
         }
-        if (fmt == FT_Q8_0) {
-            q8_widen(row, to, d);
-            continue;
+        UNROLL for (uint32_t i = 0; i < n; i++) {
+            __m256 y = _mm256_loadu_ps(q + i * q_stride + t);
+            UNROLL for (uint32_t e = 0; e < n_row; e++) {
+                sum[i * n_row + e] = _mm256_fmadd_ps(x[e], y, sum[i * n_row + e]);
+            }
         }
-        for (uint32_t t = 0; t < d; t += 8) {
-            _mm256_storeu_ps(to + t, load8(row, t, fmt));
-        }
+    }
+    REDUCE8(sum, ADD);
+    _mm256_storeu_ps(out, sum[0]);
+    UNROLL for (uint32_t i = 0; i < n; i++) {
+        memcpy(s + (size_t)i * FT_TILE_ROW + r, out + (size_t)i * n_row, n_row * sizeof *out);
     }
 }
 
-/* Logits of m queries with the rows of a tile, untransposed: a panel is not worth making. */
+/* Untransposed: for a few queries a panel is not worth making. */
 INLINE void few_logits_fmt(const struct rows *k, enum ft_fmt fmt, const struct ft_attend *a,
-                           const struct tile_work *w) {
-    float *wide = w->panel;
-    for (uint32_t r = 0; r < k->n; r += FEW_ROW) {
-        few_rows(k, fmt, r, k->n - r, a->d, wide);
-        for (uint32_t i = 0; i < a->m; i++) {
-            const float *q = a->q + i * a->q_stride;
-            __m256 sum[FEW_ROW];
-            UNROLL for (uint32_t e = 0; e < FEW_ROW; e++) {
-                sum[e] = _mm256_setzero_ps();
-            }
-            for (uint32_t t = 0; t < a->d; t += 8) {
-                __m256 x = _mm256_loadu_ps(q + t);
-                UNROLL for (uint32_t e = 0; e < FEW_ROW; e++) {
-                    sum[e] = _mm256_fmadd_ps(_mm256_loadu_ps(wide + e * FEW_STRIDE + t), x, sum[e]);
-                }
-            }
-            REDUCE8(sum, ADD);
-            _mm256_storeu_ps(w->s + (size_t)i * FT_TILE_ROW + r, sum[0]);
+                           float *s) {
+    for (uint32_t i = 0; i < a->m; i += FEW_QUERY) {
+        const float *q = a->q + i * a->q_stride;
+        float *to = s + (size_t)i * FT_TILE_ROW;
+#define FEW(n_query, n_row)                                                                        \
+    for (uint32_t r = 0; r < k->n; r += n_row) {                                                   \
+        few_block(k, fmt, q, a->q_stride, n_query, n_row, r, a->d, i == 0, to);                    \
+    }
+        switch (a->m - i) {
+        case 1:
+            FEW(1, 8)
+            break;
+        case 2:
+            FEW(2, 4)
+            break;
+        case 3:
+            FEW(3, 2)
+            break;
+        default:
+            FEW(FEW_QUERY, 2)
         }
     }
 }
 
-static void few_logits(const struct rows *k, const struct ft_attend *a, const struct tile_work *w) {
+static void few_logits(const struct rows *k, const struct ft_attend *a, float *s) {
     if (k->fmt == FT_F32) {
-        few_logits_fmt(k, FT_F32, a, w);
+        few_logits_fmt(k, FT_F32, a, s);
     } else if (k->fmt == FT_F16) {
-        few_logits_fmt(k, FT_F16, a, w);
+        few_logits_fmt(k, FT_F16, a, s);
     } else if (k->fmt == FT_BF16) {
-        few_logits_fmt(k, FT_BF16, a, w);
+        few_logits_fmt(k, FT_BF16, a, s);
     } else {
-        few_logits_fmt(k, FT_Q8_0, a, w);
+        few_logits_fmt(k, FT_Q8_0, a, s);
     }
 }
 
@@ -447,7 +477,7 @@ static void attend_few(const struct ft_attend *a) {
         struct rows k = tile_rows(a->k, a->k_stride, a->k_fmt, first, limit);
         struct rows v = tile_rows(a->v, a->v_stride, a->v_fmt, first, limit);
         tile_counts(a->vis, a->m, first, k.n, w.count);
-        few_logits(&k, a, &w);
+        few_logits(&k, a, w.s);
         tile_softmax(a->m, a->scale, a->max, a->sum, true, &w);
         v = rows_widened(v, a->d, &w);
         tile_values(&v, a->m, a->d, a->acc, &w);
