@@ -6,8 +6,9 @@
  *
  * Prefill is the whole causal triangle up to 8192 rows, beyond that the last 512 queries; its
  * multiply-adds are counted for visible pairs only.  Decode walks as many heads as fill 256 MiB, so
- * that rows come from memory and not from a cache.  One thread is timed by the processor's clock,
- * so that other programs do not count; several share memory, and are timed by the wall's.
+ * that rows (256 and more of a head) come from memory and not from a cache.  One thread is timed by
+ * the processor's clock, so that other programs do not count; several share memory, and are timed
+ * by the wall's.
  */
 #include <math.h>
 #include <pthread.h>

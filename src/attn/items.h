@@ -43,12 +43,13 @@ static inline void ft_queries_gather(const float *q, uint32_t n_head, uint32_t g
     }
 }
 
-/* ft_attend_begin - an item's query rows gathered ([token][group][d]) with an empty state, to attend
- * to the rows of its KV head from `start` on.  How many rows, n, and vis are for the caller to set. */
+/* ft_attend_begin - an item's query rows gathered ([token][group][d]) with an empty state, to
+ * attend to the rows of its KV head from `start` on.  How many rows, n, and vis are for the caller
+ * to set. */
 struct ft_attend ft_attend_begin(const struct ft_attn_job *job, const struct ft_attn_item *it,
                                  uint32_t start, const struct ft_attn_scratch *s);
 
-/* ft_attend_end - the state that `a` leads to, divided by its sums, to the item's part of job->out. */
+/* ft_attend_end - the state that `a` leads to, divided by its sums, to the item's part of out. */
 void ft_attend_end(const struct ft_attn_job *job, const struct ft_attn_item *it,
                    const struct ft_attend *a);
 

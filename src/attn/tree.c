@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tree.c - attention of drafted tokens that form a tree: each sees the rows in front of the tree and
- * those of its ancestors.
+/* tree.c - attention of drafted tokens that form a tree: each sees the rows in front of the tree
+ * and those of its ancestors.
  *
  * The rows in front go through the kernel once for the whole block of queries, as in a prompt.  A
  * path is short: its rows are copied together and attended to by one query's heads, so that no row

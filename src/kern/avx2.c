@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* avx2.c - the kernels in 256-bit registers (AVX2, FMA, F16C): f32 arithmetic, rows converted in
- * registers.
+ * registers; attention over whole tiles is words256.c's.
  *
- * Lab book.  `kernbench 4096 7`, the machine and the conditions of avx512.c:
+ * Lab book.  `kernbench 4096 7`, the machine and the conditions of avx512.c; d 64 / d 128:
  *                                                                  prefill GFLOP/s    decode GB/s
  *   1  8 x 8 transposes into f32 panels, f32 copies of V tiles,
  *      6 x 16 products                                                 87 / 91          14.0 / 12.5
  *   2  next tile prefetched by the loops that multiply                 87 / 92          13.5 / 14.3
  *   3  no f32 copies of V                                              88 / 95          14.0 / 14.6
+ * Decode since, instructions per query and row of f16 (tests/perf/instructions.txt), d 64 / d 128:
+ *   3  as prefill, K transposed                                             85 / 162
+ *   4  8 rows at a time widened to a buffer, untransposed                   70 / 122
+ *   5  2 rows x 4 queries in registers                                      59 / 103
+ * On a Zen 3 whose memory is read at 10 GB/s by one thread and 17 by two, step 5 decodes at 9 to 12
+ * out of the cache, 5 to 7 out of memory and 8 to 10.5 on two threads (`kernbench 32768 3 2`).  All
+ * of the next tile asked for at once is slower than a row at a time.
  */
 #include <math.h>
 #include <string.h>
@@ -22,7 +29,6 @@ enum {
 };
 
 struct tile_work;
-struct rows;
 struct panel {
     const float *data; /* [64/PANEL][d][PANEL] */
     const char *next;  /* encoded rows of the next tile to prefetch, if 16-bit and contiguous */
@@ -366,7 +372,9 @@ static void attend_words(const struct ft_attend *a) {
     struct tile_work w = tile_work_cut(a->work, a->m, a->d);
     struct ft_words *words = (struct ft_words *)(void *)(w.wide + FT_TILE_ROW * FT_HEAD_MAX);
     uint32_t limit = row_limit(a->vis, a->m, a->n);
-    ft_words_queries(a, words);
+    if (limit >= FT_TILE_ROW) { /* or no tile is whole */
+        ft_words_queries(a, words);
+    }
     for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {
         struct rows k = tile_rows(a->k, a->k_stride, a->k_fmt, first, limit);
         struct rows v = tile_rows(a->v, a->v_stride, a->v_fmt, first, limit);
@@ -379,7 +387,7 @@ static void attend_words(const struct ft_attend *a) {
 
 enum { FEW_QUERY = 4, FEW_SUM = 8 }; /* sums that are reduced to one register together */
 
-/* 8 numbers of a row from t on; scale: of the q8_0 block that they are in, read at its beginning. */
+/* 8 numbers of a row from t on; scale: of their q8_0 block, read at its beginning. */
 INLINE __m256 few_numbers(const char *row, uint32_t t, enum ft_fmt fmt, __m256 *scale) {
     if (fmt != FT_Q8_0) {
         return load8(row, t, fmt);
@@ -394,8 +402,8 @@ INLINE __m256 few_numbers(const char *row, uint32_t t, enum ft_fmt fmt, __m256 *
     return _mm256_mul_ps(*scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(byte)));
 }
 
-/* Logits of n queries with n_row rows of a tile from r on, n * n_row <= FEW_SUM; rows behind the last
- * are the last. */
+/* Logits of n queries with n_row rows of a tile from r on, n * n_row <= FEW_SUM; rows behind the
+ * last are the last. */
 INLINE void few_block(const struct rows *k, enum ft_fmt fmt, const float *q, size_t q_stride,
                       uint32_t n, uint32_t n_row, uint32_t r, uint32_t d, bool is_first, float *s) {
     const char *row[FEW_SUM];

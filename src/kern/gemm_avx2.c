@@ -2,14 +2,14 @@
 /* gemm_avx2.c - quantised weights times prompts in 256-bit registers: two ways, both with exact
  * integer sums per block.
  *
- *   int8   weights of up to 5 bits as unsigned bytes, activations as signed bytes: vpmaddubsw, whose
- *          16-bit sums have room for 8 products of 4 bits (8 * 2 * 15 * 127), or 4 of 5 bits
+ *   int8   weights of up to 5 bits as unsigned bytes, activations as signed bytes: vpmaddubsw,
+ *          whose 16-bit sums have room for 8 products of 4 bits (8 * 2 * 15 * 127), or 4 of 5 bits
  *   int16  weights that need more (q8_0; q6_K and q3_K times their integer scales) as 16-bit words,
  *          activations as words of 13 bits: vpmaddwd.  Bytes would gain nothing: with both sides
  *          signed, every vpmaddubsw needs a vpsignb before it and a vpmaddwd behind it
  *
- * Lab book.  `gemmbench 512 2048 2048`, unpacking included, one thread of a 2-core Zen 3 whose clock
- * wandered between 2 and 3.3 GHz; f32 multiply-adds make 92 to 99 GFLOP/s on it, of 2 x 8 a cycle;
+ * Lab book.  `gemmbench 512 2048 2048`, unpacking included, one thread of a 2-core Zen 3 whose
+ * clock wandered between 2 and 3.3 GHz; f32 multiply-adds make 92 to 99 GFLOP/s on it, of 2 x 8 a cycle;
  * bytes could make 3 times that, words 2 times (two multiplications a cycle, additions are free).
  *                                                                       q4_K    q8_0    q6_K
  *   1  4 x 16 tiles, panels of half the first-level cache, sums in
@@ -258,19 +258,19 @@ INLINE void multiply_bytes(const struct job *j, uint32_t n, uint32_t most) {
     sums_end(j, n, acc);
 }
 
-/* scaled: numbers of the panel that share a scale, 32 or 128 */
-INLINE void multiply_words(const struct job *j, uint32_t n, uint32_t scaled) {
+/* share: numbers of the panel that share a scale, 32 or 128 */
+INLINE void multiply_words(const struct job *j, uint32_t n, uint32_t share) {
     const __m256i *w = j->w.q;
     __m256 acc[MR][2];
     sums_begin(j, n, acc);
-    for (uint32_t b = 0; b < j->k / scaled; b++) {
-        const int32_t *q = j->x.q + (size_t)b * scaled / 2 * MR;
-        const float *scale = j->x.scale + b * scaled / GROUP * MR;
+    for (uint32_t b = 0; b < j->k / share; b++) {
+        const int32_t *q = j->x.q + (size_t)b * share / 2 * MR;
+        const float *scale = j->x.scale + b * share / GROUP * MR;
         __m256i dot[MR][2];
         UNROLL for (uint32_t i = 0; i < n; i++) {
             dot[i][0] = dot[i][1] = _mm256_setzero_si256();
         }
-        for (uint32_t u = 0; u < scaled / 2; u += 4) {
+        for (uint32_t u = 0; u < share / 2; u += 4) {
             UNROLL for (uint32_t t = u; t < u + 4; t++) {
                 __m256i w0 = _mm256_load_si256(w + 2 * t), w1 = _mm256_load_si256(w + 2 * t + 1);
                 UNROLL for (uint32_t i = 0; i < n; i++) {
@@ -280,7 +280,7 @@ INLINE void multiply_words(const struct job *j, uint32_t n, uint32_t scaled) {
                 }
             }
         }
-        w += scaled;
+        w += share;
         UNROLL for (uint32_t v = 0; v < 2; v++) {
             __m256 s = _mm256_load_ps(j->w.scale + b * COL + 8 * v);
             UNROLL for (uint32_t i = 0; i < n; i++) {
@@ -350,7 +350,7 @@ static void run(const struct job *j, struct ft_strip_kind kind) {
     }
 }
 
-/* The job with fewer columns than a panel has: by way of a copy, so that nothing else is touched. */
+/* The job with fewer columns than a panel has: by way of a copy, so nothing else is touched. */
 static void run_narrow(const struct job *j, struct ft_strip_kind kind, uint32_t n_col) {
     float y[MR * COL] = { 0 };
     struct job narrow = *j;

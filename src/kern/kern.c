@@ -99,8 +99,10 @@ bool ft_fmt_parse(const char *text, enum ft_fmt *out) {
 size_t ft_kern_work_bytes(void) {
     /* the arrays of tile.h's struct tile_work, and avx2.c's words; attend_few needs less */
     const size_t panel = (size_t)FT_TILE_ROW * FT_HEAD_MAX, queries = FT_TILE_QUERY;
-    size_t floats =
-        2 * panel + queries * (FT_TILE_ROW + 4) + sizeof(struct ft_words) / sizeof(float);
+    size_t floats = 2 * panel + queries * (FT_TILE_ROW + 4);
+#if defined(__x86_64__)
+    floats += sizeof(struct ft_words) / sizeof(float);
+#endif
     /* avx512bf16.c's struct work: pairs of q, K and V, scales of q, scales and sums of K, logits
      * and weights of 16 queries and their factors, a count per query */
     size_t pairs = queries * FT_HEAD_MAX / 2 + panel + queries * FT_HEAD_MAX / 32 + 2 * panel / 32 +

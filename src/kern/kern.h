@@ -56,8 +56,9 @@ enum {
  *            within 1 / 8190 of its channel's largest in the tile.  Of ref it stays within (e +
  *            1.001 (2^-7 + 2^-13)) max|v| more, and NMSE e^2 / d + 2^-24 more, where a logit moves
  *            by at most e = scale * sum over chunks of (max|q_c| / 16382 sum|k| + max|k_c| / 8190
- *            sum|q| + 64 max|q_c| max|k_c| / (16382 * 8190)).  Tiles with an infinity, a NaN or a
- *            key beyond 2^40, and queries with the like, are multiplied in f32
+ *            sum|q| + 64 max|q_c| max|k_c| / (16382 * 8190)).  Tiles with an infinity, a NaN, a
+ *            key beyond 2^40 or a value beyond 2^100, and queries with the like, are multiplied in
+ *            f32; channels of a tile and chunks of q and k that are all below 2^-113 count as zero
  * Masked     a row that query i does not see is never multiplied for it, so NaN there cannot leak;
  *            bytes behind row n are not read
  * Same bits  the result of query i depends on its own q, vis[i] and the rows alone, never on m or
@@ -148,9 +149,8 @@ bool ft_fmt_parse(const char *text, enum ft_fmt *out);
 /* scratch of one thread, any kernel, any allowed size */
 size_t ft_kern_work_bytes(void);
 
-/* attend_done - acc[i][:] / sum[i] into out rows (out_stride floats apart); zeros where sum is
-
- * 0. */
+/* attend_done - acc[i][:] / sum[i] into out rows (out_stride floats apart); zeros where sum
+ * is 0. */
 void ft_attend_done(uint32_t m, uint32_t d, const float *acc, const float *sum, float *out,
                     size_t out_stride);
 /* attend_merge - fold a partial state (max, sum, acc of one query) into another; the order of calls

@@ -21,8 +21,8 @@ static bool table_is(const char *name) {
     return strcmp(ft_kern()->name, name) == 0;
 }
 
-/* Beyond FT_MATMUL_FEW tokens the 256-bit ways beat ggml: 8 tokens make 36 to 89 GOP/s against 33 to
- * 46, 16 make 55 to 118 against 33 to 43 (Zen 3, one thread, n = k = 2048). */
+/* With 8 tokens the 256-bit ways make 36 to 89 GOP/s against ggml's 33 to 46, with 16 already 55 to
+ * 118 (Zen 3, one thread, n = k = 2048); a single token is ggml's.  The border of rows does. */
 static const struct ft_matmul *way_avx2(uint32_t type, uint32_t k, uint32_t m, bool has_decode) {
     if (m <= FT_MATMUL_FEW) {
         return NULL;

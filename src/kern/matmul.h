@@ -73,11 +73,12 @@ struct ft_matmul {
  *            q4_0 and q5_0).  A block of x below 2^-119 counts as zero
  * int16 - for prompts in 256 bits, weights that fill a byte (q8_0) or have integer scales (q3_K,
  *            q6_K): activations as words of 13 bits with a scale per 128, weights as words
- * Exact      as int8, with blocks of 128, 8190 for 254, no offsets, 2^-114 for 2^-119
+ * Exact      as int8, with blocks of 128, 8190 for 254, no offsets, 2^-114 for 2^-119.  Both are
+ *            finite for |x| below 2^122
  * bf16 - for prompts: activations and weights rounded to bf16, sums in f32 pairs.
  * Exact      within 2^-7 sum|x w| (weights stored as bf16: 2^-8), plus f32 rounding of the sums,
  *            k 2^-24 sum|x w|; numbers below 2^-126 count as zero
- * Both       a NaN or an infinity in x[i] makes y[i] a NaN or an infinity, and no other row
+ * All three  a NaN or an infinity in x[i] makes y[i] a NaN or an infinity, and no other row
  * rows - for a few tokens (m <= FT_MATMUL_FEW): each weight row is read once, no panels.  Quantised
  *            weights meet signed bytes with a scale per 32 activations, for k-quants an integer of
  *            0..127 times a scale per 256; f16, bf16 and f32 weights meet f32 activations

@@ -9,7 +9,7 @@
  *                                 q <= 31                           q5_0 q5_1 q5_K
  *   words   q i16 [k/2][FT_STRIP_COL][2]  scale [k/n][FT_STRIP_COL]
  *           w = scale q, |q| <= 128,  n = 32                        q8_0
- *                        |q| <= 4096, n = 128                       q3_K q6_K, times their integer scales
+ *                        |q| <= 4096, n = 128                       q3_K q6_K, times their scales
  */
 #ifndef FT_KERN_UNPACK256_H
 #define FT_KERN_UNPACK256_H
@@ -30,8 +30,8 @@ struct ft_strip_kind {
 };
 struct ft_strip_kind ft_strip_kind(uint32_t type);
 
-/* ft_strip_unpack - numbers [first, first + k) of n_col rows, 1 to FT_STRIP_COL, w_stride bytes apart;
- * first and k are multiples of the type's block.  Columns from n_col on repeat the last row. */
+/* ft_strip_unpack - numbers [first, first + k) of n_col rows, 1 to FT_STRIP_COL, w_stride bytes
+ * apart; first and k are multiples of the type's block.  Columns from n_col on repeat the last row. */
 void ft_strip_unpack(uint32_t type, const void *w, size_t w_stride, uint32_t n_col, uint32_t first,
                      uint32_t k, const struct ft_strip *strip);
 

@@ -2,10 +2,10 @@
 /* words256.c - attention over whole tiles in products of 16-bit words, in 256-bit registers.
  *
  * Lab book.  `kernbench 4096 5`, GFLOP/s of attend, group of 4, one thread of a 2-core Zen 3 with a
- * clock of 2 to 3.3 GHz (f32 multiply-adds make 92 to 99 on it), three runs each in turn beside other
- * programs:                              d 64, f16    d 128, f16    d 64, q8_0
- *   0  f32 (tile.h)                       53 to 67     58 to 72      53 to 63
- *   1  words; 16 queries at a time        94 to 102    79 to 103     89 to 98
+ * clock of 2 to 3.3 GHz (f32 multiply-adds make 92 to 99 on it), three runs each in turn beside
+ * other programs.                       d 64, f16    d 128, f16    d 64, q8_0
+ *   0  f32 (tile.h)                     53 to 67      58 to 72      53 to 63
+ *   1  words; 16 queries at a time      94 to 102     79 to 103     89 to 98
  */
 #include <math.h>
 #include <string.h>
@@ -25,7 +25,8 @@ enum {
 #define K_MOST 4095.0f
 #define P_MOST 8191.0f
 #define V_MOST 4095.0f
-#define LIMIT 0x1p40f /* largest |q| and |k|: no logit overflows */
+#define LIMIT 0x1p40f    /* largest |q| and |k|: no logit overflows */
+#define V_LIMIT 0x1p100f /* largest |v|: nor do 64 * P_MOST of it */
 
 /* ---- numbers to words ---- */
 
@@ -133,8 +134,8 @@ INLINE bool keys(const struct rows *k, enum ft_fmt fmt, uint32_t d, struct ft_wo
     return true;
 }
 
-/* 8 channels: what takes the largest of the tile to the largest integer, and their scales. -> false:
- * not finite */
+/* 8 channels: what takes the largest of the tile to the largest integer, and their scales.
+ * -> false: too large, or not finite */
 INLINE bool channels8(const struct rows *v, enum ft_fmt fmt, uint32_t t, uint32_t d, __m256 *by,
                       float *scale) {
     __m256i top = _mm256_setzero_si256();
@@ -146,11 +147,11 @@ INLINE bool channels8(const struct rows *v, enum ft_fmt fmt, uint32_t t, uint32_
     __m256 large = _mm256_cmp_ps(most, _mm256_set1_ps(V_MOST * 0x1p-126f), _CMP_GE_OQ);
     *by = _mm256_and_ps(_mm256_div_ps(_mm256_set1_ps(V_MOST), most), large);
     _mm256_storeu_ps(scale, _mm256_and_ps(_mm256_div_ps(most, _mm256_set1_ps(V_MOST)), large));
-    return _mm256_movemask_ps(_mm256_cmp_ps(most, _mm256_set1_ps(INFINITY), _CMP_NLT_UQ)) == 0;
+    return _mm256_movemask_ps(_mm256_cmp_ps(most, _mm256_set1_ps(V_LIMIT), _CMP_NLE_UQ)) == 0;
 }
 
-/* Word [j][t] of a strip of 16 channels holds rows 2j and 2j + 1; pairs of rows in the order in which
- * vpackssdw leaves the weights. */
+/* Word [j][t] of a strip of 16 channels holds rows 2j and 2j + 1; pairs of rows in the order in
+ * which vpackssdw leaves the weights. */
 INLINE bool values(const struct rows *v, enum ft_fmt fmt, uint32_t d, struct ft_words *w) {
     static const uint8_t pair[8] = { 0, 1, 4, 5, 2, 3, 6, 7 };
     for (uint32_t t = 0; t < d; t += STRIP) {
@@ -270,7 +271,7 @@ INLINE void values_n(const struct ft_words *w, uint32_t at, uint32_t n, uint32_t
 /* ---- weights ---- */
 
 /* P_MOST exp(x) for x <= 0, before it is rounded.  exp(r ln 2) = 1 + r (C1 + ..), interpolated at
- * Chebyshev nodes, relative error 7e-6; below e^-20 a weight rounds to zero. */
+ * Chebyshev nodes, relative error 7e-6; what is below e^-20 is taken as that, it rounds to zero. */
 INLINE __m256 weight8(__m256 x) {
     x = _mm256_max_ps(_mm256_mul_ps(x, _mm256_set1_ps(0x1.715476p+0f)), _mm256_set1_ps(-30.0f));
     __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -43,7 +43,7 @@ void ft_words_queries(const struct ft_attend *a, struct ft_words *w);
 /* ft_words_tile - 64 rows of K and V.  -> false: not finite, or too near to f32's limits */
 bool ft_words_tile(const struct rows *k, const struct rows *v, uint32_t d, struct ft_words *w);
 
-/* ft_words_attend - fold the tile into the state of queries [first, first + n), all of which fit. */
+/* ft_words_attend - fold the tile into the state of queries [first, first + n); all fit. */
 void ft_words_attend(const struct ft_attend *a, uint32_t first, uint32_t n, struct ft_words *w);
 
 #endif

@@ -56,8 +56,8 @@ INLINE __m256i in_order(__m256i sum) {
     return sum;
 }
 
-/* What takes the largest of some numbers to the largest integer, and what takes it back; zero where
- * the former is not finite. */
+/* What takes the largest of some numbers to the largest integer, and what takes it back: both zero
+ * where the latter would be below the normal numbers. */
 INLINE float inverse_of(float max, float most) {
     return max < most * 0x1p-126f ? 0.0f : most / max;
 }

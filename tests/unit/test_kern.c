@@ -274,13 +274,11 @@ static double byte_error(const struct data *t) {
     return worst_error;
 }
 
-/* Does attend take whole tiles in words? */
 static bool has_words(const struct ft_kern *kern, enum ft_fmt fmt) {
     return fmt != FT_F32 && strcmp(kern->name, "avx2") == 0;
 }
 
-/* The most that words for q and k change a logit by: half a step of one side times the other, for
- * every chunk of 64. */
+/* The most that words for q and k, in chunks of 64, change a logit by. */
 static double word_error(const struct data *t) {
     double worst_error = 0;
     for (uint32_t i = 0; i < t->m; i++) {
@@ -767,6 +765,28 @@ static void test_visible_nan(void **unused) {
     }
 }
 
+/* Values at the ends of bf16's range, the same in every row: they come out. */
+static void test_value_range(void **unused) {
+    (void)unused;
+    static const float size[] = { 1e33f, 0x1p99f, 0x1p101f, 0x1p-100f, 0x1p-112f };
+    for (uint32_t at = 0; at < n_variant * FT_COUNT(size); at++) {
+        double top = (double)size[at % FT_COUNT(size)];
+        struct data t = data_new(5, 128, 24, FT_BF16, INPUT_EQUAL, SIGHT_ALL);
+        struct state got = state_new(t.m, t.d);
+        for (size_t i = 0; i < (size_t)t.n * t.d; i++) {
+            t.vf[i] = (float)top * (float)(1 + i % 3) / 4;
+        }
+        ft_kern_ref.encode(FT_BF16, t.vf, t.v, (size_t)t.n * t.d);
+        run_attend(variants[at / FT_COUNT(size)], &t, 0, t.m, 0, t.n, &got);
+        for (size_t i = 0; i < (size_t)t.m * t.d; i++) {
+            assert_true(fabs((double)(got.acc[i] / got.sum[i / t.d] - t.vf[i % t.d])) <=
+                        0.008 * top);
+        }
+        free(got.acc);
+        data_free(&t);
+    }
+}
+
 /* The weights that are summed up are those that multiply, however they were rounded: values of 1
  * average to 1, but for the order of the sums. */
 static void test_weights_sum(void **unused) {
@@ -869,6 +889,7 @@ int main(void) {
         cmocka_unit_test(test_mass_bits),
         cmocka_unit_test(test_invisible_rows),
         cmocka_unit_test(test_visible_nan),
+        cmocka_unit_test(test_value_range),
         cmocka_unit_test(test_weights_sum),
         cmocka_unit_test(test_merge_and_done),
         cmocka_unit_test(test_choice),

@@ -335,6 +335,32 @@ static void test_extremes(void **state) {
     }
 }
 
+/* The largest sums there are: every weight -32 times a scale of -128, every activation the largest. */
+static void test_largest_sums(void **state) {
+    const struct ft_matmul *way;
+    const struct type *type;
+    (void)state;
+    for (size_t at = 0; each(&at, &way, &type);) {
+        if (type->type != FT_W_Q6_K) {
+            continue;
+        }
+        struct job j = job_open(way, type, 5, 17, 512, RANDOM);
+        for (size_t b = 0; b < (size_t)j.n * j.k / type->block; b++) {
+            ggml_fp16_t one = ggml_fp32_to_fp16(1);
+            memset(j.w + b * type->bytes, 0, type->bytes);
+            memset(j.w + b * type->bytes + 192, 0x80, 16);
+            memcpy(j.w + b * type->bytes + 208, &one, sizeof one);
+        }
+        decode(type->type, j.w, j.decoded, (int64_t)j.n * j.k);
+        for (uint32_t i = 0; i < j.m * j.k; i++) {
+            j.x[i] = i / j.k % 2 == 0 ? 1 : -1;
+        }
+        assert_true(j.decoded[0] == 4096);
+        check(&j);
+        job_close(&j);
+    }
+}
+
 /* Rows of one number each give the activations back as they were rounded: to half a step. */
 static void activations_of(const struct ft_matmul *way) {
     uint8_t row[32][34] = { { 0 } };
@@ -513,11 +539,17 @@ static void test_way(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),    cmocka_unit_test(test_long_rows),
-        cmocka_unit_test(test_extremes),  cmocka_unit_test(test_activations),
-        cmocka_unit_test(test_zeros),     cmocka_unit_test(test_not_a_number),
-        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_writes_its_columns),
-        cmocka_unit_test(test_takes),     cmocka_unit_test(test_way),
+        cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_long_rows),
+        cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_largest_sums),
+        cmocka_unit_test(test_zeros),
+        cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_writes_its_columns),
+        cmocka_unit_test(test_takes),
+        cmocka_unit_test(test_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
