@@ -388,6 +388,7 @@ static void activations_of(const struct ft_matmul *way) {
 static void test_activations(void **state) {
     (void)state;
     if (!ft_cpu_features().has_avx2) {
+        print_message("SKIP activations: this machine has no AVX2\n");
         skip();
     }
     activations_of(&ft_matmul_int16_avx2);

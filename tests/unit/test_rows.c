@@ -236,7 +236,7 @@ static bool can_run(void) {
 #define NEEDS_CPU()                                                                                \
     do {                                                                                           \
         if (!can_run()) {                                                                          \
-            print_message("needs AVX-512 with VNNI\n");                                            \
+            print_message("SKIP rows: this machine has no AVX-512 with VNNI\n");                   \
             skip();                                                                                \
         }                                                                                          \
     } while (0)
