@@ -121,9 +121,9 @@ INLINE __m256i scaled(const float *x, float inverse) {
     return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), _mm256_set1_ps(inverse)));
 }
 
-/* One block of 32 numbers as bytes. */
-INLINE void pack_bytes(const float *x, int32_t *q, float *scale, float *sum) {
-    float max = largest(x, 32), inverse = inverse_of(max, BYTE_MAX);
+/* One block of 32 numbers, none above max, as bytes. */
+INLINE void pack_bytes(const float *x, float max, int32_t *q, float *scale, float *sum) {
+    float inverse = inverse_of(max, BYTE_MAX);
     __m256i a = scaled(x, inverse), b = scaled(x + 8, inverse), c = scaled(x + 16, inverse),
             d = scaled(x + 24, inverse);
     __m256i ab = _mm256_packs_epi32(a, b), cd = _mm256_packs_epi32(c, d);
@@ -153,19 +153,35 @@ INLINE void pack_words(const float *x, uint32_t n, int32_t *q, float *scale) {
     *scale = scale_of(max, WORD_MAX);
 }
 
-static void byte_pack(const float *x, size_t x_stride, uint32_t m, uint32_t k, uint32_t first,
-                      uint32_t n, void *packed) {
-    ft_assert(k % 32 == 0 && first <= m && n <= m - first);
+/* group: activations whose largest makes the scale, a divisor of k. */
+INLINE void pack_byte_groups(const float *x, size_t x_stride, uint32_t k, uint32_t group,
+                             uint32_t first, uint32_t n, void *packed) {
     for (uint32_t i = first; i < first + n; i++) {
         size_t at = byte_tile_words(k) * (i / MR) + i % MR;
         int32_t *q = (int32_t *)packed + at;
         float *scale = (float *)packed + at + (size_t)k / 4 * MR,
-              *sum = scale + (size_t)k / 32 * MR;
+              *sum = scale + (size_t)k / 32 * MR, max = 0;
         for (uint32_t b = 0; b < k / 32; b++) {
-            pack_bytes(x + i * x_stride + b * 32, q + (size_t)b * 8 * MR, scale + (size_t)b * MR,
+            const float *from = x + i * x_stride + b * 32;
+            if (b * 32 % group == 0) {
+                max = largest(from, group);
+            }
+            pack_bytes(from, max, q + (size_t)b * 8 * MR, scale + (size_t)b * MR,
                        sum + (size_t)b * MR);
         }
     }
+}
+
+static void byte_pack_32(const float *x, size_t x_stride, uint32_t m, uint32_t k, uint32_t first,
+                         uint32_t n, void *packed) {
+    ft_assert(k % 32 == 0 && first <= m && n <= m - first);
+    pack_byte_groups(x, x_stride, k, 32, first, n, packed);
+}
+
+static void byte_pack_256(const float *x, size_t x_stride, uint32_t m, uint32_t k, uint32_t first,
+                          uint32_t n, void *packed) {
+    ft_assert(k % 256 == 0 && first <= m && n <= m - first);
+    pack_byte_groups(x, x_stride, k, 256, first, n, packed);
 }
 
 static void word_pack(const float *x, size_t x_stride, uint32_t m, uint32_t k, uint32_t first,
@@ -409,27 +425,44 @@ static void multiply(const struct ft_matmul_item *it) {
     }
 }
 
-static bool takes(uint32_t type, uint32_t k, bool is_byte) {
+static bool takes(uint32_t type, uint32_t k) {
     struct ft_strip_kind kind = ft_strip_kind(type);
-    return kind.block != 0 && (kind.most > 0) == is_byte && k > 0 && k % kind.block == 0;
+    return kind.block != 0 && k > 0 && k % kind.block == 0;
 }
 
-static bool byte_takes(uint32_t type, uint32_t k, bool has_decode) {
+static bool byte_takes_32(uint32_t type, uint32_t k, bool has_decode) {
+    struct ft_strip_kind kind = ft_strip_kind(type);
     (void)has_decode;
-    return takes(type, k, true);
+    return takes(type, k) && kind.most > 0 && kind.block == 32;
+}
+
+static bool byte_takes_256(uint32_t type, uint32_t k, bool has_decode) {
+    struct ft_strip_kind kind = ft_strip_kind(type);
+    (void)has_decode;
+    return takes(type, k) && kind.most > 0 && kind.block == 256;
 }
 
 static bool word_takes(uint32_t type, uint32_t k, bool has_decode) {
     (void)has_decode;
-    return takes(type, k, false);
+    return takes(type, k) && ft_strip_kind(type).most == 0;
 }
 
 const struct ft_matmul ft_matmul_int8_avx2 = {
     .name = "int8",
     .item_col = STRIPS * COL,
-    .takes = byte_takes,
+    .takes = byte_takes_32,
     .packed_bytes = byte_packed_bytes,
-    .pack = byte_pack,
+    .pack = byte_pack_32,
+    .scratch_bytes = byte_scratch_bytes,
+    .multiply = multiply,
+};
+
+const struct ft_matmul ft_matmul_int8_k_avx2 = {
+    .name = "int8",
+    .item_col = STRIPS * COL,
+    .takes = byte_takes_256,
+    .packed_bytes = byte_packed_bytes,
+    .pack = byte_pack_256,
     .scratch_bytes = byte_scratch_bytes,
     .multiply = multiply,
 };

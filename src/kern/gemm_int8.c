@@ -70,18 +70,27 @@ static size_t packed_bytes(uint32_t m, uint32_t k) {
 /* Below this a block counts as zero: 127 / max has to be finite. */
 #define TINY 0x1p-119f
 
-/* One block of 32 numbers.  A NaN or an infinity makes the scale one, whatever the bytes are. */
-INLINE void pack_block(const float *x, int32_t *q, float *scale, int32_t *start, float *sum) {
-    __m512 lo = _mm512_loadu_ps(x), hi = _mm512_loadu_ps(x + 16);
-    __m512i abs = _mm512_set1_epi32(0x7fffffff);
-    int32_t top =
-        _mm512_reduce_max_epi32(_mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(lo), abs),
-                                                 _mm512_and_si512(_mm512_castps_si512(hi), abs)));
-    float max, inverse;
+/* The largest |x| of n numbers, a multiple of 32; a NaN is above all numbers. */
+INLINE float largest(const float *x, uint32_t n) {
+    __m512i most = _mm512_setzero_si512(), abs = _mm512_set1_epi32(0x7fffffff);
+    for (uint32_t t = 0; t < n; t += 16) {
+        __m512i v = _mm512_castps_si512(_mm512_loadu_ps(x + t));
+        most = _mm512_max_epi32(most, _mm512_and_si512(v, abs));
+    }
+    int32_t top = _mm512_reduce_max_epi32(most);
+    float max;
     memcpy(&max, &top, sizeof max);
-    inverse = max < TINY ? 0.0f : 127.0f / max;
-    __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(lo, _mm512_set1_ps(inverse))),
-            b = _mm512_cvtps_epi32(_mm512_mul_ps(hi, _mm512_set1_ps(inverse)));
+    return max;
+}
+
+/* One block of 32 numbers, none above max.  A NaN or an infinity makes the scale one, whatever the
+ * bytes are. */
+INLINE void pack_block(const float *x, float max, int32_t *q, float *scale, int32_t *start,
+                       float *sum) {
+    float inverse = max < TINY ? 0.0f : 127.0f / max;
+    __m512 by = _mm512_set1_ps(inverse);
+    __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), by)),
+            b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), by));
     int32_t bytes[8];
     __m128i a8 = _mm512_cvtsepi32_epi8(a), b8 = _mm512_cvtsepi32_epi8(b);
     _mm_storeu_si128((__m128i *)(void *)bytes, a8);
@@ -99,19 +108,34 @@ INLINE void pack_block(const float *x, int32_t *q, float *scale, int32_t *start,
     sum[MR] = s * (float)first;
 }
 
-static void pack(const float *x, size_t x_stride, uint32_t m, uint32_t k, uint32_t first,
-                 uint32_t n, void *packed) {
-    ft_assert(k % 32 == 0 && first <= m && n <= m - first);
+/* group: activations whose largest makes the scale, a divisor of k. */
+INLINE void pack_groups(const float *x, size_t x_stride, uint32_t k, uint32_t group, uint32_t first,
+                        uint32_t n, void *packed) {
     for (uint32_t i = first; i < first + n; i++) {
         size_t block = (size_t)(k / 32) * MR, at = block * TILE_WORD * (i / MR) + i % MR;
         int32_t *w = (int32_t *)packed + at;
-        float *f = (float *)packed + at;
+        float *f = (float *)packed + at, max = 0;
         for (uint32_t b = 0; b < k / 32; b++) {
-            pack_block(x + i * x_stride + b * 32, w + (size_t)b * 8 * MR,
-                       f + 8 * block + (size_t)b * MR, w + 9 * block + (size_t)b * 2 * MR,
-                       f + 11 * block + (size_t)b * 2 * MR);
+            const float *from = x + i * x_stride + b * 32;
+            if (b * 32 % group == 0) {
+                max = largest(from, group);
+            }
+            pack_block(from, max, w + (size_t)b * 8 * MR, f + 8 * block + (size_t)b * MR,
+                       w + 9 * block + (size_t)b * 2 * MR, f + 11 * block + (size_t)b * 2 * MR);
         }
     }
+}
+
+static void pack_32(const float *x, size_t x_stride, uint32_t m, uint32_t k, uint32_t first,
+                    uint32_t n, void *packed) {
+    ft_assert(k % 32 == 0 && first <= m && n <= m - first);
+    pack_groups(x, x_stride, k, 32, first, n, packed);
+}
+
+static void pack_256(const float *x, size_t x_stride, uint32_t m, uint32_t k, uint32_t first,
+                     uint32_t n, void *packed) {
+    ft_assert(k % 256 == 0 && first <= m && n <= m - first);
+    pack_groups(x, x_stride, k, 256, first, n, packed);
 }
 
 /* ---- products ---- */
@@ -333,18 +357,36 @@ static void multiply(const struct ft_matmul_item *it) {
     }
 }
 
-static bool takes(uint32_t type, uint32_t k, bool has_decode) {
+static bool takes(uint32_t type, uint32_t k, uint32_t block) {
+    return ft_unpack_block(type) == block && k > 0 && k % block == 0;
+}
+
+static bool takes_32(uint32_t type, uint32_t k, bool has_decode) {
     (void)has_decode;
-    uint32_t block = ft_unpack_block(type);
-    return block != 0 && k > 0 && k % block == 0;
+    return takes(type, k, 32);
+}
+
+static bool takes_256(uint32_t type, uint32_t k, bool has_decode) {
+    (void)has_decode;
+    return takes(type, k, 256);
 }
 
 const struct ft_matmul ft_matmul_int8 = {
     .name = "int8",
     .item_col = COL,
-    .takes = takes,
+    .takes = takes_32,
     .packed_bytes = packed_bytes,
-    .pack = pack,
+    .pack = pack_32,
+    .scratch_bytes = scratch_bytes,
+    .multiply = multiply,
+};
+
+const struct ft_matmul ft_matmul_int8_k = {
+    .name = "int8",
+    .item_col = COL,
+    .takes = takes_256,
+    .packed_bytes = packed_bytes,
+    .pack = pack_256,
     .scratch_bytes = scratch_bytes,
     .multiply = multiply,
 };

@@ -27,9 +27,14 @@ static const struct ft_matmul *way_avx2(uint32_t type, uint32_t k, uint32_t m, b
     if (m <= FT_MATMUL_FEW) {
         return NULL;
     }
-    return ft_matmul_int8_avx2.takes(type, k, has_decode)    ? &ft_matmul_int8_avx2
-           : ft_matmul_int16_avx2.takes(type, k, has_decode) ? &ft_matmul_int16_avx2
-                                                             : NULL;
+    static const struct ft_matmul *const way[] = { &ft_matmul_int8_avx2, &ft_matmul_int8_k_avx2,
+                                                   &ft_matmul_int16_avx2 };
+    for (size_t i = 0; i < FT_COUNT(way); i++) {
+        if (way[i]->takes(type, k, has_decode)) {
+            return way[i];
+        }
+    }
+    return NULL;
 }
 
 const struct ft_matmul *ft_matmul_way(uint32_t type, uint32_t k, uint32_t m, bool has_decode) {
@@ -44,6 +49,9 @@ const struct ft_matmul *ft_matmul_way(uint32_t type, uint32_t k, uint32_t m, boo
     }
     if (has_byte && m > FT_MATMUL_FEW && ft_matmul_int8.takes(type, k, has_decode)) {
         return &ft_matmul_int8;
+    }
+    if (has_byte && m > FT_MATMUL_FEW && ft_matmul_int8_k.takes(type, k, has_decode)) {
+        return &ft_matmul_int8_k;
     }
     if (has_bf16 && m >= bf16_from(type) && ft_matmul_bf16.takes(type, k, has_decode)) {
         return &ft_matmul_bf16;

@@ -64,9 +64,11 @@ struct ft_matmul {
     void (*multiply)(const struct ft_matmul_item *item);
 };
 
-/* int8 - for prompts: activations as signed bytes with a scale per 32, weights as bytes with a
- * scale and an offset per 16 or 32, exact integer sums per block.
- * Exact      with w the decoded weights, within (1 + 2^-14) sum over blocks b of 32 of
+/* int8 - for prompts: activations as signed bytes with a scale per 32, or per 256 for k-quants
+ * (int8_k), which are the roundings of ggml's own products: what is finer than them is no nearer to
+ * llama.cpp's answers.  Weights as bytes with a scale and an offset per 16 or 32, exact integer
+ * sums per block.
+ * Exact      with w the decoded weights, within (1 + 2^-14) sum over blocks b of 32, or 256, of
  *            (max|x_b| / 254) sum|w_b|: activations alone are rounded; plus f32 rounding of sums,
  *            (3 k / 32 + 8) 2^-24 sum (|x| + max|x_b| / 254) (|w| + 2 |o|), o the offset that the
  *            type takes from the block, 0 for most (8 or 16 times the scale in the 256-bit way's
@@ -88,8 +90,8 @@ struct ft_matmul {
  *            2^-21 sum over b of sum|x_b| max|w_b|.  Blocks of x below 2^-100 count as zero */
 enum { FT_MATMUL_FEW = 8 };
 #if defined(__x86_64__)
-extern const struct ft_matmul ft_matmul_int8, ft_matmul_bf16, ft_matmul_rows, ft_matmul_int8_avx2,
-    ft_matmul_int16_avx2;
+extern const struct ft_matmul ft_matmul_int8, ft_matmul_int8_k, ft_matmul_bf16, ft_matmul_rows,
+    ft_matmul_int8_avx2, ft_matmul_int8_k_avx2, ft_matmul_int16_avx2;
 #endif
 
 /* ft_matmul_way - the way that measured fastest on this machine's instructions for this type and

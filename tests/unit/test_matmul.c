@@ -46,7 +46,9 @@ struct grain {
 };
 
 static struct grain grain_of(const struct ft_matmul *way) {
-    return way == &ft_matmul_int16_avx2 ? (struct grain){ 4095, 128 } : (struct grain){ 127, 32 };
+    bool is_k = way == &ft_matmul_int8_k || way == &ft_matmul_int8_k_avx2;
+    return way == &ft_matmul_int16_avx2 ? (struct grain){ 4095, 128 }
+                                        : (struct grain){ 127, is_k ? 256 : 32 };
 }
 
 enum input { RANDOM, LARGE, OUTLIER, ZERO_BLOCKS, MIDPOINTS, BYTES, N_INPUT };
@@ -163,7 +165,7 @@ static struct job job_open(const struct ft_matmul *way, const struct type *t, ui
     } else {
         random_blocks(t, j.w, row * n / t->bytes, seed);
     }
-    if (t->has_offset || way == &ft_matmul_int8_avx2) {
+    if (t->has_offset || way == &ft_matmul_int8_avx2 || way == &ft_matmul_int8_k_avx2) {
         decode_offsets(&j, row);
     }
     for (uint32_t c = 0; c < n; c++) {
@@ -275,8 +277,10 @@ static void check(struct job *j) {
 static bool each(size_t *at, const struct ft_matmul **way, const struct type **type) {
     struct ft_cpu cpu = ft_cpu_features();
     const struct ft_matmul *ways[] = { cpu.has_vnni ? &ft_matmul_int8 : NULL,
+                                       cpu.has_vnni ? &ft_matmul_int8_k : NULL,
                                        cpu.has_bf16 ? &ft_matmul_bf16 : NULL,
                                        cpu.has_avx2 ? &ft_matmul_int8_avx2 : NULL,
+                                       cpu.has_avx2 ? &ft_matmul_int8_k_avx2 : NULL,
                                        cpu.has_avx2 ? &ft_matmul_int16_avx2 : NULL };
     for (; *at < FT_COUNT(ways) * FT_COUNT(types); ++*at) {
         *way = ways[*at % FT_COUNT(ways)];
@@ -506,14 +510,18 @@ static void test_writes_its_columns(void **state) {
 
 static void test_takes(void **state) {
     (void)state;
-    assert_false(ft_matmul_int8.takes(FT_W_Q4_K, 128, true));
-    assert_true(ft_matmul_int8.takes(FT_W_Q4_K, 256, false));
+    assert_false(ft_matmul_int8_k.takes(FT_W_Q4_K, 128, true));
+    assert_true(ft_matmul_int8_k.takes(FT_W_Q4_K, 256, false));
+    assert_false(ft_matmul_int8_k.takes(FT_W_Q8_0, 256, false));
+    assert_false(ft_matmul_int8.takes(FT_W_Q4_K, 256, false));
     assert_false(ft_matmul_int8.takes(FT_W_Q8_0, 48, true));
     assert_false(ft_matmul_int8.takes(FT_W_Q8_0, 0, true));
     assert_false(ft_matmul_int8.takes(FT_W_F16, 256, true));
     assert_false(ft_matmul_int8.takes(GGML_TYPE_IQ4_NL, 256, true));
     assert_true(ft_matmul_int8_avx2.takes(FT_W_Q4_0, 32, true));
-    assert_false(ft_matmul_int8_avx2.takes(FT_W_Q5_K, 128, true));
+    assert_false(ft_matmul_int8_avx2.takes(FT_W_Q5_K, 256, true));
+    assert_false(ft_matmul_int8_k_avx2.takes(FT_W_Q5_K, 128, true));
+    assert_true(ft_matmul_int8_k_avx2.takes(FT_W_Q5_K, 256, true));
     assert_false(ft_matmul_int8_avx2.takes(FT_W_Q8_0, 256, true));
     assert_true(ft_matmul_int16_avx2.takes(FT_W_Q8_0, 96, true));
     assert_true(ft_matmul_int16_avx2.takes(FT_W_Q6_K, 256, true));
