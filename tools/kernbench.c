@@ -311,7 +311,7 @@ static void bench_shape(struct bench *b, uint32_t n_row, uint32_t d, enum ft_fmt
 }
 
 int main(int argc, char **argv) {
-    const struct ft_kern *list[4];
+    const struct ft_kern *list[FT_KERN_MOST];
     uint32_t n_row = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 4096;
     uint32_t n_repeat = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 5;
     uint32_t n_thread = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : 1;

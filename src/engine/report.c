@@ -43,7 +43,7 @@ ft_status ft_report_fallback(ft_session *s, struct ft_error *err, const char *fo
 }
 
 ft_status ft_report_kernels(ft_session *s, struct ft_error *err) {
-    const struct ft_kern *list[4];
+    const struct ft_kern *list[FT_KERN_MOST];
     const char *ignored = ft_kern_ignored();
     char names[64] = "";
     if (!ignored) {

@@ -19,7 +19,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "kern/words256.h"
 #include "kern/ymm.h"
 
 enum {
@@ -44,6 +43,7 @@ static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float 
                       uint32_t rows);
 
 #include "kern/tile.h"
+#include "kern/tile_words.h"
 
 /* ---- row formats ---- */
 
@@ -146,28 +146,6 @@ INLINE void logits_n(const float *panel, const float *q, size_t q_stride, int m,
     }
 }
 
-#define BY_ROWS(call)                                                                              \
-    switch (m) {                                                                                   \
-    case 1:                                                                                        \
-        call(1);                                                                                   \
-        break;                                                                                     \
-    case 2:                                                                                        \
-        call(2);                                                                                   \
-        break;                                                                                     \
-    case 3:                                                                                        \
-        call(3);                                                                                   \
-        break;                                                                                     \
-    case 4:                                                                                        \
-        call(4);                                                                                   \
-        break;                                                                                     \
-    case 5:                                                                                        \
-        call(5);                                                                                   \
-        break;                                                                                     \
-    default:                                                                                       \
-        call(6);                                                                                   \
-        break;                                                                                     \
-    }
-
 static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d,
                    float *s) {
 #define CALL_PLAIN(n)                                                                              \
@@ -177,9 +155,9 @@ static void logits(const struct panel *k, const float *q, size_t q_stride, uint3
              k->next + (size_t)b * d * 32)
     for (uint32_t b = 0; b < FT_TILE_ROW / PANEL; b++) {
         if (k->next == NULL) {
-            BY_ROWS(CALL_PLAIN)
+            BY_ROWS_6(m, CALL_PLAIN)
         } else {
-            BY_ROWS(CALL_FETCH)
+            BY_ROWS_6(m, CALL_FETCH)
         }
     }
 }
@@ -290,10 +268,10 @@ INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, const float *p, ui
 #define CALL_2(n) values_n(v, fmt, p, n, 2, from, to, shrink, acc, d, t)
 #define CALL_1(n) values_n(v, fmt, p, n, 1, from, to, shrink, acc, d, t)
     for (; d - t >= 16; t += 16) {
-        BY_ROWS(CALL_2)
+        BY_ROWS_6(m, CALL_2)
     }
     if (t < d) {
-        BY_ROWS(CALL_1)
+        BY_ROWS_6(m, CALL_1)
     }
 }
 
@@ -329,58 +307,8 @@ static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float 
 
 /* ---- attention ---- */
 
-/* One tile in f32, for queries [first, first + n). */
-static void attend_run(const struct ft_attend *a, const struct panel *k, const struct rows *v,
-                       uint32_t first, uint32_t n, struct tile_work w) {
-    w.count += first;
-    tile_logits(k, a->q + first * a->q_stride, a->q_stride, n, a->d, &w);
-    tile_softmax(n, a->scale, a->max + first, a->sum + first, true, &w);
-    tile_values(v, n, a->d, a->acc + (size_t)first * a->d, &w);
-}
-
-/* One tile: in words for the queries that see all of it, in f32 for the others. */
-static void attend_tile(const struct ft_attend *a, struct rows k, struct rows v,
-                        const struct tile_work *w, struct ft_words *words) {
-    bool is_whole =
-        count_extent(w->count, a->m).most == FT_TILE_ROW && ft_words_tile(&k, &v, a->d, words);
-    struct panel panel = { NULL, NULL };
-    for (uint32_t i = 0, n; i < a->m; i += n) {
-        bool in_words = is_whole && w->count[i] == FT_TILE_ROW && words->fits[i];
-        for (n = 1; i + n < a->m; n++) {
-            if (in_words != (is_whole && w->count[i + n] == FT_TILE_ROW && words->fits[i + n])) {
-                break;
-            }
-        }
-        if (in_words) {
-            ft_words_attend(a, i, n, words);
-            continue;
-        }
-        if (panel.data == NULL) {
-            k = rows_widened(k, a->d, w);
-            panel = panel_make(&k, a->d, w->panel);
-            v = rows_widened(v, a->d, w);
-        }
-        attend_run(a, &panel, &v, i, n, *w);
-    }
-}
-
 static void attend_words(const struct ft_attend *a) {
-    if (a->k_fmt == FT_F32 && a->v_fmt == FT_F32) { /* whoever stores 32 bits wants them used */
-        attend(a);
-        return;
-    }
-    struct tile_work w = tile_work_cut(a->work, a->m, a->d);
-    struct ft_words *words = (struct ft_words *)(void *)(w.wide + FT_TILE_ROW * FT_HEAD_MAX);
-    uint32_t limit = row_limit(a->vis, a->m, a->n);
-    if (limit >= FT_TILE_ROW) { /* or no tile is whole */
-        ft_words_queries(a, words);
-    }
-    for (uint32_t first = 0; first < limit; first += FT_TILE_ROW) {
-        struct rows k = tile_rows(a->k, a->k_stride, a->k_fmt, first, limit);
-        struct rows v = tile_rows(a->v, a->v_stride, a->v_fmt, first, limit);
-        tile_counts(a->vis, a->m, first, k.n, w.count);
-        attend_tile(a, k, v, &w, words);
-    }
+    tile_attend_words(a, &ft_words_256);
 }
 
 /* ---- one token's queries ---- */

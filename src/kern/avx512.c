@@ -45,6 +45,7 @@ static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float 
                       uint32_t rows);
 
 #include "kern/tile.h"
+#include "kern/tile_words.h"
 
 /* ---- row formats ---- */
 
@@ -229,39 +230,17 @@ INLINE void logits_n(const struct panel *panel, enum ft_fmt fmt, const float *q,
     }
 }
 
-#define BY_ROWS(call)                                                                              \
-    switch (m) {                                                                                   \
-    case 1:                                                                                        \
-        call(1);                                                                                   \
-        break;                                                                                     \
-    case 2:                                                                                        \
-        call(2);                                                                                   \
-        break;                                                                                     \
-    case 3:                                                                                        \
-        call(3);                                                                                   \
-        break;                                                                                     \
-    case 4:                                                                                        \
-        call(4);                                                                                   \
-        break;                                                                                     \
-    case 5:                                                                                        \
-        call(5);                                                                                   \
-        break;                                                                                     \
-    default:                                                                                       \
-        call(6);                                                                                   \
-        break;                                                                                     \
-    }
-
 static void logits(const struct panel *k, const float *q, size_t q_stride, uint32_t m, uint32_t d,
                    float *s) {
 #define CALL_F32(n) logits_n(k, FT_F32, q, q_stride, n, d, s)
 #define CALL_F16(n) logits_n(k, FT_F16, q, q_stride, n, d, s)
 #define CALL_BF16(n) logits_n(k, FT_BF16, q, q_stride, n, d, s)
     if (k->fmt == FT_F32) {
-        BY_ROWS(CALL_F32)
+        BY_ROWS_6(m, CALL_F32)
     } else if (k->fmt == FT_F16) {
-        BY_ROWS(CALL_F16)
+        BY_ROWS_6(m, CALL_F16)
     } else {
-        BY_ROWS(CALL_BF16)
+        BY_ROWS_6(m, CALL_BF16)
     }
 }
 
@@ -372,11 +351,11 @@ INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, const float *p, ui
 #define CALL_4(n) values_n(v, fmt, p, n, 4, 0xffff, from, to, shrink, acc, d, t)
 #define CALL_1(n) values_n(v, fmt, p, n, 1, last, from, to, shrink, acc, d, t)
     for (; d - t >= 64; t += 64) {
-        BY_ROWS(CALL_4)
+        BY_ROWS_6(m, CALL_4)
     }
     for (; t < d; t += 16) {
         __mmask16 last = low_lanes(d - t);
-        BY_ROWS(CALL_1)
+        BY_ROWS_6(m, CALL_1)
     }
 }
 
@@ -417,12 +396,27 @@ static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float 
     }
 }
 
+static void attend_words(const struct ft_attend *a) {
+    tile_attend_words(a, &ft_words_512);
+}
+
 const struct ft_kern ft_kern_avx512 = {
     .name = "avx512",
     .encode = encode,
     .decode = decode,
     .attend = attend,
     .attend_few = ft_kern__few_avx512,
+    .lse = lse,
+    .mass = mass,
+};
+
+/* For machines with AVX512_VNNI: small integers where they are exact enough. */
+const struct ft_kern ft_kern_avx512vnni = {
+    .name = "avx512vnni",
+    .encode = encode,
+    .decode = decode,
+    .attend = attend_words,
+    .attend_few = ft_kern__few_avx512vnni,
     .lse = lse,
     .mass = mass,
 };

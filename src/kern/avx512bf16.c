@@ -79,19 +79,6 @@ INLINE __m512 dot_bf16(__m512 sum, __m512i a, __m512i b) {
     return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
 }
 
-/* 16 numbers of a row from number t on, those outside the mask read as zero. */
-INLINE __m512 row16(const char *row, uint32_t t, __mmask16 mask, enum ft_fmt fmt) {
-    if (fmt != FT_Q8_0) {
-        return load16_mask(mask, row, t, fmt);
-    }
-    const char *block = row + t / BLOCK * BLOCK_BYTE;
-    uint16_t half;
-    memcpy(&half, block, sizeof half);
-    __m128i byte = _mm_loadu_si128((const __m128i *)(const void *)(block + 2 + t % BLOCK));
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(byte)),
-                         _mm512_set1_ps(_cvtsh_ss(half)));
-}
-
 /* 32 numbers of a row from t on as 16 pairs. */
 INLINE __m512i row_pairs(const char *row, uint32_t t, uint32_t d, enum ft_fmt fmt) {
     if (fmt == FT_BF16) {
@@ -113,12 +100,12 @@ static void queries_pairs(const struct ft_attend *a, uint32_t *to) {
 }
 
 /* K of one tile: word [t/2][j] is numbers t, t + 1 of row j; rows behind the last read as zero. */
-INLINE void keys_fmt(const struct rows *k, enum ft_fmt fmt, uint32_t d, uint32_t *to) {
+static void keys_pairs(const struct rows *k, uint32_t d, uint32_t *to) {
     for (uint32_t first = 0; first < FT_TILE_ROW; first += 16) {
         for (uint32_t t = 0; t < d; t += 32) {
             __m512i x[16];
             UNROLL for (uint32_t r = 0; r < 16; r++) {
-                x[r] = first + r < k->n ? row_pairs(k->data + (first + r) * k->stride, t, d, fmt)
+                x[r] = first + r < k->n ? row_pairs(k->data + (first + r) * k->stride, t, d, FT_BF16)
                                         : _mm512_setzero_si512();
             }
             transpose16(x);
@@ -131,17 +118,6 @@ INLINE void keys_fmt(const struct rows *k, enum ft_fmt fmt, uint32_t d, uint32_t
     }
 }
 
-static void keys_pairs(const struct rows *k, uint32_t d, uint32_t *to) {
-    if (k->fmt == FT_F32) {
-        keys_fmt(k, FT_F32, d, to);
-    } else if (k->fmt == FT_F16) {
-        keys_fmt(k, FT_F16, d, to);
-    } else if (k->fmt == FT_BF16) {
-        keys_fmt(k, FT_BF16, d, to);
-    } else {
-        keys_fmt(k, FT_Q8_0, d, to);
-    }
-}
 
 /* V of one tile: word [j][t] is number t of rows 2j, 2j + 1. */
 INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, uint32_t d, uint32_t *to) {
@@ -160,11 +136,7 @@ INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, uint32_t d, uint32
 }
 
 static void values_pairs(const struct rows *v, uint32_t d, uint32_t *to) {
-    if (v->fmt == FT_F32) {
-        values_fmt(v, FT_F32, d, to);
-    } else if (v->fmt == FT_F16) {
-        values_fmt(v, FT_F16, d, to);
-    } else if (v->fmt == FT_BF16) {
+    if (v->fmt == FT_BF16) {
         values_fmt(v, FT_BF16, d, to);
     } else {
         values_fmt(v, FT_Q8_0, d, to);
@@ -172,28 +144,6 @@ static void values_pairs(const struct rows *v, uint32_t d, uint32_t *to) {
 }
 
 /* ---- q . k ---- */
-
-#define BY_ROWS(m, call)                                                                           \
-    switch (m) {                                                                                   \
-    case 1:                                                                                        \
-        call(1);                                                                                   \
-        break;                                                                                     \
-    case 2:                                                                                        \
-        call(2);                                                                                   \
-        break;                                                                                     \
-    case 3:                                                                                        \
-        call(3);                                                                                   \
-        break;                                                                                     \
-    case 4:                                                                                        \
-        call(4);                                                                                   \
-        break;                                                                                     \
-    case 5:                                                                                        \
-        call(5);                                                                                   \
-        break;                                                                                     \
-    default:                                                                                       \
-        call(6);                                                                                   \
-        break;                                                                                     \
-    }
 
 /* s[i][j] = q_i . k_j over the whole tile, one chain in the order of the pairs. */
 INLINE void logits_n(const uint32_t *k, const uint32_t *q, uint32_t n_pair, int m, float *s) {
@@ -225,7 +175,7 @@ INLINE void logits_n(const uint32_t *k, const uint32_t *q, uint32_t n_pair, int 
 static void logits_bf16(const struct work *w, uint32_t first, uint32_t m, uint32_t d, float *s) {
     const uint32_t *q = w->q + (size_t)first * (d / 2);
 #define CALL(n) logits_n(w->k, q, d / 2, n, s)
-    BY_ROWS(m, CALL)
+    BY_ROWS_6(m, CALL)
 #undef CALL
 }
 
@@ -329,7 +279,7 @@ INLINE void logits_q8_n(const struct work *w, uint32_t first, uint32_t j, int m,
 static void logits_q8(const struct work *w, uint32_t first, uint32_t m, uint32_t d, float *s) {
     for (uint32_t j = 0; j < FT_TILE_ROW; j += 32) {
 #define CALL(n) logits_q8_n(w, first, j, n, d, s)
-        BY_ROWS(m, CALL)
+        BY_ROWS_6(m, CALL)
 #undef CALL
     }
 }
@@ -472,11 +422,11 @@ static void values_add(const uint32_t *v, const uint32_t *p, const struct span *
 #define CALL_4(n) values_n(v + t, p, at, n, 4, 0xffff, acc + t, d)
 #define CALL_1(n) values_n(v + t, p, at, n, 1, last, acc + t, d)
     for (; d - t >= 64; t += 64) {
-        BY_ROWS(m, CALL_4)
+        BY_ROWS_6(m, CALL_4)
     }
     for (; t < d; t += 16) {
         __mmask16 last = low_lanes(d - t);
-        BY_ROWS(m, CALL_1)
+        BY_ROWS_6(m, CALL_1)
     }
 #undef CALL_4
 #undef CALL_1
@@ -534,10 +484,14 @@ static void fetch_rows(const struct rows *r, uint32_t d, uint32_t from, uint32_t
     }
 }
 
+/* Rows of 8 bits a number, whose keys meet bytes. */
+static bool is_short(enum ft_fmt fmt) {
+    return fmt == FT_BF16 || fmt == FT_Q8_0;
+}
+
 static void attend(const struct ft_attend *a) {
-    if (a->k_fmt == FT_F32 &&
-        a->v_fmt == FT_F32) { /* whoever keeps 32 bits wants them multiplied */
-        ft_kern_avx512.attend(a);
+    if (!is_short(a->k_fmt) || !is_short(a->v_fmt)) {
+        ft_kern_avx512vnni.attend(a);
         return;
     }
     struct work w = work_cut(a);

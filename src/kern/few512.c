@@ -89,19 +89,6 @@ INLINE void fetch32(const char *row, uint32_t t, enum ft_fmt fmt, size_t ahead) 
 
 /* ---- q . k ---- */
 
-/* Numbers [t, t + 16) of a row; those that mask leaves out read as zero. */
-INLINE __m512 row16(const char *row, uint32_t t, __mmask16 mask, enum ft_fmt fmt) {
-    if (fmt != FT_Q8_0) {
-        return mask == 0xffff ? load16(row, t, fmt) : load16_mask(mask, row, t, fmt);
-    }
-    const char *block = row + t / BLOCK * BLOCK_BYTE;
-    uint16_t half;
-    memcpy(&half, block, sizeof half);
-    __m512 scale = _mm512_cvtph_ps(_mm256_set1_epi16((short)half));
-    __m128i q = _mm_loadu_si128((const __m128i *)(const void *)(block + 2 + t % BLOCK));
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)), scale);
-}
-
 /* Numbers [t, t + 8) of a row. */
 INLINE __m256 row8(const char *row, uint32_t t, enum ft_fmt fmt) {
     if (fmt == FT_Q8_0) {

@@ -6,11 +6,11 @@
 #include <string.h>
 
 #include "kern/kern.h"
-#include "kern/words256.h"
+#include "kern/words.h"
 
 /* ---- which variant ---- */
 
-uint32_t ft_kern_list(const struct ft_kern *out[4]) {
+uint32_t ft_kern_list(const struct ft_kern *out[FT_KERN_MOST]) {
     uint32_t n = 0;
     out[n++] = &ft_kern_ref;
 #if defined(__x86_64__)
@@ -20,6 +20,9 @@ uint32_t ft_kern_list(const struct ft_kern *out[4]) {
     }
     if (cpu.has_avx512) {
         out[n++] = &ft_kern_avx512;
+    }
+    if (cpu.has_avx512 && cpu.has_vnni) {
+        out[n++] = &ft_kern_avx512vnni;
     }
     if (cpu.has_avx512 && cpu.has_bf16 && cpu.has_vnni) {
         out[n++] = &ft_kern_avx512bf16;
@@ -31,7 +34,7 @@ uint32_t ft_kern_list(const struct ft_kern *out[4]) {
 }
 
 static const struct ft_kern *choose(void) {
-    const struct ft_kern *list[4];
+    const struct ft_kern *list[FT_KERN_MOST];
     uint32_t n = ft_kern_list(list);
     const char *forced = getenv("FT_KERN");
     if (forced == NULL || forced[0] == '\0') {
@@ -97,7 +100,7 @@ bool ft_fmt_parse(const char *text, enum ft_fmt *out) {
 }
 
 size_t ft_kern_work_bytes(void) {
-    /* the arrays of tile.h's struct tile_work, and avx2.c's words; attend_few needs less */
+    /* the arrays of tile.h's struct tile_work, and words.h's; attend_few needs less */
     const size_t panel = (size_t)FT_TILE_ROW * FT_HEAD_MAX, queries = FT_TILE_QUERY;
     size_t floats = 2 * panel + queries * (FT_TILE_ROW + 4);
 #if defined(__x86_64__)

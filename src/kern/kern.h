@@ -41,7 +41,7 @@ enum {
  * Exact      ref accumulates in double.  With L = max over rows of sum|q_t k_t| * scale, variants
  *            differ from it by at most (2e-6 + 4 sqrt(d) 2^-24 L) * max|v| and NMSE 1e-10 * max(1,
  *            L/64)^2, for every row format: both read the same stored rows
- * Rounded    avx512bf16, unless all rows are f32, rounds q, k, v and weights (summed and
+ * Rounded    avx512bf16, where K and V are each bf16 or q8_0, rounds q, k, v and weights (summed and
  *            multiplied alike) to bf16, nearest even, and sums in f32.  Of ref with q, k and v so
  *            rounded it stays within (1.001 * 2^-9 + 1e-4) max|v| and NMSE 2^-17 more than the
  *            above: weights and its exp.  Of ref itself it stays within (e + 1.001 * 2^-8 + 1e-4)
@@ -50,7 +50,8 @@ enum {
  *            block: there e = scale * sum over blocks of max|q_b| / 254 * sum|k_b|, and NMSE
  *            2^-16 (1 + 8 L^2 / d) more.  Finite numbers beyond bf16's range round to infinity;
  *            below 2^-126 they count as zero
- * Words      avx2, unless all rows are f32, takes tiles of which a query sees all 64 rows in 16-bit
+ * Words      avx2, avx512vnni and, for other rows than those, avx512bf16, unless all rows are f32,
+ *            take tiles of which a query sees all 64 rows in 16-bit
  *            words: numbers of q and k within max|q_c| / 16382 and max|k_c| / 8190, c their chunk of
  *            64, weights (summed and multiplied alike) within 1 / 16382 of the tile's largest, v
  *            within 1 / 8190 of its channel's largest in the tile.  Of ref it stays within (e +
@@ -107,7 +108,7 @@ struct ft_vote {
 };
 
 struct ft_kern {
-    const char *name; /* "ref", "avx2", "avx512", "avx512bf16", "neon" */
+    const char *name; /* "ref", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon" */
     /* encode / decode - n numbers to or from a row format, round to nearest even; NaN stays NaN */
     void (*encode)(enum ft_fmt fmt, const float *src, void *dst, size_t n);
     void (*decode)(enum ft_fmt fmt, const void *src, float *dst, size_t n);
@@ -125,13 +126,13 @@ struct ft_kern {
 
 extern const struct ft_kern ft_kern_ref;
 #if defined(__x86_64__)
-extern const struct ft_kern ft_kern_avx2, ft_kern_avx512, ft_kern_avx512bf16;
+extern const struct ft_kern ft_kern_avx2, ft_kern_avx512, ft_kern_avx512vnni, ft_kern_avx512bf16;
 #elif defined(__aarch64__)
 extern const struct ft_kern ft_kern_neon;
 #endif
 
 /* ft_kern - the table in use: the best this machine has, or what FT_KERN=ref|avx2|avx512|
- * avx512bf16|neon forces.
+ * avx512vnni|avx512bf16|neon forces.
  * An FT_KERN that the machine cannot run, or an unknown one, falls back to the best; it is logged,
  * and sessions report it.
  */
@@ -141,7 +142,8 @@ const struct ft_kern *ft_kern(void);
 const char *ft_kern_ignored(void);
 
 /* ft_kern_list - every variant this machine can run, ref first; for tests.  ->  count */
-uint32_t ft_kern_list(const struct ft_kern *out[4]);
+enum { FT_KERN_MOST = 5 };
+uint32_t ft_kern_list(const struct ft_kern *out[FT_KERN_MOST]);
 
 size_t ft_fmt_row_bytes(enum ft_fmt fmt, uint32_t d); /* of one row of d numbers */
 const char *ft_fmt_name(enum ft_fmt fmt);             /* "f32", "f16", "bf16", "q8_0" */

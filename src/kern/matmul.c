@@ -43,7 +43,7 @@ const struct ft_matmul *ft_matmul_way(uint32_t type, uint32_t k, uint32_t m, boo
         return NULL;
     }
     bool has_bf16 = table_is("avx512bf16") && cpu.has_bf16,
-         has_byte = (table_is("avx512") || table_is("avx512bf16")) && cpu.has_vnni;
+         has_byte = (table_is("avx512vnni") || table_is("avx512bf16")) && cpu.has_vnni;
     if (has_byte && m <= FT_MATMUL_FEW && ft_matmul_rows.takes(type, k, has_decode)) {
         return &ft_matmul_rows;
     }

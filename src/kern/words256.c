@@ -10,23 +10,17 @@
 #include <math.h>
 #include <string.h>
 
-#include "kern/words256.h"
+#include "kern/words.h"
 #include "kern/ymm.h"
 
 enum {
     MR = 4, /* 4 queries x 16 keys or channels: 8 sums, 2 operands, a broadcast, a product */
-    STRIP = FT_WORDS_STRIP,
+    STRIP = 16, /* keys or channels side by side */
     CHUNK = FT_WORDS_CHUNK,
     PAIR_ROW = FT_TILE_ROW / 2,
     BLOCK = 32,      /* numbers of a q8_0 block */
     BLOCK_BYTE = 34, /* f16 scale, 32 signed bytes */
 };
-#define Q_MOST 8191.0f
-#define K_MOST 4095.0f
-#define P_MOST 8191.0f
-#define V_MOST 4095.0f
-#define LIMIT 0x1p40f    /* largest |q| and |k|: no logit overflows */
-#define V_LIMIT 0x1p100f /* largest |v|: nor do 64 * P_MOST of it */
 
 /* ---- numbers to words ---- */
 
@@ -77,16 +71,16 @@ INLINE float chunk_most(const char *row, uint32_t t, uint32_t d, enum ft_fmt fmt
 
 /* ---- q ---- */
 
-void ft_words_queries(const struct ft_attend *a, struct ft_words *w) {
+static void queries(const struct ft_attend *a, struct ft_words *w) {
     uint32_t d = a->d, width = width_of(d), n_chunk = (d + CHUNK - 1) / CHUNK;
     for (uint32_t i = 0; i < a->m; i++) {
         const char *row = (const char *)(a->q + i * a->q_stride);
         w->fits[i] = true;
         for (uint32_t c = 0; c < n_chunk; c++) {
             float most = chunk_most(row, c * CHUNK, d, FT_F32);
-            __m256 by = _mm256_set1_ps(inverse_of(most, Q_MOST)), both[2] = { by, by };
-            w->fits[i] = w->fits[i] && most <= LIMIT;
-            w->q_scale[i * n_chunk + c] = scale_of(most, Q_MOST) * a->scale;
+            __m256 by = _mm256_set1_ps(inverse_of(most, FT_WORDS_Q)), both[2] = { by, by };
+            w->fits[i] = w->fits[i] && most <= FT_WORDS_LIMIT;
+            w->q_scale[i * n_chunk + c] = scale_of(most, FT_WORDS_Q) * a->scale;
             for (uint32_t t = c * CHUNK; t < FT_MIN((c + 1) * CHUNK, d); t += 16) {
                 _mm256_storeu_si256((__m256i *)(void *)(w->q + (size_t)i * width + t / 2),
                                     words16(row, t, d, FT_F32, both));
@@ -105,9 +99,9 @@ INLINE bool keys_chunk(const struct rows *k, enum ft_fmt fmt, uint32_t first, ui
     bool fits = true;
     for (uint32_t r = 0; r < 8; r++) {
         float most = chunk_most(k->data + (first + r) * k->stride, c * CHUNK, d, fmt);
-        fits = fits && most <= LIMIT;
-        by[r] = inverse_of(most, K_MOST);
-        scale[r] = scale_of(most, K_MOST);
+        fits = fits && most <= FT_WORDS_LIMIT;
+        by[r] = inverse_of(most, FT_WORDS_K);
+        scale[r] = scale_of(most, FT_WORDS_K);
     }
     for (uint32_t t = c * CHUNK; t < FT_MIN((c + 1) * CHUNK, d); t += 16) {
         __m256i x[8];
@@ -144,10 +138,10 @@ INLINE bool channels8(const struct rows *v, enum ft_fmt fmt, uint32_t t, uint32_
         top = _mm256_max_epi32(top, _mm256_castps_si256(x));
     }
     __m256 most = _mm256_castsi256_ps(top);
-    __m256 large = _mm256_cmp_ps(most, _mm256_set1_ps(V_MOST * 0x1p-126f), _CMP_GE_OQ);
-    *by = _mm256_and_ps(_mm256_div_ps(_mm256_set1_ps(V_MOST), most), large);
-    _mm256_storeu_ps(scale, _mm256_and_ps(_mm256_div_ps(most, _mm256_set1_ps(V_MOST)), large));
-    return _mm256_movemask_ps(_mm256_cmp_ps(most, _mm256_set1_ps(V_LIMIT), _CMP_NLE_UQ)) == 0;
+    __m256 large = _mm256_cmp_ps(most, _mm256_set1_ps(FT_WORDS_V * 0x1p-126f), _CMP_GE_OQ);
+    *by = _mm256_and_ps(_mm256_div_ps(_mm256_set1_ps(FT_WORDS_V), most), large);
+    _mm256_storeu_ps(scale, _mm256_and_ps(_mm256_div_ps(most, _mm256_set1_ps(FT_WORDS_V)), large));
+    return _mm256_movemask_ps(_mm256_cmp_ps(most, _mm256_set1_ps(FT_WORDS_V_LIMIT), _CMP_NLE_UQ)) == 0;
 }
 
 /* Word [j][t] of a strip of 16 channels holds rows 2j and 2j + 1; pairs of rows in the order in
@@ -179,7 +173,7 @@ INLINE bool values(const struct rows *v, enum ft_fmt fmt, uint32_t d, struct ft_
      : (rows)->fmt == FT_BF16 ? call(rows, FT_BF16, d, w)                                          \
                               : call(rows, FT_Q8_0, d, w))
 
-bool ft_words_tile(const struct rows *k, const struct rows *v, uint32_t d, struct ft_words *w) {
+static bool tile(const struct rows *k, const struct rows *v, uint32_t d, struct ft_words *w) {
     ft_assert(k->n == FT_TILE_ROW && v->n == FT_TILE_ROW);
     return BY_FORMAT(keys, k) && BY_FORMAT(values, v);
 }
@@ -252,34 +246,18 @@ INLINE void values_n(const struct ft_words *w, uint32_t at, uint32_t n, uint32_t
     }
 }
 
-#define BY_ROWS(call)                                                                              \
-    switch (n) {                                                                                   \
-    case 1:                                                                                        \
-        call(1);                                                                                   \
-        break;                                                                                     \
-    case 2:                                                                                        \
-        call(2);                                                                                   \
-        break;                                                                                     \
-    case 3:                                                                                        \
-        call(3);                                                                                   \
-        break;                                                                                     \
-    default:                                                                                       \
-        call(MR);                                                                                  \
-        break;                                                                                     \
-    }
-
 /* ---- weights ---- */
 
-/* P_MOST exp(x) for x <= 0, before it is rounded.  exp(r ln 2) = 1 + r (C1 + ..), interpolated at
+/* FT_WORDS_P exp(x) for x <= 0, before it is rounded.  exp(r ln 2) = 1 + r (C1 + ..), interpolated at
  * Chebyshev nodes, relative error 7e-6; what is below e^-20 is taken as that, it rounds to zero. */
 INLINE __m256 weight8(__m256 x) {
     x = _mm256_max_ps(_mm256_mul_ps(x, _mm256_set1_ps(0x1.715476p+0f)), _mm256_set1_ps(-30.0f));
     __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m256 r = _mm256_sub_ps(x, n), p = _mm256_set1_ps(P_MOST * 0x1.3c6e5cp-7f);
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(P_MOST * 0x1.c96d5ep-5f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(P_MOST * 0x1.ebfb3ep-3f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(P_MOST * 0x1.62e2d2p-1f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(P_MOST));
+    __m256 r = _mm256_sub_ps(x, n), p = _mm256_set1_ps(FT_WORDS_P * 0x1.3c6e5cp-7f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(FT_WORDS_P * 0x1.c96d5ep-5f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(FT_WORDS_P * 0x1.ebfb3ep-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(FT_WORDS_P * 0x1.62e2d2p-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(FT_WORDS_P));
     __m256i bits =
         _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23));
     return _mm256_castsi256_ps(bits);
@@ -318,7 +296,7 @@ static void weights(struct ft_words *w, uint32_t at, uint32_t n, float *max, flo
     REDUCE8(x, MAX);
     __m256 tile = x[0], old = _mm256_maskload_ps(max, here), high = _mm256_max_ps(old, tile);
     __m256 shrink = exp8(_mm256_sub_ps(old, high)), own = exp8(_mm256_sub_ps(tile, high));
-    own = _mm256_mul_ps(own, _mm256_set1_ps(1 / P_MOST));
+    own = _mm256_mul_ps(own, _mm256_set1_ps(1 / FT_WORDS_P));
     _mm256_storeu_ps(most, tile);
     for (uint32_t i = 0; i < 8; i++) {
         x[i] = i < n ? tile_weights(w->s + (size_t)(at + i) * FT_TILE_ROW, most[i],
@@ -342,7 +320,7 @@ static void group_attend(const struct ft_attend *a, uint32_t first, uint32_t m,
     for (uint32_t i = 0; i < m; i += n) {
         n = block_rows(m, i, MR);
 #define LOGITS(n_row) logits_n(w, first + i, n_row, d, w->s + (size_t)i * FT_TILE_ROW)
-        BY_ROWS(LOGITS)
+        BY_ROWS_4(n, LOGITS)
     }
     for (uint32_t i = 0; i < m; i += 8) {
         weights(w, i, FT_MIN(m - i, 8u), a->max + first + i, a->sum + first + i);
@@ -350,12 +328,12 @@ static void group_attend(const struct ft_attend *a, uint32_t first, uint32_t m,
     for (uint32_t i = 0; i < m; i += n) {
         n = block_rows(m, i, MR);
 #define VALUES(n_row) values_n(w, i, n_row, d, acc + (size_t)i * d)
-        BY_ROWS(VALUES)
+        BY_ROWS_4(n, VALUES)
     }
 }
 
-void ft_words_attend(const struct ft_attend *a, uint32_t first, uint32_t n, struct ft_words *w) {
-    for (uint32_t i = 0; i < n; i += FT_WORDS_GROUP) {
-        group_attend(a, first + i, FT_MIN(n - i, (uint32_t)FT_WORDS_GROUP), w);
-    }
-}
+const struct ft_words_way ft_words_256 = {
+    .queries = queries,
+    .tile = tile,
+    .group = group_attend,
+};

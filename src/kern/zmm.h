@@ -5,6 +5,7 @@
 #define FT_KERN_ZMM_H
 
 #include <immintrin.h>
+#include <string.h>
 
 #include "kern/inline.h"
 #include "kern/span.h"
@@ -40,6 +41,19 @@ INLINE __m512 load16_mask(__mmask16 mask, const void *p, size_t i, enum ft_fmt f
     return fmt == FT_F16 ? wide_f16(h) : wide_bf16(h);
 }
 
+/* Numbers [t, t + 16) of a row; those that mask leaves out read as zero. */
+INLINE __m512 row16(const char *row, uint32_t t, __mmask16 mask, enum ft_fmt fmt) {
+    if (fmt != FT_Q8_0) {
+        return mask == 0xffff ? load16(row, t, fmt) : load16_mask(mask, row, t, fmt);
+    }
+    const char *block = row + t / 32 * 34;
+    uint16_t half;
+    memcpy(&half, block, sizeof half);
+    __m512 scale = _mm512_cvtph_ps(_mm256_set1_epi16((short)half));
+    __m128i q = _mm_loadu_si128((const __m128i *)(const void *)(block + 2 + t % 32));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)), scale);
+}
+
 /* Transpose 16 x 16 numbers of 32 bits: out[c] lane r = in[r] lane c. */
 INLINE void transpose16(__m512i x[16]) {
     __m512i y[16];
@@ -65,6 +79,13 @@ INLINE void transpose16(__m512i x[16]) {
         x[i + 8] = _mm512_shuffle_i32x4(y[i], y[i + 8], 0xdd);
         x[i + 12] = _mm512_shuffle_i32x4(y[i + 4], y[i + 12], 0xdd);
     }
+}
+
+/* Sums of integers stay where they are: left alone, gcc copies all sums of a tile at each step, and
+ * half of them through memory. */
+INLINE __m512i in_place(__m512i sum) {
+    __asm__("" : "+v"(sum));
+    return sum;
 }
 
 /* The hardware's own prefetching stops at page ends and starts anew with every tile. */

@@ -196,7 +196,7 @@ static bool case_of(const struct ft_kern *kern, size_t i, struct kernel_case *ou
 }
 
 static void list_cases(void) {
-    const struct ft_kern *list[4];
+    const struct ft_kern *list[FT_KERN_MOST];
     for (uint32_t v = 0, n = ft_kern_list(list); v < n; v++) {
         for (size_t i = 0; i < FT_COUNT(cases); i++) {
             struct kernel_case c;
@@ -226,7 +226,7 @@ static void print_build(void) {
 }
 
 static int run_case(const char *name) {
-    const struct ft_kern *list[4];
+    const struct ft_kern *list[FT_KERN_MOST];
     for (uint32_t v = 0, n = ft_kern_list(list); v < n; v++) {
         size_t n_name = strlen(list[v]->name);
         if (strncmp(name, list[v]->name, n_name) != 0 || name[n_name] != '/') {

@@ -21,19 +21,25 @@ enum { KV_HEAD_MAX = 4 };
  * max|v| = 1. */
 #define TOLERANCE 2.6e-5
 
-/* avx512bf16 rounds weights, 2^-9, with an exp of 1e-4; q, k and v only where rows are q8_0: then v
- * is off by 2^-9 and q by 1 / 254, which moves a logit by sum|k| * scale / 254, and sum|k| <= 0.75 d
- * here.  avx2 rounds the 64 weights of a tile by at most 2^-14 of the largest (together 2^-11, as
- * the signs are random), v by 2^-13 and q and k by 1 / 16382 and 1 / 8190. */
+static bool is_short(enum ft_fmt fmt) {
+    return fmt == FT_BF16 || fmt == FT_Q8_0;
+}
+
+/* Rows of bf16 and q8_0: avx512bf16 rounds weights, 2^-9, with an exp of 1e-4; q, k and v only where
+ * rows are q8_0: then v is off by 2^-9 and q by 1 / 254, which moves a logit by sum|k| * scale /
+ * 254, and sum|k| <= 0.75 d here.  Words round the 64 weights of a tile by at most 2^-14 of the
+ * largest (together 2^-11, as the signs are random), v by 2^-13 and q and k by 1 / 16382 and 1 /
+ * 8190. */
 static double tolerance(const struct ft_kern *kern, const struct ft_attn_job *job) {
-    if (strcmp(kern->name, "avx2") == 0) {
-        return TOLERANCE + 0x1p-11 + 0x1p-13 + 0.75 * sqrt(job->d) * (1.0 / 16382 + 1.0 / 8190);
+    bool has_words =
+        strcmp(kern->name, "avx2") == 0 || strcmp(kern->name, "avx512vnni") == 0 ||
+        strcmp(kern->name, "avx512bf16") == 0;
+    if (strcmp(kern->name, "avx512bf16") == 0 && is_short(job->k_fmt) && is_short(job->v_fmt)) {
+        double rounded = job->k_fmt == FT_Q8_0 ? 0x1p-9 + 0.75 * sqrt(job->d) / 254 : 0;
+        return TOLERANCE + 0x1p-9 * 1.001 + 1e-4 + rounded;
     }
-    if (strcmp(kern->name, "avx512bf16") != 0) {
-        return TOLERANCE;
-    }
-    double rounded = job->k_fmt == FT_Q8_0 ? 0x1p-9 + 0.75 * sqrt(job->d) / 254 : 0;
-    return TOLERANCE + 0x1p-9 * 1.001 + 1e-4 + rounded;
+    double words = 0x1p-11 + 0x1p-13 + 0.75 * sqrt(job->d) * (1.0 / 16382 + 1.0 / 8190);
+    return TOLERANCE + (has_words ? words : 0);
 }
 
 struct shape {
@@ -52,7 +58,7 @@ struct scene {
     void *scratch;
 };
 
-static const struct ft_kern *variants[4];
+static const struct ft_kern *variants[FT_KERN_MOST];
 static uint32_t n_variant;
 
 static void *must(void *p) {

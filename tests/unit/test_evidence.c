@@ -15,7 +15,7 @@
 
 enum { KV_HEAD_MAX = 4, VOTER_MAX = 200 };
 
-static const struct ft_kern *variants[4];
+static const struct ft_kern *variants[FT_KERN_MOST];
 static uint32_t n_variant;
 
 static void *must(void *p) {

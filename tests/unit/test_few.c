@@ -21,7 +21,7 @@ static const uint32_t head_sizes[] = { 16, 24, 32, 64, 80, 96, 128, 160, 256 };
 static const uint32_t query_counts[] = { 1, 2, 3, 4, 5, 6, 7, 8, 14, 16, FT_FEW_QUERY };
 static const uint32_t row_counts[] = { 1, 5, 15, 16, 17, 63, 64, 65, 81, 200, 1024 };
 
-static const struct ft_kern *variants[8];
+static const struct ft_kern *variants[FT_KERN_MOST];
 static uint32_t n_variant;
 
 /* ---- data ---- */

@@ -12,7 +12,7 @@
 #include "base/rng.h"
 #include "kern/kern.h"
 
-static const struct ft_kern *variants[4];
+static const struct ft_kern *variants[FT_KERN_MOST];
 static uint32_t n_variant;
 
 static void *must(void *p) {

@@ -221,11 +221,11 @@ static void run_vote(const struct ft_kern *kern, const struct data *t, uint32_t 
 
 /* ---- comparison ---- */
 
-static const struct ft_kern *variants[4];
+static const struct ft_kern *variants[FT_KERN_MOST];
 static uint32_t n_variant;
 static struct {
     double attend, attend_nmse, rounded, rounded_nmse, lse, mass;
-} worst[4]; /* errors as fractions of their bounds, printed at the end */
+} worst[FT_KERN_MOST]; /* errors as fractions of their bounds, printed at the end */
 
 struct place {
     uint32_t query, at; /* row or channel */
@@ -249,9 +249,9 @@ static double logit_bound(const struct data *t) {
     return 2 * sqrt(t->d) * 0x1p-24 * logit_size(t);
 }
 
-/* Does attend round queries, rows and weights to 16 bits? */
+/* Does attend round queries, rows and weights to bf16, q to bytes for q8_0? */
 static bool rounds(const struct ft_kern *kern, enum ft_fmt fmt) {
-    return fmt != FT_F32 && strcmp(kern->name, "avx512bf16") == 0;
+    return (fmt == FT_BF16 || fmt == FT_Q8_0) && strcmp(kern->name, "avx512bf16") == 0;
 }
 
 /* The most that bytes for q change a logit by: max|q| / 254 of its block of 32 times sum|k|. */
@@ -275,7 +275,8 @@ static double byte_error(const struct data *t) {
 }
 
 static bool has_words(const struct ft_kern *kern, enum ft_fmt fmt) {
-    return fmt != FT_F32 && strcmp(kern->name, "avx2") == 0;
+    bool is_able = strcmp(kern->name, "avx2") == 0 || strncmp(kern->name, "avx512", 6) == 0;
+    return fmt != FT_F32 && is_able && strcmp(kern->name, "avx512") != 0 && !rounds(kern, fmt);
 }
 
 /* The most that words for q and k, in chunks of 64, change a logit by. */
@@ -496,7 +497,7 @@ static void test_variants_match_ref(void **unused) {
         print_message(
             "%s: errors as shares of their bounds: attend %.3f (NMSE %.3f) lse %.3f mass %.3f\n",
             variants[v]->name, worst[v].attend, worst[v].attend_nmse, worst[v].lse, worst[v].mass);
-        if (rounds(variants[v], FT_F16)) {
+        if (rounds(variants[v], FT_BF16)) {
             print_message("%s: attend of rounded numbers %.3f (NMSE %.3f)\n", variants[v]->name,
                           worst[v].rounded, worst[v].rounded_nmse);
         }

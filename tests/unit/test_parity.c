@@ -44,7 +44,7 @@
 #include "base/base.h"
 #include "foretoken.h"
 
-enum { CHUNK = 512, FIRST = 2, N_GREEDY = 64, N_SEQUENCE = 5 };
+enum { CHUNK = 512, FIRST = 2, N_GREEDY = 64, N_SEQUENCE = 15 };
 
 static const double KL_MAX = 1e-3; /* nats */
 
@@ -363,6 +363,8 @@ static void check_parity(const char *path, const struct parity_case *c) {
     qsort(mine, n_sequence, sizeof *mine, ascending);
     qsort(theirs, n_sequence, sizeof *theirs, ascending);
     uint32_t middle = n_sequence / 2;
+    double sa=0,sb=0,ra=0,ga=0; for (uint32_t i=0;i<n_sequence;i++){sa+=mine[i];sb+=theirs[i];} ra=mine[n_sequence-1]; ga=theirs[n_sequence-1];
+    print_message("XX %s mean of maxima %.4f %.4f ratio %.3f; max of maxima %.4f %.4f\n", c->name, sa/n_sequence, sb/n_sequence, sa/sb, ra, ga);
     print_message("%-28s n=%-4u exact: same bits; KL %.2g, |delta log p| max %.3g mean %.3g, "
                   "libllama's own %.2g, %.3g %.3g; greedy %u of %u\n",
                   c->name, c->n, mine_kl, mine[middle], mine_mean, theirs_kl, theirs[middle],
