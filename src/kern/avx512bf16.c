@@ -105,8 +105,9 @@ static void keys_pairs(const struct rows *k, uint32_t d, uint32_t *to) {
         for (uint32_t t = 0; t < d; t += 32) {
             __m512i x[16];
             UNROLL for (uint32_t r = 0; r < 16; r++) {
-                x[r] = first + r < k->n ? row_pairs(k->data + (first + r) * k->stride, t, d, FT_BF16)
-                                        : _mm512_setzero_si512();
+                x[r] = first + r < k->n
+                           ? row_pairs(k->data + (first + r) * k->stride, t, d, FT_BF16)
+                           : _mm512_setzero_si512();
             }
             transpose16(x);
             UNROLL for (uint32_t c = 0; c < 16; c++) {
@@ -117,7 +118,6 @@ static void keys_pairs(const struct rows *k, uint32_t d, uint32_t *to) {
         }
     }
 }
-
 
 /* V of one tile: word [j][t] is number t of rows 2j, 2j + 1. */
 INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, uint32_t d, uint32_t *to) {

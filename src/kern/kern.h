@@ -52,14 +52,14 @@ enum {
  *            below 2^-126 they count as zero
  * Words      avx2, avx512vnni and, for other rows than those, avx512bf16, unless all rows are f32,
  *            take tiles of which a query sees all 64 rows in 16-bit
- *            words: numbers of q and k within max|q_c| / 16382 and max|k_c| / 8190, c their chunk of
+ *            words: numbers of q and k within max|q| / 16382 and max|k_c| / 8190, c a chunk of
  *            64, weights (summed and multiplied alike) within 1 / 16382 of the tile's largest, v
  *            within 1 / 8190 of its channel's largest in the tile.  Of ref it stays within (e +
  *            1.001 (2^-7 + 2^-13)) max|v| more, and NMSE e^2 / d + 2^-24 more, where a logit moves
- *            by at most e = scale * sum over chunks of (max|q_c| / 16382 sum|k| + max|k_c| / 8190
- *            sum|q| + 64 max|q_c| max|k_c| / (16382 * 8190)).  Tiles with an infinity, a NaN, a
+ *            by at most e = scale * sum over chunks of (max|q| / 16382 sum|k| + max|k_c| / 8190
+ *            sum|q| + 64 max|q| max|k_c| / (16382 * 8190)).  Tiles with an infinity, a NaN, a
  *            key beyond 2^40 or a value beyond 2^100, and queries with the like, are multiplied in
- *            f32; channels of a tile and chunks of q and k that are all below 2^-113 count as zero
+ *            f32; channels of a tile and q and chunks of k that are all below 2^-113 count as zero
  * Masked     a row that query i does not see is never multiplied for it, so NaN there cannot leak;
  *            bytes behind row n are not read
  * Same bits  the result of query i depends on its own q, vis[i] and the rows alone, never on m or

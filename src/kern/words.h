@@ -2,7 +2,7 @@
 /* words.h - attention over whole tiles of 64 rows in products of 16-bit words: vpmaddwd does the
  * work of two f32 multiply-adds, vpdpwssd in 512 bits that of vdpbf16ps, a hundred times finer.
  *
- *   q   13 bits and a sign, a scale per query and 64 numbers of the head
+ *   q   13 bits and a sign, a scale per query
  *   K   12 bits, a scale per row and 64 numbers
  *   p   13 bits of exp(logit - the tile's largest)
  *   V   12 bits, a scale per channel and tile
@@ -16,7 +16,7 @@
 #include "kern/span.h"
 
 enum {
-    FT_WORDS_CHUNK = 64, /* numbers of a head that share a scale */
+    FT_WORDS_CHUNK = 64, /* numbers of a key that share a scale */
     FT_WORDS_GROUP = 16, /* queries that go through a tile together: their logits stay near */
     FT_WORDS_CHUNKS = FT_HEAD_MAX / FT_WORDS_CHUNK,
 };
@@ -31,14 +31,14 @@ enum {
 
 /* Scratch of one call; a word of 32 bits is a pair of numbers, in the order of the variant. */
 struct ft_words {
-    int32_t q[FT_TILE_QUERY * FT_HEAD_MAX / 2];     /* [m][width] */
-    int32_t k[FT_TILE_ROW * FT_HEAD_MAX / 2];       /* [64/strip][width][strip] */
-    int32_t v[FT_TILE_ROW / 2 * FT_HEAD_MAX];       /* pairs of rows, [d/strip][32][strip] */
-    float q_scale[FT_TILE_QUERY * FT_WORDS_CHUNKS]; /* [m][d/64], the logits' scale included */
-    float k_scale[FT_WORDS_CHUNKS * FT_TILE_ROW];   /* [d/64][64] */
-    float v_scale[FT_HEAD_MAX];                     /* [d] */
-    float s[FT_WORDS_GROUP * FT_TILE_ROW];          /* logits */
-    int32_t p[FT_WORDS_GROUP * FT_TILE_ROW / 2];    /* weights */
+    int32_t q[FT_TILE_QUERY * FT_HEAD_MAX / 2];   /* [m][width] */
+    int32_t k[FT_TILE_ROW * FT_HEAD_MAX / 2];     /* [64/strip][width][strip] */
+    int32_t v[FT_TILE_ROW / 2 * FT_HEAD_MAX];     /* pairs of rows, [d/strip][32][strip] */
+    float q_scale[FT_TILE_QUERY];                 /* [m], the logits' scale included */
+    float k_scale[FT_WORDS_CHUNKS * FT_TILE_ROW]; /* [d/64][64] */
+    float v_scale[FT_HEAD_MAX];                   /* [d] */
+    float s[FT_WORDS_GROUP * FT_TILE_ROW];        /* logits, to be multiplied by q_scale */
+    int32_t p[FT_WORDS_GROUP * FT_TILE_ROW / 2];  /* weights */
     float shrink[FT_WORDS_GROUP],
         share[FT_WORDS_GROUP]; /* of older sums; of this tile's integers */
     bool fits[FT_TILE_QUERY];  /* is the query finite, and far from f32's limits? */

@@ -14,7 +14,7 @@
 #include "kern/ymm.h"
 
 enum {
-    MR = 4, /* 4 queries x 16 keys or channels: 8 sums, 2 operands, a broadcast, a product */
+    MR = 4,     /* 4 queries x 16 keys or channels: 8 sums, 2 operands, a broadcast, a product */
     STRIP = 16, /* keys or channels side by side */
     CHUNK = FT_WORDS_CHUNK,
     PAIR_ROW = FT_TILE_ROW / 2,
@@ -57,10 +57,10 @@ INLINE __m256 magnitude(__m256 x) {
     return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
 }
 
-/* The largest |x| of one chunk from t on; as integers, so that a NaN is above everything. */
-INLINE float chunk_most(const char *row, uint32_t t, uint32_t d, enum ft_fmt fmt) {
+/* The largest |x| of numbers [t, end) of a row; as integers, so that a NaN is above everything. */
+INLINE float row_most(const char *row, uint32_t t, uint32_t end, uint32_t d, enum ft_fmt fmt) {
     __m256i most = _mm256_setzero_si256();
-    for (uint32_t e = t; e < FT_MIN(t + CHUNK, d); e += 8) {
+    for (uint32_t e = t; e < end; e += 8) {
         most = _mm256_max_epi32(most, _mm256_castps_si256(magnitude(numbers8(row, e, d, fmt))));
     }
     __m128i x = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
@@ -72,19 +72,16 @@ INLINE float chunk_most(const char *row, uint32_t t, uint32_t d, enum ft_fmt fmt
 /* ---- q ---- */
 
 static void queries(const struct ft_attend *a, struct ft_words *w) {
-    uint32_t d = a->d, width = width_of(d), n_chunk = (d + CHUNK - 1) / CHUNK;
+    uint32_t d = a->d, width = width_of(d);
     for (uint32_t i = 0; i < a->m; i++) {
         const char *row = (const char *)(a->q + i * a->q_stride);
-        w->fits[i] = true;
-        for (uint32_t c = 0; c < n_chunk; c++) {
-            float most = chunk_most(row, c * CHUNK, d, FT_F32);
-            __m256 by = _mm256_set1_ps(inverse_of(most, FT_WORDS_Q)), both[2] = { by, by };
-            w->fits[i] = w->fits[i] && most <= FT_WORDS_LIMIT;
-            w->q_scale[i * n_chunk + c] = scale_of(most, FT_WORDS_Q) * a->scale;
-            for (uint32_t t = c * CHUNK; t < FT_MIN((c + 1) * CHUNK, d); t += 16) {
-                _mm256_storeu_si256((__m256i *)(void *)(w->q + (size_t)i * width + t / 2),
-                                    words16(row, t, d, FT_F32, both));
-            }
+        float most = row_most(row, 0, d, d, FT_F32);
+        __m256 by = _mm256_set1_ps(inverse_of(most, FT_WORDS_Q)), both[2] = { by, by };
+        w->fits[i] = most <= FT_WORDS_LIMIT;
+        w->q_scale[i] = scale_of(most, FT_WORDS_Q) * a->scale;
+        for (uint32_t t = 0; t < d; t += 16) {
+            _mm256_storeu_si256((__m256i *)(void *)(w->q + (size_t)i * width + t / 2),
+                                words16(row, t, d, FT_F32, both));
         }
     }
 }
@@ -94,16 +91,17 @@ static void queries(const struct ft_attend *a, struct ft_words *w) {
 /* Eight rows from `first` on: numbers of one chunk. -> false: too large, or not finite */
 INLINE bool keys_chunk(const struct rows *k, enum ft_fmt fmt, uint32_t first, uint32_t c,
                        uint32_t d, struct ft_words *w) {
+    uint32_t end = FT_MIN((c + 1) * CHUNK, d);
     float by[8], *scale = w->k_scale + (size_t)c * FT_TILE_ROW + first;
     int32_t *to = w->k + (size_t)first / STRIP * STRIP * width_of(d) + first % STRIP;
     bool fits = true;
     for (uint32_t r = 0; r < 8; r++) {
-        float most = chunk_most(k->data + (first + r) * k->stride, c * CHUNK, d, fmt);
+        float most = row_most(k->data + (first + r) * k->stride, c * CHUNK, end, d, fmt);
         fits = fits && most <= FT_WORDS_LIMIT;
         by[r] = inverse_of(most, FT_WORDS_K);
         scale[r] = scale_of(most, FT_WORDS_K);
     }
-    for (uint32_t t = c * CHUNK; t < FT_MIN((c + 1) * CHUNK, d); t += 16) {
+    for (uint32_t t = c * CHUNK; t < end; t += 16) {
         __m256i x[8];
         UNROLL for (uint32_t r = 0; r < 8; r++) {
             __m256 one = _mm256_set1_ps(by[r]), both[2] = { one, one };
@@ -141,7 +139,8 @@ INLINE bool channels8(const struct rows *v, enum ft_fmt fmt, uint32_t t, uint32_
     __m256 large = _mm256_cmp_ps(most, _mm256_set1_ps(FT_WORDS_V * 0x1p-126f), _CMP_GE_OQ);
     *by = _mm256_and_ps(_mm256_div_ps(_mm256_set1_ps(FT_WORDS_V), most), large);
     _mm256_storeu_ps(scale, _mm256_and_ps(_mm256_div_ps(most, _mm256_set1_ps(FT_WORDS_V)), large));
-    return _mm256_movemask_ps(_mm256_cmp_ps(most, _mm256_set1_ps(FT_WORDS_V_LIMIT), _CMP_NLE_UQ)) == 0;
+    return _mm256_movemask_ps(_mm256_cmp_ps(most, _mm256_set1_ps(FT_WORDS_V_LIMIT), _CMP_NLE_UQ)) ==
+           0;
 }
 
 /* Word [j][t] of a strip of 16 channels holds rows 2j and 2j + 1; pairs of rows in the order in
@@ -200,7 +199,7 @@ INLINE void dots(const int32_t *panel, const int32_t *x, size_t x_stride, uint32
     }
 }
 
-/* Logits of n queries from query `at` on, with all rows; chunks in order. */
+/* Logits of n queries from query `at` on, with all rows, but for q_scale; chunks in order. */
 INLINE void logits_n(const struct ft_words *w, uint32_t at, uint32_t n, uint32_t d, float *s) {
     uint32_t width = width_of(d), n_chunk = (d + CHUNK - 1) / CHUNK;
     for (uint32_t b = 0; b < FT_TILE_ROW; b += STRIP) {
@@ -211,14 +210,13 @@ INLINE void logits_n(const struct ft_words *w, uint32_t at, uint32_t n, uint32_t
                  w->q + (size_t)at * width + first, width, FT_MIN(width - first, CHUNK / 2u), n,
                  dot);
             UNROLL for (uint32_t i = 0; i < n; i++) {
-                __m256 by = _mm256_set1_ps(w->q_scale[(at + i) * n_chunk + c]);
                 UNROLL for (uint32_t e = 0; e < 2; e++) {
                     float *to = s + (size_t)i * FT_TILE_ROW + b + 8 * e;
                     __m256 k = _mm256_loadu_ps(w->k_scale + c * FT_TILE_ROW + b + 8 * e);
-                    __m256 x = _mm256_cvtepi32_ps(dot[i][e]), scale = _mm256_mul_ps(k, by);
+                    __m256 x = _mm256_cvtepi32_ps(dot[i][e]);
                     /* fused or not is said here, so that every n gives the same bits */
-                    _mm256_storeu_ps(to, c == 0 ? _mm256_mul_ps(x, scale)
-                                                : _mm256_fmadd_ps(x, scale, _mm256_loadu_ps(to)));
+                    _mm256_storeu_ps(to, c == 0 ? _mm256_mul_ps(x, k)
+                                                : _mm256_fmadd_ps(x, k, _mm256_loadu_ps(to)));
                 }
             }
         }
@@ -248,10 +246,10 @@ INLINE void values_n(const struct ft_words *w, uint32_t at, uint32_t n, uint32_t
 
 /* ---- weights ---- */
 
-/* FT_WORDS_P exp(x) for x <= 0, before it is rounded.  exp(r ln 2) = 1 + r (C1 + ..), interpolated at
- * Chebyshev nodes, relative error 7e-6; what is below e^-20 is taken as that, it rounds to zero. */
+/* FT_WORDS_P 2^x for x <= 0, before it is rounded.  2^f = 1 + f (C1 + ..), interpolated at Chebyshev
+ * nodes, relative error 7e-6; what is below 2^-30 is taken as that, it rounds to zero. */
 INLINE __m256 weight8(__m256 x) {
-    x = _mm256_max_ps(_mm256_mul_ps(x, _mm256_set1_ps(0x1.715476p+0f)), _mm256_set1_ps(-30.0f));
+    x = _mm256_max_ps(x, _mm256_set1_ps(-30.0f));
     __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m256 r = _mm256_sub_ps(x, n), p = _mm256_set1_ps(FT_WORDS_P * 0x1.3c6e5cp-7f);
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(FT_WORDS_P * 0x1.c96d5ep-5f));
@@ -271,13 +269,16 @@ INLINE __m256 tile_most(const float *s) {
     return top;
 }
 
-/* 64 logits become weights, in pairs. -> their sum, in eight parts */
-INLINE __m256 tile_weights(const float *s, float most, int32_t *to) {
+/* 64 numbers times `by`, at most `most`, are logits to base 2 and become weights, in pairs.
+ * -> their sum, in eight parts */
+INLINE __m256 tile_weights(const float *s, float by, float most, int32_t *to) {
     __m256i sum = _mm256_setzero_si256();
-    __m256 top = _mm256_set1_ps(most);
+    __m256 times = _mm256_set1_ps(by), top = _mm256_set1_ps(most);
     UNROLL for (int v = 0; v < 8; v += 2) {
-        __m256i a = _mm256_cvtps_epi32(weight8(_mm256_sub_ps(_mm256_loadu_ps(s + 8 * v), top))),
-                b = _mm256_cvtps_epi32(weight8(_mm256_sub_ps(_mm256_loadu_ps(s + 8 * v + 8), top)));
+        __m256i a = _mm256_cvtps_epi32(
+                    weight8(_mm256_fmsub_ps(_mm256_loadu_ps(s + 8 * v), times, top))),
+                b = _mm256_cvtps_epi32(
+                    weight8(_mm256_fmsub_ps(_mm256_loadu_ps(s + 8 * v + 8), times, top)));
         __m256i p = _mm256_packs_epi32(a, b);
         _mm256_storeu_si256((__m256i *)(void *)(to + 4 * v), p);
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(p, _mm256_set1_epi16(1)));
@@ -285,21 +286,26 @@ INLINE __m256 tile_weights(const float *s, float most, int32_t *to) {
     return _mm256_cvtepi32_ps(sum);
 }
 
-/* Up to 8 queries, those of the group from `at` on; their state is in max and sum. */
-static void weights(struct ft_words *w, uint32_t at, uint32_t n, float *max, float *sum) {
+/* Up to 8 queries, those of the group from `at` on; their scales are in q_scale, their state is in
+ * max and sum. */
+static void weights(struct ft_words *w, uint32_t at, uint32_t n, const float *q_scale, float *max,
+                    float *sum) {
     __m256i here = lanes(n, 0);
-    float most[8];
+    float by[8], most[8];
     __m256 x[8];
     for (uint32_t i = 0; i < 8; i++) {
         x[i] = i < n ? tile_most(w->s + (size_t)(at + i) * FT_TILE_ROW) : _mm256_setzero_ps();
     }
     REDUCE8(x, MAX);
-    __m256 tile = x[0], old = _mm256_maskload_ps(max, here), high = _mm256_max_ps(old, tile);
-    __m256 shrink = exp8(_mm256_sub_ps(old, high)), own = exp8(_mm256_sub_ps(tile, high));
+    __m256 scale = _mm256_maskload_ps(q_scale, here), top = _mm256_mul_ps(x[0], scale);
+    __m256 old = _mm256_maskload_ps(max, here), high = _mm256_max_ps(old, top);
+    __m256 shrink = exp8(_mm256_sub_ps(old, high)), own = exp8(_mm256_sub_ps(top, high));
     own = _mm256_mul_ps(own, _mm256_set1_ps(1 / FT_WORDS_P));
-    _mm256_storeu_ps(most, tile);
+    scale = _mm256_mul_ps(scale, _mm256_set1_ps(0x1.715476p+0f));
+    _mm256_storeu_ps(by, scale);
+    _mm256_storeu_ps(most, _mm256_mul_ps(x[0], scale));
     for (uint32_t i = 0; i < 8; i++) {
-        x[i] = i < n ? tile_weights(w->s + (size_t)(at + i) * FT_TILE_ROW, most[i],
+        x[i] = i < n ? tile_weights(w->s + (size_t)(at + i) * FT_TILE_ROW, by[i], most[i],
                                     w->p + (size_t)(at + i) * PAIR_ROW)
                      : _mm256_setzero_ps();
     }
@@ -323,7 +329,8 @@ static void group_attend(const struct ft_attend *a, uint32_t first, uint32_t m,
         BY_ROWS_4(n, LOGITS)
     }
     for (uint32_t i = 0; i < m; i += 8) {
-        weights(w, i, FT_MIN(m - i, 8u), a->max + first + i, a->sum + first + i);
+        weights(w, i, FT_MIN(m - i, 8u), w->q_scale + first + i, a->max + first + i,
+                a->sum + first + i);
     }
     for (uint32_t i = 0; i < m; i += n) {
         n = block_rows(m, i, MR);

@@ -2,7 +2,17 @@
 /* words512.c - attention over whole tiles in products of 16-bit words, in 512-bit registers: one
  * vpdpwssd multiplies and adds 32 pairs.
  *
- * Lab book.  LABBOOK
+ * Lab book.  `kernbench 4096 5`, GFLOP/s of attend, f16 rows, group of 4, one thread of a 2-core
+ * Zen 4 with a ceiling of 234 GFLOP/s (of vpdpbf16ps; vpdpwssd has the same rate); gcc 12, processor
+ * time, as the machine was busy.                                         d 64      d 128
+ *   0  bf16 products (avx512bf16.c), a hundred times coarser              166        186
+ *   1  words; gcc copies 24 sums at each step, half through memory        102        105
+ *   2  sums in place                                                      160        173
+ *
+ * Step 2's cycles at d 64: four fifths products and their loads, the rest weights, scales and the
+ * conversion of rows.  Tried without gain: products as functions of their own that leave sums in
+ * memory (3 % slower), two steps unrolled (a fifth slower, gcc spills again), q's scale taken out of
+ * the logits and log2 e out of the weights (equal here, 2 % faster in words256.c; kept).
  */
 #include <math.h>
 #include <string.h>
@@ -36,15 +46,14 @@ INLINE __m512i words32(const char *row, uint32_t t, uint32_t d, enum ft_fmt fmt,
 }
 
 INLINE __m512 max_bits(__m512 x, __m512 y) {
-    return _mm512_castsi512_ps(
-        _mm512_max_epi32(_mm512_castps_si512(x), _mm512_castps_si512(y)));
+    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(x), _mm512_castps_si512(y)));
 }
 
-/* The largest |x| of one chunk from t on, in 16 parts; as integers, so that a NaN is above
+/* The largest |x| of numbers [t, end) of a row, in 16 parts; as integers, so that a NaN is above
  * everything. */
-INLINE __m512 chunk_most(const char *row, uint32_t t, uint32_t d, enum ft_fmt fmt) {
+INLINE __m512 row_most(const char *row, uint32_t t, uint32_t end, uint32_t d, enum ft_fmt fmt) {
     __m512 most = _mm512_setzero_ps();
-    for (uint32_t e = t; e < FT_MIN(t + CHUNK, d); e += 16) {
+    for (uint32_t e = t; e < end; e += 16) {
         most = max_bits(most, _mm512_abs_ps(numbers16(row, e, d, fmt)));
     }
     return most;
@@ -58,8 +67,7 @@ struct grain {
 
 INLINE struct grain grain_of(__m512 most, float integer) {
     __m512 top = _mm512_set1_ps(integer);
-    __mmask16 large =
-        _mm512_cmp_ps_mask(most, _mm512_set1_ps(integer * 0x1p-126f), _CMP_NLT_UQ);
+    __mmask16 large = _mm512_cmp_ps_mask(most, _mm512_set1_ps(integer * 0x1p-126f), _CMP_NLT_UQ);
     return (struct grain){ _mm512_maskz_div_ps(large, top, most),
                            _mm512_maskz_div_ps(large, most, top) };
 }
@@ -72,20 +80,16 @@ INLINE bool all_below(__m512 most, float limit) {
 /* ---- q ---- */
 
 static void queries(const struct ft_attend *a, struct ft_words *w) {
-    uint32_t d = a->d, width = width_of(d), n_chunk = (d + CHUNK - 1) / CHUNK;
+    uint32_t d = a->d, width = width_of(d);
     for (uint32_t i = 0; i < a->m; i++) {
         const char *row = (const char *)(a->q + i * a->q_stride);
-        w->fits[i] = true;
-        for (uint32_t c = 0; c < n_chunk; c++) {
-            __m512i part = _mm512_castps_si512(chunk_most(row, c * CHUNK, d, FT_F32));
-            __m512 most = _mm512_castsi512_ps(_mm512_set1_epi32(_mm512_reduce_max_epi32(part)));
-            struct grain g = grain_of(most, FT_WORDS_Q);
-            w->fits[i] = w->fits[i] && all_below(most, FT_WORDS_LIMIT);
-            w->q_scale[i * n_chunk + c] = _mm512_cvtss_f32(g.scale) * a->scale;
-            for (uint32_t t = c * CHUNK; t < FT_MIN((c + 1) * CHUNK, d); t += 32) {
-                _mm512_storeu_si512(w->q + (size_t)i * width + t / 2,
-                                    words32(row, t, d, FT_F32, g.by));
-            }
+        __m512i part = _mm512_castps_si512(row_most(row, 0, d, d, FT_F32));
+        __m512 most = _mm512_castsi512_ps(_mm512_set1_epi32(_mm512_reduce_max_epi32(part)));
+        struct grain g = grain_of(most, FT_WORDS_Q);
+        w->fits[i] = all_below(most, FT_WORDS_LIMIT);
+        w->q_scale[i] = _mm512_cvtss_f32(g.scale) * a->scale;
+        for (uint32_t t = 0; t < d; t += 32) {
+            _mm512_storeu_si512(w->q + (size_t)i * width + t / 2, words32(row, t, d, FT_F32, g.by));
         }
     }
 }
@@ -95,16 +99,17 @@ static void queries(const struct ft_attend *a, struct ft_words *w) {
 /* Sixteen rows from `first` on: numbers of one chunk. -> false: too large, or not finite */
 INLINE bool keys_chunk(const struct rows *k, enum ft_fmt fmt, uint32_t first, uint32_t c,
                        uint32_t d, struct ft_words *w) {
+    uint32_t end = FT_MIN((c + 1) * CHUNK, d);
     float by[16];
     __m512 most[16];
     for (uint32_t r = 0; r < 16; r++) {
-        most[r] = chunk_most(k->data + (first + r) * k->stride, c * CHUNK, d, fmt);
+        most[r] = row_most(k->data + (first + r) * k->stride, c * CHUNK, end, d, fmt);
     }
     REDUCE16(most, max_bits);
     struct grain g = grain_of(most[0], FT_WORDS_K);
     _mm512_storeu_ps(by, g.by);
     _mm512_storeu_ps(w->k_scale + (size_t)c * FT_TILE_ROW + first, g.scale);
-    for (uint32_t t = c * CHUNK; t < FT_MIN((c + 1) * CHUNK, d); t += 32) {
+    for (uint32_t t = c * CHUNK; t < end; t += 32) {
         __m512i x[16];
         UNROLL for (uint32_t r = 0; r < 16; r++) {
             x[r] = words32(k->data + (first + r) * k->stride, t, d, fmt, _mm512_set1_ps(by[r]));
@@ -155,13 +160,12 @@ INLINE bool values(const struct rows *v, enum ft_fmt fmt, uint32_t d, struct ft_
         for (uint32_t j = 0; j < PAIR_ROW; j++) {
             uint32_t first = j / 16 * 32 + j % 16 / 4 * 4 + j % 4 / 2 * 16 + j % 2 * 2;
             const char *row = v->data + (size_t)first * v->stride;
-            __m512i even =
-                _mm512_cvtps_epi32(_mm512_mul_ps(numbers16(row, t, d, fmt), g.by));
+            __m512i even = _mm512_cvtps_epi32(_mm512_mul_ps(numbers16(row, t, d, fmt), g.by));
             __m512i odd =
                 _mm512_cvtps_epi32(_mm512_mul_ps(numbers16(row + v->stride, t, d, fmt), g.by));
-            _mm512_storeu_si512(to + (size_t)j * wide,
-                                _mm512_mask_blend_epi16(0xaaaaaaaa, even,
-                                                        _mm512_slli_epi32(odd, 16)));
+            _mm512_storeu_si512(
+                to + (size_t)j * wide,
+                _mm512_mask_blend_epi16(0xaaaaaaaa, even, _mm512_slli_epi32(odd, 16)));
         }
     }
     return true;
@@ -202,7 +206,7 @@ INLINE void dots(const int32_t *panel, const int32_t *x, size_t x_stride, uint32
     }
 }
 
-/* Logits of n queries from query `at` on, with all rows; chunks in order. */
+/* Logits of n queries from query `at` on, with all rows, but for q_scale; chunks in order. */
 INLINE void logits_n(const struct ft_words *w, uint32_t at, uint32_t n, uint32_t d, float *s) {
     uint32_t width = width_of(d), n_chunk = (d + CHUNK - 1) / CHUNK;
     for (uint32_t c = 0; c < n_chunk; c++) {
@@ -215,10 +219,9 @@ INLINE void logits_n(const struct ft_words *w, uint32_t at, uint32_t n, uint32_t
             UNROLL for (uint32_t i = 0; i < n; i++) {
                 float *to = s + (size_t)i * FT_TILE_ROW + 16 * v;
                 __m512 x = _mm512_cvtepi32_ps(dot[i][v]);
-                __m512 scale = _mm512_mul_ps(k, _mm512_set1_ps(w->q_scale[(at + i) * n_chunk + c]));
                 /* fused or not is said here, so that every n gives the same bits */
-                _mm512_storeu_ps(to, c == 0 ? _mm512_mul_ps(x, scale)
-                                            : _mm512_fmadd_ps(x, scale, _mm512_loadu_ps(to)));
+                _mm512_storeu_ps(to, c == 0 ? _mm512_mul_ps(x, k)
+                                            : _mm512_fmadd_ps(x, k, _mm512_loadu_ps(to)));
             }
         }
     }
@@ -237,24 +240,23 @@ INLINE void values_n(const struct ft_words *w, uint32_t at, uint32_t n, uint32_t
         UNROLL for (uint32_t i = 0; i < n; i++) {
             float *to = acc + (size_t)i * d + t + 16 * v;
             __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[i][v]), scale);
-            __m512 old = _mm512_mul_ps(_mm512_maskz_loadu_ps(here, to),
-                                       _mm512_set1_ps(w->shrink[at + i]));
-            _mm512_mask_storeu_ps(
-                to, here, _mm512_fmadd_ps(x, _mm512_set1_ps(w->share[at + i]), old));
+            __m512 old =
+                _mm512_mul_ps(_mm512_maskz_loadu_ps(here, to), _mm512_set1_ps(w->shrink[at + i]));
+            _mm512_mask_storeu_ps(to, here,
+                                  _mm512_fmadd_ps(x, _mm512_set1_ps(w->share[at + i]), old));
         }
     }
 }
 
 /* ---- weights ---- */
 
-/* FT_WORDS_P exp(x) for x <= 0, before it is rounded.  2^f = 1 + f (C1 + ..), interpolated at
- * Chebyshev nodes, relative error 7e-6; what is below e^-20 is taken as that, it rounds to zero.
- * Adding 1.5 * 2^23 leaves the nearest whole number in the low bits, which the exponent takes up. */
+/* FT_WORDS_P 2^x for x <= 0, rounded.  2^f = 1 + f (C1 + ..), interpolated at Chebyshev nodes,
+ * relative error 7e-6; what is below 2^-30 is taken as that, it rounds to zero.  Adding 1.5 * 2^23 leaves the nearest whole number in the low bits, which the exponent takes up. */
 INLINE __m512i weight16(__m512 x) {
     const __m512 magic = _mm512_set1_ps(0x1.8p23f);
-    x = _mm512_max_ps(x, _mm512_set1_ps(-20.0f));
-    __m512 n = _mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p+0f), magic);
-    __m512 f = _mm512_fmsub_ps(x, _mm512_set1_ps(0x1.715476p+0f), _mm512_sub_ps(n, magic));
+    x = _mm512_max_ps(x, _mm512_set1_ps(-30.0f));
+    __m512 n = _mm512_add_ps(x, magic);
+    __m512 f = _mm512_sub_ps(x, _mm512_sub_ps(n, magic));
     __m512 p = _mm512_set1_ps(FT_WORDS_P * 0x1.3c6e5cp-7f);
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(FT_WORDS_P * 0x1.c96d5ep-5f));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(FT_WORDS_P * 0x1.ebfb3ep-3f));
@@ -265,19 +267,19 @@ INLINE __m512i weight16(__m512 x) {
         _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), exponent)));
 }
 
-INLINE __m512 row_most(const float *s) {
-    return _mm512_max_ps(
-        _mm512_max_ps(_mm512_loadu_ps(s), _mm512_loadu_ps(s + 16)),
-        _mm512_max_ps(_mm512_loadu_ps(s + 32), _mm512_loadu_ps(s + 48)));
+INLINE __m512 most_of_64(const float *s) {
+    return _mm512_max_ps(_mm512_max_ps(_mm512_loadu_ps(s), _mm512_loadu_ps(s + 16)),
+                         _mm512_max_ps(_mm512_loadu_ps(s + 32), _mm512_loadu_ps(s + 48)));
 }
 
-/* 64 logits become weights, in pairs. -> their sum, in 16 parts */
-INLINE __m512 row_weights(const float *s, float most, int32_t *to) {
+/* 64 numbers times `by`, at most `most`, are logits to base 2 and become weights, in pairs.
+ * -> their sum, in 16 parts */
+INLINE __m512 row_weights(const float *s, float by, float most, int32_t *to) {
     __m512i sum = _mm512_setzero_si512();
-    __m512 top = _mm512_set1_ps(most);
+    __m512 times = _mm512_set1_ps(by), top = _mm512_set1_ps(most);
     UNROLL for (int v = 0; v < 4; v += 2) {
-        __m512i a = weight16(_mm512_sub_ps(_mm512_loadu_ps(s + 16 * v), top)),
-                b = weight16(_mm512_sub_ps(_mm512_loadu_ps(s + 16 * v + 16), top));
+        __m512i a = weight16(_mm512_fmsub_ps(_mm512_loadu_ps(s + 16 * v), times, top)),
+                b = weight16(_mm512_fmsub_ps(_mm512_loadu_ps(s + 16 * v + 16), times, top));
         __m512i p = _mm512_packs_epi32(a, b);
         _mm512_storeu_si512(to + 8 * v, p);
         sum = _mm512_dpwssd_epi32(sum, p, _mm512_set1_epi16(1));
@@ -285,21 +287,26 @@ INLINE __m512 row_weights(const float *s, float most, int32_t *to) {
     return _mm512_cvtepi32_ps(sum);
 }
 
-/* The group's m queries; their state is in max and sum. */
-static void weights(struct ft_words *w, uint32_t m, float *max, float *sum) {
+/* The group's m queries, from query `first` on; their state is in max and sum. */
+static void weights(struct ft_words *w, uint32_t first, uint32_t m, float *max, float *sum) {
+    const __m512 log2e = _mm512_set1_ps(0x1.715476p+0f);
     __mmask16 here = low_lanes(m);
-    float most[16];
+    float by[16], most[16];
     __m512 x[16];
     for (uint32_t i = 0; i < 16; i++) {
-        x[i] = i < m ? row_most(w->s + (size_t)i * FT_TILE_ROW) : _mm512_setzero_ps();
+        x[i] = i < m ? most_of_64(w->s + (size_t)i * FT_TILE_ROW) : _mm512_setzero_ps();
     }
     REDUCE16(x, MAX);
-    __m512 top = x[0], old = _mm512_maskz_loadu_ps(here, max), high = _mm512_max_ps(old, top);
+    __m512 scale = _mm512_maskz_loadu_ps(here, w->q_scale + first),
+           top = _mm512_mul_ps(x[0], scale);
+    __m512 old = _mm512_maskz_loadu_ps(here, max), high = _mm512_max_ps(old, top);
     __m512 shrink = exp16(_mm512_sub_ps(old, high)), own = exp16(_mm512_sub_ps(top, high));
     own = _mm512_mul_ps(own, _mm512_set1_ps(1 / FT_WORDS_P));
-    _mm512_storeu_ps(most, top);
+    scale = _mm512_mul_ps(scale, log2e);
+    _mm512_storeu_ps(by, scale);
+    _mm512_storeu_ps(most, _mm512_mul_ps(x[0], scale));
     for (uint32_t i = 0; i < 16; i++) {
-        x[i] = i < m ? row_weights(w->s + (size_t)i * FT_TILE_ROW, most[i],
+        x[i] = i < m ? row_weights(w->s + (size_t)i * FT_TILE_ROW, by[i], most[i],
                                    w->p + (size_t)i * PAIR_ROW)
                      : _mm512_setzero_ps();
     }
@@ -338,7 +345,7 @@ static void group(const struct ft_attend *a, uint32_t first, uint32_t m, struct 
 #define LOGITS(n_row) logits_n(w, first + i, n_row, d, w->s + (size_t)i * FT_TILE_ROW)
         BY_ROWS_6(n, LOGITS)
     }
-    weights(w, m, a->max + first, a->sum + first);
+    weights(w, first, m, a->max + first, a->sum + first);
     for (uint32_t i = 0; i < m; i += n) {
         n = block_rows(m, i, MR);
         values_add(w, i, n, d, a->acc + (size_t)(first + i) * d);

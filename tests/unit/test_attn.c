@@ -31,9 +31,8 @@ static bool is_short(enum ft_fmt fmt) {
  * largest (together 2^-11, as the signs are random), v by 2^-13 and q and k by 1 / 16382 and 1 /
  * 8190. */
 static double tolerance(const struct ft_kern *kern, const struct ft_attn_job *job) {
-    bool has_words =
-        strcmp(kern->name, "avx2") == 0 || strcmp(kern->name, "avx512vnni") == 0 ||
-        strcmp(kern->name, "avx512bf16") == 0;
+    bool has_words = strcmp(kern->name, "avx2") == 0 || strcmp(kern->name, "avx512vnni") == 0 ||
+                     strcmp(kern->name, "avx512bf16") == 0;
     if (strcmp(kern->name, "avx512bf16") == 0 && is_short(job->k_fmt) && is_short(job->v_fmt)) {
         double rounded = job->k_fmt == FT_Q8_0 ? 0x1p-9 + 0.75 * sqrt(job->d) / 254 : 0;
         return TOLERANCE + 0x1p-9 * 1.001 + 1e-4 + rounded;

@@ -279,18 +279,20 @@ static bool has_words(const struct ft_kern *kern, enum ft_fmt fmt) {
     return fmt != FT_F32 && is_able && strcmp(kern->name, "avx512") != 0 && !rounds(kern, fmt);
 }
 
-/* The most that words for q and k, in chunks of 64, change a logit by. */
+/* The most that words for q and for k, in chunks of 64, change a logit by. */
 static double word_error(const struct data *t) {
     double worst_error = 0;
     for (uint32_t i = 0; i < t->m; i++) {
         for (uint32_t j = 0; j < t->n; j++) {
             const float *q = t->q + (size_t)i * t->d, *k = t->kf + (size_t)j * t->d;
-            double sum = 0;
+            double sum = 0, q_most = 0;
+            for (uint32_t e = 0; e < t->d; e++) {
+                q_most = fmax(q_most, fabs((double)q[e]));
+            }
             for (uint32_t c = 0; c < t->d; c += 64) {
-                double q_most = 0, k_most = 0, q_sum = 0, k_sum = 0;
+                double k_most = 0, q_sum = 0, k_sum = 0;
                 uint32_t end = FT_MIN(c + 64, t->d);
                 for (uint32_t e = c; e < end; e++) {
-                    q_most = fmax(q_most, fabs((double)q[e]));
                     k_most = fmax(k_most, fabs((double)k[e]));
                     q_sum += fabs((double)q[e]);
                     k_sum += fabs((double)k[e]);

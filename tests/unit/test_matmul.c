@@ -276,12 +276,11 @@ static void check(struct job *j) {
 /* Ways that this machine can run and that take the type; the list of all types and ways. */
 static bool each(size_t *at, const struct ft_matmul **way, const struct type **type) {
     struct ft_cpu cpu = ft_cpu_features();
-    const struct ft_matmul *ways[] = { cpu.has_vnni ? &ft_matmul_int8 : NULL,
-                                       cpu.has_vnni ? &ft_matmul_int8_k : NULL,
-                                       cpu.has_bf16 ? &ft_matmul_bf16 : NULL,
-                                       cpu.has_avx2 ? &ft_matmul_int8_avx2 : NULL,
-                                       cpu.has_avx2 ? &ft_matmul_int8_k_avx2 : NULL,
-                                       cpu.has_avx2 ? &ft_matmul_int16_avx2 : NULL };
+    const struct ft_matmul *ways[] = {
+        cpu.has_vnni ? &ft_matmul_int8 : NULL,        cpu.has_vnni ? &ft_matmul_int8_k : NULL,
+        cpu.has_bf16 ? &ft_matmul_bf16 : NULL,        cpu.has_avx2 ? &ft_matmul_int8_avx2 : NULL,
+        cpu.has_avx2 ? &ft_matmul_int8_k_avx2 : NULL, cpu.has_avx2 ? &ft_matmul_int16_avx2 : NULL
+    };
     for (; *at < FT_COUNT(ways) * FT_COUNT(types); ++*at) {
         *way = ways[*at % FT_COUNT(ways)];
         *type = &types[*at / FT_COUNT(ways)];
