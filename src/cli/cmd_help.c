@@ -234,7 +234,8 @@ static void print_man(void) {
            "why\n.TP\n.B 2\n"
            "wrong usage; the line lists what there is\n.TP\n.B 130\ninterrupted by Ctrl\\-C\n");
     ft_out(".SH ENVIRONMENT\n.TP\n.B FT_KERN\nforces one set of kernels (ref, avx2, avx512, "
-           "avx512bf16, neon): a diagnostic; one that this machine cannot run is a fallback\n");
+           "avx512vnni, avx512bf16, neon): a diagnostic; one that this machine cannot run is a "
+           "fallback\n");
 }
 
 /* ---- completion for bash ---- */

@@ -254,56 +254,54 @@ static bool rounds(const struct ft_kern *kern, enum ft_fmt fmt) {
     return (fmt == FT_BF16 || fmt == FT_Q8_0) && strcmp(kern->name, "avx512bf16") == 0;
 }
 
-/* The most that bytes for q change a logit by: max|q| / 254 of its block of 32 times sum|k|. */
-static double byte_error(const struct data *t) {
-    double worst_error = 0;
-    for (uint32_t i = 0; i < t->m; i++) {
-        for (uint32_t j = 0; j < t->n; j++) {
-            double sum = 0;
-            for (uint32_t c = 0; c < t->d; c += 32) {
-                double top = 0, k = 0;
-                for (uint32_t e = c; e < c + 32; e++) {
-                    top = fmax(top, fabs((double)t->q[(size_t)i * t->d + e]));
-                    k += fabs((double)t->kf[(size_t)j * t->d + e]);
-                }
-                sum += top / 254 * k;
-            }
-            worst_error = fmax(worst_error, sum * (double)t->scale);
-        }
+static float most_of(const float *x, size_t n) {
+    float most = 0;
+    for (size_t i = 0; i < n; i++) {
+        most = fmaxf(most, fabsf(x[i]));
     }
-    return worst_error;
+    return most;
 }
 
 static bool has_words(const struct ft_kern *kern, enum ft_fmt fmt) {
-    bool is_able = strcmp(kern->name, "avx2") == 0 || strncmp(kern->name, "avx512", 6) == 0;
-    return fmt != FT_F32 && is_able && strcmp(kern->name, "avx512") != 0 && !rounds(kern, fmt);
+    bool is_f32 = fmt == FT_F32 || strcmp(kern->name, "avx512") == 0;
+    return !is_f32 && strncmp(kern->name, "avx", 3) == 0 && !rounds(kern, fmt);
 }
 
-/* The most that words for q and for k, in chunks of 64, change a logit by. */
-static double word_error(const struct data *t) {
-    double worst_error = 0;
-    for (uint32_t i = 0; i < t->m; i++) {
-        for (uint32_t j = 0; j < t->n; j++) {
-            const float *q = t->q + (size_t)i * t->d, *k = t->kf + (size_t)j * t->d;
-            double sum = 0, q_most = 0;
-            for (uint32_t e = 0; e < t->d; e++) {
-                q_most = fmax(q_most, fabs((double)q[e]));
-            }
-            for (uint32_t c = 0; c < t->d; c += 64) {
-                double k_most = 0, q_sum = 0, k_sum = 0;
-                uint32_t end = FT_MIN(c + 64, t->d);
-                for (uint32_t e = c; e < end; e++) {
-                    k_most = fmax(k_most, fabs((double)k[e]));
-                    q_sum += fabs((double)q[e]);
-                    k_sum += fabs((double)k[e]);
-                }
-                double q_half = q_most / (2 * 8191), k_half = k_most / (2 * 4095);
-                sum += q_half * k_sum + k_half * q_sum + (end - c) * q_half * k_half;
-            }
-            worst_error = fmax(worst_error, sum * (double)t->scale);
+/* The most that bytes for q change q . k by: max|q| / 254 of its block of 32 times sum|k|. */
+static double byte_error(const float *q, const float *k, uint32_t d) {
+    double sum = 0;
+    for (uint32_t c = 0; c < d; c += 32) {
+        double half = (double)most_of(q + c, 32) / 254;
+        for (uint32_t e = c; e < c + 32; e++) {
+            sum += half * fabs((double)k[e]);
         }
     }
-    return worst_error;
+    return sum;
+}
+
+/* The most that words for q and for k, in chunks of 64, change q . k by. */
+static double word_error(const float *q, const float *k, uint32_t d) {
+    double sum = 0, q_half = (double)most_of(q, d) / (2 * 8191);
+    for (uint32_t c = 0; c < d; c += 64) {
+        uint32_t end = FT_MIN(c + 64, d);
+        double k_half = (double)most_of(k + c, end - c) / (2 * 4095);
+        for (uint32_t e = c; e < end; e++) {
+            sum += q_half * fabs((double)k[e]) + k_half * fabs((double)q[e]) + q_half * k_half;
+        }
+    }
+    return sum;
+}
+
+/* The most that a logit changes. */
+static double logit_error(const struct data *t,
+                          double (*error)(const float *q, const float *k, uint32_t d)) {
+    double most = 0;
+    for (uint32_t i = 0; i < t->m; i++) {
+        for (uint32_t j = 0; j < t->n; j++) {
+            most = fmax(most, error(t->q + (size_t)i * t->d, t->kf + (size_t)j * t->d, t->d));
+        }
+    }
+    return most * (double)t->scale;
 }
 
 struct bound {
@@ -333,11 +331,11 @@ static struct bound bound_of(const struct ft_kern *kern, const struct data *t) {
     struct bound b = bound_rounded(kern, t);
     if (rounds(kern, t->fmt)) {
         double size = logit_size(t), bytes = t->fmt == FT_Q8_0 ? 8 : 1;
-        double logit = t->fmt == FT_Q8_0 ? byte_error(t) : (0x1p-8 + 0x1p-18) * size;
+        double logit = t->fmt == FT_Q8_0 ? logit_error(t, byte_error) : (0x1p-8 + 0x1p-18) * size;
         b.out += (logit + 0x1p-9 * 1.001) * 3;
         b.nmse += 0x1p-16 * (1 + bytes * size * size / t->d);
     } else if (has_words(kern, t->fmt)) {
-        double logit = word_error(t);
+        double logit = logit_error(t, word_error);
         b.out += logit * 3;
         b.nmse += logit * logit / t->d;
     }
@@ -378,14 +376,15 @@ static void round_bf16(float *x, size_t n) {
 
 static void round_bytes(float *x, size_t n) {
     for (size_t i = 0; i < n; i += 32) {
-        float top = 0;
-        for (size_t e = i; e < i + 32; e++) {
-            top = fmaxf(top, fabsf(x[e]));
-        }
+        float top = most_of(x + i, 32);
         for (size_t e = i; e < i + 32 && top > 0; e++) {
             x[e] = rintf(x[e] * (127 / top)) * (top / 127);
         }
     }
+}
+
+static float *copy_of(const float *x, size_t n) {
+    return memcpy(must(malloc(n * sizeof *x)), x, n * sizeof *x);
 }
 
 /* t with the numbers that avx512bf16 computes with, in f32 rows. */
@@ -393,12 +392,9 @@ static struct data data_rounded(const struct data *t) {
     struct data r = *t;
     size_t n = (size_t)t->n * t->d, n_q = (size_t)t->m * t->d;
     r.fmt = FT_F32;
-    r.q = must(malloc((size_t)M_MAX * t->d * sizeof(float)));
-    r.kf = must(malloc(n * sizeof(float)));
-    r.vf = must(malloc(n * sizeof(float)));
-    memcpy(r.q, t->q, n_q * sizeof(float));
-    memcpy(r.kf, t->kf, n * sizeof(float));
-    memcpy(r.vf, t->vf, n * sizeof(float));
+    r.q = copy_of(t->q, n_q);
+    r.kf = copy_of(t->kf, n);
+    r.vf = copy_of(t->vf, n);
     if (t->fmt == FT_Q8_0) {
         round_bytes(r.q, n_q);
     } else {
