@@ -7,6 +7,7 @@
  */
 #include <string.h>
 
+#include "kern/loads.h"
 #include "kern/unpack256.h"
 #include "kern/ymm.h"
 
@@ -40,27 +41,7 @@ struct ft_strip_kind ft_strip_kind(uint32_t type) {
     return kind_of(type);
 }
 
-/* ---- loads ---- */
-
-INLINE __m128i load128(const void *p) {
-    return _mm_loadu_si128((const __m128i *)p);
-}
-
-INLINE __m256i load256(const void *p) {
-    return _mm256_loadu_si256((const __m256i *)p);
-}
-
-INLINE uint32_t load32(const void *p) {
-    uint32_t x;
-    memcpy(&x, p, sizeof x);
-    return x;
-}
-
-INLINE float half_at(const void *p) {
-    uint16_t x;
-    memcpy(&x, p, sizeof x);
-    return _cvtsh_ss(x);
-}
+/* ---- panels ---- */
 
 /* Eight dwords of each of eight columns, to the panel's rows of dwords from `to` on. */
 INLINE void store_columns(__m256i x[8], void *to) {
@@ -159,8 +140,8 @@ INLINE void scales_k45(const uint8_t *const row[LANE], size_t at, float *scale, 
         uint64_t s8 = (x & 0x3f3f3f3f) | high_s << 32, o8 = (y & 0x3f3f3f3f) | high_o << 32;
         __m256 sf = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)s8))),
                of = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)o8)));
-        s[c] = _mm256_castps_si256(_mm256_mul_ps(sf, _mm256_set1_ps(half_at(b))));
-        o[c] = _mm256_castps_si256(_mm256_mul_ps(of, _mm256_set1_ps(half_at(b + 2))));
+        s[c] = _mm256_castps_si256(_mm256_mul_ps(sf, _mm256_set1_ps(_cvtsh_ss(load_u16(b)))));
+        o[c] = _mm256_castps_si256(_mm256_mul_ps(of, _mm256_set1_ps(_cvtsh_ss(load_u16(b + 2)))));
     }
     store_columns(s, scale);
     store_columns(o, offset);
@@ -176,12 +157,12 @@ INLINE void block_scales(uint32_t type, const uint8_t *const row[LANE], size_t a
     for (uint32_t c = 0; c < LANE; c++) {
         const uint8_t *b = row[c] + at;
         if (type == FT_W_Q3_K || type == FT_W_Q6_K) {
-            scale[c] = scale[COL + c] = half_at(b + (type == FT_W_Q3_K ? 108 : 208));
+            scale[c] = scale[COL + c] = _cvtsh_ss(load_u16(b + (type == FT_W_Q3_K ? 108 : 208)));
             continue;
         }
-        scale[c] = half_at(b);
+        scale[c] = _cvtsh_ss(load_u16(b));
         if (type == FT_W_Q4_1 || type == FT_W_Q5_1) {
-            offset[c] = -half_at(b + 2);
+            offset[c] = -_cvtsh_ss(load_u16(b + 2));
         } else if (type != FT_W_Q8_0) {
             offset[c] = scale[c] * (type == FT_W_Q4_0 ? 8 : 16);
         }

@@ -13,6 +13,7 @@
  */
 #include <string.h>
 
+#include "kern/loads.h"
 #include "kern/unpack.h"
 
 enum { COL = FT_PANEL_COL, SUPER = 256 };
@@ -67,26 +68,6 @@ INLINE size_t block_bytes(uint32_t type) {
 }
 
 /* ---- loads ---- */
-
-INLINE __m128i load128(const void *p) {
-    return _mm_loadu_si128((const __m128i *)p);
-}
-
-INLINE __m256i load256(const void *p) {
-    return _mm256_loadu_si256((const __m256i *)p);
-}
-
-INLINE uint32_t load32(const void *p) {
-    uint32_t x;
-    memcpy(&x, p, sizeof x);
-    return x;
-}
-
-INLINE uint16_t half_at(const void *p) {
-    uint16_t x;
-    memcpy(&x, p, sizeof x);
-    return x;
-}
 
 INLINE __m512i pair256(__m256i low, __m256i high) {
     return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
@@ -146,9 +127,9 @@ INLINE void scales32(uint32_t type, const uint8_t *const row[COL], uint32_t n_bl
     for (uint32_t c = 0; c < COL; c++) {
         const uint8_t *b = row[c];
         for (uint32_t i = 0; i < n_block; i++, b += bytes) {
-            half[i * COL + c] = half_at(b);
+            half[i * COL + c] = load_u16(b);
             if (has_min) {
-                half[n_half + i * COL + c] = half_at(b + 2);
+                half[n_half + i * COL + c] = load_u16(b + 2);
             }
         }
     }
