@@ -27,7 +27,7 @@ set(FT_SOURCES_gemmbench gemmbench.c)
 # tolerances allow for it).  Instruction sets are per file; kern.c and matmul.c choose at run time.
 set(kern_flags -fno-math-errno -ffp-contract=fast)
 set(avx512_flags -mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c -mfma)
-set(FT_KERN_X86 avx2.c avx512.c avx512bf16.c few512.c few512vnni.c gemm_int8.c gemm_bf16.c rows512.c rows512k.c
+set(FT_KERN_X86 avx2.c avx512.c avx512bf16.c few512.c few512vnni.c gemm_int8.c gemm_int16.c gemm_bf16.c rows512.c rows512k.c
     unpack512.c gemm_avx2.c unpack256.c words256.c
     words512.c)
 set(FT_KERN_ARM neon.c)
@@ -42,6 +42,7 @@ set(flags_words512.c ${avx512_flags} -mavx512vnni)
 set(flags_few512.c ${avx512_flags})
 set(flags_few512vnni.c ${avx512_flags} -mavx512vnni)
 set(flags_gemm_int8.c ${avx512_flags} -mavx512vnni)
+set(flags_gemm_int16.c ${avx512_flags} -mavx512vnni)
 set(flags_gemm_bf16.c ${avx512_flags} -mavx512bf16)
 set(flags_rows512.c ${avx512_flags} -mavx512vnni)
 set(flags_rows512k.c ${avx512_flags} -mavx512vnni)

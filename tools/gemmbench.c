@@ -153,13 +153,12 @@ int main(int argc, char **argv) {
     }
 #if defined(__x86_64__)
     struct ft_cpu cpu = ft_cpu_features();
-    const struct ft_matmul *way[] = { cpu.has_vnni ? &ft_matmul_int8 : NULL,
-                                      cpu.has_vnni ? &ft_matmul_int8_k : NULL,
-                                      cpu.has_bf16 ? &ft_matmul_bf16 : NULL,
-                                      cpu.has_vnni ? &ft_matmul_rows : NULL,
-                                      cpu.has_avx2 ? &ft_matmul_int8_avx2 : NULL,
-                                      cpu.has_avx2 ? &ft_matmul_int8_k_avx2 : NULL,
-                                      cpu.has_avx2 ? &ft_matmul_int16_avx2 : NULL };
+    const struct ft_matmul *way[] = {
+        cpu.has_vnni ? &ft_matmul_int8 : NULL,        cpu.has_vnni ? &ft_matmul_int8_k : NULL,
+        cpu.has_vnni ? &ft_matmul_int16 : NULL,       cpu.has_bf16 ? &ft_matmul_bf16 : NULL,
+        cpu.has_vnni ? &ft_matmul_rows : NULL,        cpu.has_avx2 ? &ft_matmul_int8_avx2 : NULL,
+        cpu.has_avx2 ? &ft_matmul_int8_k_avx2 : NULL, cpu.has_avx2 ? &ft_matmul_int16_avx2 : NULL
+    };
     for (size_t w = 0; w < FT_COUNT(way); w++) {
         for (size_t i = 0; way[w] != NULL && i < FT_COUNT(types); i++) {
             bool few = way[w] != &ft_matmul_rows || size[0] <= FT_MATMUL_FEW;

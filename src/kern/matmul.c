@@ -7,13 +7,20 @@
 
 #if defined(__x86_64__)
 
-/* Tokens from which bf16 panels beat ggml.  bf16 weights: ggml multiplies them well in place, 168
+/* Tokens from which our panels beat ggml.  bf16 weights: ggml multiplies them well in place, 168
  * GFLOP/s against 107 for 9 tokens and 146 against 163 for 32.  Types that have to be decoded:
  * decoding costs about 5 cycles per number, a token 1/32 here and 1/12 there. */
 enum { BF16_FROM = 24, DECODED_FROM = 128 };
 
-static uint32_t bf16_from(uint32_t type) {
-    return type == FT_W_BF16 ? BF16_FROM : type == FT_W_F16 ? FT_MATMUL_FEW + 1 : DECODED_FROM;
+static uint32_t words_from(uint32_t type) {
+    switch (type) {
+    case FT_W_F16:
+        return FT_MATMUL_FEW + 1;
+    case FT_W_BF16: /* where there are no bf16 products */
+        return UINT32_MAX;
+    default:
+        return DECODED_FROM;
+    }
 }
 
 /* FT_KERN=ref leaves the ways out, avx2 those in 512 bits, avx512 leaves out bf16. */
@@ -53,8 +60,11 @@ const struct ft_matmul *ft_matmul_way(uint32_t type, uint32_t k, uint32_t m, boo
     if (has_byte && m > FT_MATMUL_FEW && ft_matmul_int8_k.takes(type, k, has_decode)) {
         return &ft_matmul_int8_k;
     }
-    if (has_bf16 && m >= bf16_from(type) && ft_matmul_bf16.takes(type, k, has_decode)) {
+    if (has_bf16 && m >= BF16_FROM && ft_matmul_bf16.takes(type, k, has_decode)) {
         return &ft_matmul_bf16;
+    }
+    if (has_byte && m >= words_from(type) && ft_matmul_int16.takes(type, k, has_decode)) {
+        return &ft_matmul_int16;
     }
     return !has_byte && cpu.has_avx2 && !table_is("ref") ? way_avx2(type, k, m, has_decode) : NULL;
 }

@@ -77,10 +77,19 @@ struct ft_matmul {
  *            q6_K): activations as words of 13 bits with a scale per 128, weights as words
  * Exact      as int8, with blocks of 128, 8190 for 254, no offsets, 2^-114 for 2^-119.  Both are
  *            finite for |x| below 2^122
- * bf16 - for prompts: activations and weights rounded to bf16, sums in f32 pairs.
- * Exact      within 2^-7 sum|x w| (weights stored as bf16: 2^-8), plus f32 rounding of the sums,
- *            k 2^-24 sum|x w|; numbers below 2^-126 count as zero
- * All three  a NaN or an infinity in x[i] makes y[i] a NaN or an infinity, and no other row
+ *        in 512 bits, f16 weights and those that item.decode knows: both sides as words with a
+ *            scale per 128, as fine as the sum of a block allows: with s_b = max(max|x_b| / 32767,
+ *            |x_b| / 46330), |x_b| the root of the sum of squares, words are x_b / s_b
+ * Exact      with s_b of x and z_b of w, within (1 + 2^-14) / 2 sum over blocks b of
+ *            (s_b sum|w_b| + z_b sum|x_b| + 64 s_b z_b), plus f32 rounding of sums,
+ *            (k / 128 + 12) 2^-24 sum (|x| + s_b / 2) (|w| + z_b / 2).  A block of x below 2^-110
+ *            and one of w below 2^-60 count as zero.  Finite for |x| below 2^90 and w as f16 has
+ *            them; beyond 2^60 a decoded w may make its column a NaN or an infinity
+ * bf16 - for prompts, weights stored as bf16: activations rounded to bf16, sums in f32 pairs.
+ * Exact      within 2^-8 sum|x w|, plus f32 rounding of the sums, k 2^-24 sum|x w|; numbers below
+ *            2^-126 count as zero
+ * All        a NaN or an infinity in x[i] makes y[i] a NaN or an infinity, and no other row; in a
+ *            weight of 16 bits it does so to the weight's column, and no other
  * rows - for a few tokens (m <= FT_MATMUL_FEW): each weight row is read once, no panels.  Quantised
  *            weights meet signed bytes with a scale per 32 activations, for k-quants an integer of
  *            0..127 times a scale per 256; f16, bf16 and f32 weights meet f32 activations
@@ -90,8 +99,8 @@ struct ft_matmul {
  *            2^-21 sum over b of sum|x_b| max|w_b|.  Blocks of x below 2^-100 count as zero */
 enum { FT_MATMUL_FEW = 8 };
 #if defined(__x86_64__)
-extern const struct ft_matmul ft_matmul_int8, ft_matmul_int8_k, ft_matmul_bf16, ft_matmul_rows,
-    ft_matmul_int8_avx2, ft_matmul_int8_k_avx2, ft_matmul_int16_avx2;
+extern const struct ft_matmul ft_matmul_int8, ft_matmul_int8_k, ft_matmul_int16, ft_matmul_bf16,
+    ft_matmul_rows, ft_matmul_int8_avx2, ft_matmul_int8_k_avx2, ft_matmul_int16_avx2;
 #endif
 
 /* ft_matmul_way - the way that measured fastest on this machine's instructions for this type and

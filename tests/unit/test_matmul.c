@@ -109,6 +109,7 @@ static void random_floats(const struct type *t, uint8_t *w, size_t n, uint64_t s
     for (size_t i = 0; i < n; i++) {
         /* a third just above the middle of two bf16 numbers: the largest rounding error */
         float f = i % 3 == 0 ? 1 + 0x1p-8f + 0x1p-10f : (float)uniform(seed, 1, i);
+        f = i % 1021 == 7 ? 500 : f;
         ggml_fp16_t h = ggml_fp32_to_fp16(f);
         ggml_bf16_t b = ggml_fp32_to_bf16(f);
         const void *from = t->type == FT_W_F32   ? (const void *)&f
@@ -226,6 +227,30 @@ static double largest(const float *x, uint32_t n) {
     return max;
 }
 
+/* Half a step of the words of a group. */
+static double half_step(const float *x, uint32_t n) {
+    double square = 0;
+    for (uint32_t t = 0; t < n; t++) {
+        square += (double)x[t] * (double)x[t];
+    }
+    return fmax(largest(x, n) / 32767, sqrt(square) / 46330) / 2;
+}
+
+/* matmul.h, int16 in 512 bits, Exact */
+static double bound_words(const float *x, const float *w, uint32_t k) {
+    double rounded = 0, size = 0;
+    for (uint32_t b = 0; b < k; b += 128) {
+        uint32_t n = FT_MIN(k - b, 128u);
+        double hx = half_step(x + b, n), hw = half_step(w + b, n);
+        for (uint32_t t = b; t < b + n; t++) {
+            double ax = fabs((double)x[t]), aw = fabs((double)w[t]);
+            rounded += hx * aw + hw * ax + hx * hw;
+            size += (ax + hx) * (aw + hw);
+        }
+    }
+    return rounded * (1 + 0x1p-14) + ((double)k / 128 + 12) * 0x1p-24 * size;
+}
+
 /* matmul.h, int8, int16 and bf16, Exact */
 static double bound(const struct job *j, const float *x, const float *w, const float *o) {
     double rounded = 0, size = 0, k = j->k;
@@ -234,8 +259,10 @@ static double bound(const struct job *j, const float *x, const float *w, const f
             rounded += fabs((double)x[t] * (double)w[t]);
             size += (fabs((double)x[t]) + fabs((double)w[t]) + 1) * 0x1p-126;
         }
-        double unit = j->type->type == FT_W_BF16 ? 0x1p-8 : 0x1p-7;
-        return unit * rounded + k * 0x1p-24 * (1 + unit) * rounded + size;
+        return 0x1p-8 * rounded + k * 0x1p-24 * (1 + 0x1p-8) * rounded + size;
+    }
+    if (j->way == &ft_matmul_int16) {
+        return bound_words(x, w, j->k);
     }
     struct grain g = grain_of(j->way);
     for (uint32_t b = 0; b < j->k; b += g.group) {
@@ -277,9 +304,10 @@ static void check(struct job *j) {
 static bool each(size_t *at, const struct ft_matmul **way, const struct type **type) {
     struct ft_cpu cpu = ft_cpu_features();
     const struct ft_matmul *ways[] = {
-        cpu.has_vnni ? &ft_matmul_int8 : NULL,        cpu.has_vnni ? &ft_matmul_int8_k : NULL,
-        cpu.has_bf16 ? &ft_matmul_bf16 : NULL,        cpu.has_avx2 ? &ft_matmul_int8_avx2 : NULL,
-        cpu.has_avx2 ? &ft_matmul_int8_k_avx2 : NULL, cpu.has_avx2 ? &ft_matmul_int16_avx2 : NULL
+        cpu.has_vnni ? &ft_matmul_int8 : NULL,      cpu.has_vnni ? &ft_matmul_int8_k : NULL,
+        cpu.has_vnni ? &ft_matmul_int16 : NULL,     cpu.has_bf16 ? &ft_matmul_bf16 : NULL,
+        cpu.has_avx2 ? &ft_matmul_int8_avx2 : NULL, cpu.has_avx2 ? &ft_matmul_int8_k_avx2 : NULL,
+        cpu.has_avx2 ? &ft_matmul_int16_avx2 : NULL
     };
     for (; *at < FT_COUNT(ways) * FT_COUNT(types); ++*at) {
         *way = ways[*at % FT_COUNT(ways)];
@@ -335,6 +363,30 @@ static void test_extremes(void **state) {
             check(&j);
             job_close(&j);
         }
+    }
+}
+
+/* The largest sums of words: all weights of a column alike, and all activations of a token. */
+static void test_largest_words(void **state) {
+    const struct ft_matmul *way;
+    const struct type *type;
+    (void)state;
+    for (size_t at = 0; each(&at, &way, &type);) {
+        if (type->type != FT_W_F16) {
+            continue;
+        }
+        struct job j = job_open(way, type, 8, 33, 544, RANDOM);
+        for (uint32_t i = 0; i < j.n * j.k; i++) {
+            ggml_fp16_t f =
+                ggml_fp32_to_fp16(ldexpf(i / j.k % 2 == 0 ? 1 : -1, (int)(i / j.k % 24) - 12));
+            memcpy(j.w + (size_t)i * 2, &f, sizeof f);
+        }
+        decode(type->type, j.w, j.decoded, (int64_t)j.n * j.k);
+        for (uint32_t i = 0; i < j.m * j.k; i++) {
+            j.x[i] = (i / j.k % 2 == 0 ? 1.0f : -1.0f) * (float)(3 + i / j.k);
+        }
+        check(&j);
+        job_close(&j);
     }
 }
 
@@ -452,6 +504,31 @@ static void test_not_a_number(void **state) {
     }
 }
 
+static void test_not_a_weight(void **state) {
+    static const uint16_t bad[2][3] = { { 0x7e00, 0x7c00, 0xfc00 }, { 0x7fc0, 0x7f80, 0xff80 } };
+    const struct ft_matmul *way;
+    const struct type *type;
+    (void)state;
+    for (size_t at = 0; each(&at, &way, &type);) {
+        for (size_t b = 0; type->bytes == 2 && b < FT_COUNT(bad[0]); b++) {
+            struct job j = job_open(way, type, 8, 35, 256, RANDOM);
+            float *clean = must((size_t)j.m * j.n * sizeof *clean);
+            product(&j, 0, j.n, j.m, clean, j.n);
+            memcpy(j.w + (2 * j.k + 77) * 2, &bad[type->type == FT_W_BF16][b], 2);
+            product(&j, 0, j.n, j.m, j.y, j.n);
+            for (uint32_t i = 0; i < j.m * j.n; i++) {
+                if (i % j.n == 2) {
+                    assert_true(fabsf(j.y[i]) == INFINITY || isnan(j.y[i]) != 0);
+                } else {
+                    assert_memory_equal(&j.y[i], &clean[i], sizeof *clean);
+                }
+            }
+            free(clean);
+            job_close(&j);
+        }
+    }
+}
+
 /* One token and one column at a time, tokens packed in any pieces: the bits of the whole. */
 static void test_same_bits(void **state) {
     const struct ft_matmul *way;
@@ -526,10 +603,27 @@ static void test_takes(void **state) {
     assert_true(ft_matmul_int16_avx2.takes(FT_W_Q6_K, 256, true));
     assert_false(ft_matmul_int16_avx2.takes(FT_W_Q4_0, 256, true));
     assert_false(ft_matmul_int16_avx2.takes(FT_W_Q2_K, 256, true));
-    assert_true(ft_matmul_bf16.takes(FT_W_F16, 32, false));
-    assert_false(ft_matmul_bf16.takes(FT_W_F16, 33, false));
-    assert_false(ft_matmul_bf16.takes(GGML_TYPE_IQ4_NL, 256, false));
-    assert_true(ft_matmul_bf16.takes(GGML_TYPE_IQ4_NL, 256, true));
+    assert_true(ft_matmul_int16.takes(FT_W_F16, 32, false));
+    assert_false(ft_matmul_int16.takes(FT_W_F16, 33, false));
+    assert_false(ft_matmul_int16.takes(GGML_TYPE_IQ4_NL, 256, false));
+    assert_true(ft_matmul_int16.takes(GGML_TYPE_IQ4_NL, 256, true));
+    assert_true(ft_matmul_bf16.takes(FT_W_BF16, 32, false));
+    assert_false(ft_matmul_bf16.takes(FT_W_BF16, 33, false));
+    assert_false(ft_matmul_bf16.takes(FT_W_F16, 32, true));
+}
+
+/* Finer than bf16 wherever weights are: only those stored as bf16 are multiplied so. */
+static void test_bf16_meets_bf16_alone(void **state) {
+    (void)state;
+    for (size_t i = 0; i < FT_COUNT(types); i++) {
+        for (uint32_t m = 1; m <= 512; m++) {
+            const struct ft_matmul *way = ft_matmul_way(types[i].type, 512, m, true);
+            assert_true(way != &ft_matmul_bf16 || types[i].type == FT_W_BF16);
+            if (strcmp(ft_kern()->name, "avx512bf16") == 0 && types[i].type == FT_W_F16) {
+                assert_ptr_equal(way, m > FT_MATMUL_FEW ? &ft_matmul_int16 : &ft_matmul_rows);
+            }
+        }
+    }
 }
 
 /* What is chosen takes what it was asked for, and the reference table has no ways. */
@@ -552,12 +646,15 @@ int main(void) {
         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_activations),
         cmocka_unit_test(test_largest_sums),
+        cmocka_unit_test(test_largest_words),
         cmocka_unit_test(test_zeros),
         cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_not_a_weight),
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_writes_its_columns),
         cmocka_unit_test(test_takes),
         cmocka_unit_test(test_way),
+        cmocka_unit_test(test_bf16_meets_bf16_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
