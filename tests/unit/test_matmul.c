@@ -626,6 +626,22 @@ static void test_bf16_meets_bf16_alone(void **state) {
     }
 }
 
+/* Types that are decoded row by row: for many tokens, and where ggml does no better. */
+static void test_decoded(void **state) {
+    (void)state;
+    if (strcmp(ft_kern()->name, "avx512bf16") == 0) {
+        assert_ptr_equal(ft_matmul_way(GGML_TYPE_IQ4_NL, 512, 512, true), &ft_matmul_int16);
+    }
+    assert_null(ft_matmul_way(GGML_TYPE_IQ4_NL, 512, 9, true));
+    assert_null(ft_matmul_way(GGML_TYPE_IQ4_NL, 512, 512, false));
+    static const enum ggml_type left[] = { GGML_TYPE_IQ2_XXS, GGML_TYPE_IQ2_XS, GGML_TYPE_IQ2_S,
+                                           GGML_TYPE_IQ3_XXS, GGML_TYPE_IQ3_S,  GGML_TYPE_IQ1_S,
+                                           GGML_TYPE_IQ1_M,   GGML_TYPE_IQ4_XS };
+    for (size_t i = 0; i < FT_COUNT(left); i++) {
+        assert_null(ft_matmul_way(left[i], 512, 512, true));
+    }
+}
+
 /* What is chosen takes what it was asked for, and the reference table has no ways. */
 static void test_way(void **state) {
     bool none = strcmp(ft_kern()->name, "ref") == 0;
@@ -655,6 +671,7 @@ int main(void) {
         cmocka_unit_test(test_takes),
         cmocka_unit_test(test_way),
         cmocka_unit_test(test_bf16_meets_bf16_alone),
+        cmocka_unit_test(test_decoded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
