@@ -39,6 +39,7 @@ class Tasks:
             e, (HEAD, VT_HEAD, "\n", " ", ".", ",", ":"))
         self.rec, self.qf, self.qm, self.vq, self.cq = ([e(p) for p in x] for x in (REC, Q_FULL, Q_MANY, VT_Q, CHAIN_Q))
         self.var, self.vareq, self.eq, self.valof, self.is_ = map(e, (" VAR", " = VAR", " =", "\nThe value of", " is"))
+        self.and_ = e(", and")
 
     # ---- small parts
     def key(self):
@@ -199,14 +200,42 @@ class Tasks:
             self.listing(tail, vs, i + 1)
         return self.scatter(T, head, recs, tail)
 
-    def multi(self, T, easy=0.5):
-        """lines "key value.", several of one key, then "key value, value." for each: what mv needs, dense"""
+    def mq(self, T, n=None, m=None, head=None):
+        """multi-query: the numbers of several keys asked in one question, listed in any order; n needles, one
+        question for m of them, or questions for two to four until all are asked"""
         r = self.r
+        head = self.pick_head(T, head, self.head)
+        left = (T - 2 - len(head)) * (r.uniform(.4, 1.) if n is None else 1.)
+        asks, recs, cost = [], [], 0
+        ks = [(k[0], self.num()) for k in self.keys(int(n or 32))]
+        while ks:
+            ask = [ks.pop() for _ in range(min(len(ks), int(m or r.randint(2, 4 if T > 200 else 2))))]
+            rec = [self.rec[0] + k + self.rec[1] + self.sp + v + self.dot for k, v in ask]
+            cost += sum(map(len, rec)) + 40 + sum(2 * len(k) + 8 for k, _ in ask)
+            if asks and n is None and cost > left:
+                break
+            asks.append(ask)
+            recs += rec
+        r.shuffle(recs)
+        tail = Sample(0)
+        for i, ask in enumerate(asks[:1] if m else asks):
+            names = list(ask[0][0])
+            for j, (k, _) in enumerate(ask[1:]):
+                names += (self.and_ if j + 2 == len(ask) else self.com) + k
+            tail.add(self.qm[0] + names + self.qm[1]).add(names, .2).add(self.qm[2])
+            self.listing(tail, [v for _, v in ask], i + 1)
+        return self.scatter(T, head, recs, tail)
+
+    def multi(self, T, easy=0.5, again=0.):
+        """lines "key value.", several of one key, then "key value, value." for each: what mv needs, dense; again:
+        share of samples that repeat the key before each value instead, so that only the choice is left to learn"""
+        r = self.r
+        again = r.random() < again
         keys = [[r.choice(self.short)] if r.random() < easy else k[1] for k in self.keys(12)]
         recs, todo, cost = [], [], 0
         for k in keys:
             vs = [self.num() for _ in range(r.randint(1, 3))]
-            cost += (2 + len(k) + 5) * len(vs) + 1 + len(k) + 5 * len(vs)
+            cost += (2 + len(k) + 5) * len(vs) + 1 + len(k) + (5 + again * (1 + len(k))) * len(vs)
             if todo and cost > T - 3:
                 break
             recs += [self.nl + k + self.sp + v + self.dot for v in vs]
@@ -217,12 +246,15 @@ class Tasks:
         for rec in recs:
             s.add(rec)
         for i, (k, vs) in enumerate(todo):
-            self.listing(s.add(self.nl + k), vs, i + 1)
+            self.listing(s.add(self.nl + k), vs, i + 1, self.dot + self.nl + k if again else None)
         return s.add([self.t.eos], .5)
 
     def link(self, T, easy=0):
-        """records VAR DEF = VAR ABC, then "ABC DEF." for each: what vt needs, dense; easy: names of one token"""
+        """records VAR DEF = VAR ABC, then "ABC DEF." for each: what vt needs, dense; easy: share of samples with
+        names of one token, which may stand closer together"""
         r = self.r
+        easy = r.random() < easy
+        mid = r.choice(([], self.eq, self.vareq)) if easy else self.vareq
         n = max(2, int((T - 4) // (9 if easy else 17) * r.uniform(.4, 1)))
         nm = [[t] for t in r.sample(self.short, n + 1)] if easy else self.names(n + 1)
         if r.random() < .5:                             # a tree instead of a chain
@@ -233,28 +265,32 @@ class Tasks:
         s = Sample(self.t.bos)
         r.shuffle(pairs)
         for a, b in pairs:
-            s.add(self.var + b + self.vareq + a + self.dot)
+            s.add(self.var + b + mid + a + self.dot)
         r.shuffle(pairs)
         s.add(self.nl)
         for i, (a, b) in enumerate(pairs):
             s.add(a).add(b, 1., i + 1).add(self.dot, .2)
         return s.add([self.t.eos], .5)
 
-    def listing(self, tail, vs, group):
-        """" 123, 456." in random order; at the first token of a value every value not yet listed is right"""
+    def listing(self, tail, vs, group, between=None):
+        """" 123, 456." in random order; at the first token of a value every value not yet listed is right; between:
+        what stands between values, given, not asked"""
         self.r.shuffle(vs)
         for j, v in enumerate(vs):
             tail.add(self.sp, .2)
             tail.alt[len(tail.x)] = sorted({u[0] for u in vs[j:]})
             tail.add(v[:1], 3. if j else 1., group).add(v[1:], 1., group)
-            tail.add(self.com if j + 1 < len(vs) else self.dot, .7, group)
+            if between and j + 1 < len(vs):
+                tail.add(between)
+            else:
+                tail.add(self.com if j + 1 < len(vs) else self.dot, .7, group)
 
     def vt(self, T, hops=None, chains=None, head=None, short=0.):
         """variable tracking: VAR ABC = 12345 ... VAR DEF = VAR ABC; list all variables of a value"""
         r = self.r
         head = self.pick_head(T, head, self.vhead)
         short = r.random() < short
-        most = max(1, min(4, (T - len(head)) // (75 if short else 130)))
+        most = max(1, min(10, (T - len(head)) // (75 if short else 130)))
         chains = int(chains or r.randint(1, most))
         names = self.names(5 * chains)
         lists, todo = [], []
@@ -271,7 +307,7 @@ class Tasks:
             recs.append(r.choice([p for p in pend if p]).pop(0))
         r.shuffle(todo)
         tail = Sample(0)
-        for i, (v, nm) in enumerate(todo[:1 if hops else 4]):
+        for i, (v, nm) in enumerate(todo[:1 if hops else None]):
             if short:
                 tail.add(self.vq[2] + self.sp + v + self.vq[3])
             else:
@@ -346,14 +382,14 @@ class Tasks:
         name, *kw = spec.split(":")
         return getattr(self, name)(T, **{k: float(v) for k, v in (p.split("=") for p in kw)})
 
-    def batch(self, B, T, mix):
-        """mix: {spec: share}"""
-        return pack([self.one(T, s) for s in self.r.choices(list(mix), list(mix.values()), k=B)], T, self.t.pad)
+    def batch(self, B, T, mix, fixed=False):
+        """mix: {spec: share}; fixed: exactly T long"""
+        return pack([self.one(T, s) for s in self.r.choices(list(mix), list(mix.values()), k=B)], T, self.t.pad, fixed)
 
 
-def pack(samples, T, pad):
+def pack(samples, T, pad, fixed=False):
     """padded arrays x, w, g and a list of (row, index of the predicted token, right tokens)"""
-    n = min(T, max(len(s.x) for s in samples))
+    n = T if fixed else min(T, max(len(s.x) for s in samples))
     x = np.full((len(samples), n), pad)
     w, g, alt = np.zeros(x.shape, np.float32), np.zeros(x.shape, np.int64), []
     for i, s in enumerate(samples):
@@ -361,6 +397,29 @@ def pack(samples, T, pad):
         x[i, :m], w[i, :m], g[i, :m] = s.x[:m], s.w[:m], s.g[:m]
         alt += [(i, j, a) for j, a in s.alt.items() if j < n and len(a) > 1]
     return x, w, g, alt
+
+
+def picked(batch, lm_share, rng, unit=1):
+    """What a step needs of a packed batch, small and free of shapes that only the loss would know: x; where, among
+    the predictions in a row, the loss looks (at), for which token (y), with which weight (w; -1: prose) and for which
+    answer (g, numbered over the batch; 0: none); rows of these with several right tokens (ids, padded with the first
+    where off is not 0).  lm_share: share of the prose positions; unit: their number is rounded up to one of these."""
+    x, w, g, alt = batch
+    y, w, g = x[:, 1:], w[:, 1:], g[:, 1:]
+    keep = (w > 0) | ((w < 0) & (rng.random(w.shape, np.float32) < lm_share))
+    at = np.flatnonzero(keep)
+    more = -len(at) % unit
+    group = g.ravel()[at] + (g > 0).ravel()[at] * (at // w.shape[1]) * 1000
+    group = np.unique(np.append(group, 0), return_inverse=True)[1].ravel()[:-1]
+    row = np.cumsum(keep.ravel()) - 1
+    width = max([len(a) for _, _, a in alt], default=1)
+    return dict(
+        x=x.astype(np.int16), at=np.append(at, [0] * more).astype(np.int32),
+        y=np.append(y.ravel()[at], [0] * more).astype(np.int16),
+        w=np.append(w.ravel()[at], [0.] * more).astype(np.float32), g=np.append(group, [0] * more).astype(np.int32),
+        rows=np.array([row[i * w.shape[1] + j - 1] for i, j, _ in alt], np.int32),
+        ids=np.array([a + a[:1] * (width - len(a)) for _, _, a in alt], np.int16).reshape(-1, width),
+        off=np.array([[0.] * len(a) + [-1e9] * (width - len(a)) for _, _, a in alt], np.float32).reshape(-1, width))
 
 
 if __name__ == "__main__":

@@ -117,7 +117,8 @@ def main():
     ap.add_argument("--models", default=os.path.join(HERE, "../models"))
     ap.add_argument("--book", required=True)
     ap.add_argument("--lengths", default="1024,2048,4096")
-    ap.add_argument("--tasks", default="single,multikey4,multikey8,multivalue2,multivalue4,chain2,chain4,vt2,vt4")
+    ap.add_argument("--tasks", default="single,multikey4,multikey8,multiquery4,multivalue2,multivalue4,"
+                    "chain2,chain4,vt2,vt4")
     ap.add_argument("--n", type=int, default=100)
     ap.add_argument("--seed", type=int, default=12345)
     ap.add_argument("--threads", type=int, default=os.cpu_count())

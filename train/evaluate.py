@@ -10,11 +10,11 @@ import os
 
 import numpy as np
 import torch
-from data import Tasks, pack
+from data import Tasks, pack, picked
 from eval_libllama import wilson
 from model import load
 from tokenizer import Tokenizer
-from train import TEST, exact, losses
+from train import TEST, losses
 
 
 def main():
@@ -34,13 +34,13 @@ def main():
     for T in map(int, a.lengths.split(",")):
         for name in a.tasks.split(","):
             t, right = Tasks(tok, a.hay, a.adj, a.noun, held=True, seed=a.seed + T), []
-            part = []
+            part, rng = [], np.random.default_rng(0)
             while len(right) < a.n:
                 s = [t.one(T, TEST[name]) for _ in range(max(1, min(a.n - len(right), 8192 // T)))]
                 with torch.no_grad():
-                    ok, grp = losses(m, pack(s, T, tok.pad), device, 0, bf16=False)[2:]
-                right += exact(ok, grp).tolist()
-                part += ok.tolist()
+                    acc, ok = losses(m, picked(pack(s, T, tok.pad), 0, rng), device, bf16=False)[2:]
+                right += ok.tolist()
+                part.append(acc.item())
             print("%-8s T %5d right %.3f %s token accuracy %.3f" % (
                 name, T, np.mean(right), wilson(sum(right), len(right)), np.mean(part)), flush=True)
 

@@ -7,6 +7,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+FAST = True             # on CUDA: kernels that older versions of torch have not
+
 
 class ChunkedAttention(torch.autograd.Function):
     """Causal GQA attention for torch < 2, query-chunked, probabilities recomputed in the backward pass.
@@ -68,6 +70,8 @@ def attention(q, k, v):
     """q (B, nh, T, hd), k and v (B, nkv, T, hd) -> (B, nh, T, hd), causal."""
     if not hasattr(F, "scaled_dot_product_attention"):
         return ChunkedAttention.apply(q.contiguous(), k.contiguous(), v.contiguous(), 128)
+    if FAST and q.dtype == torch.bfloat16 and q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     g = q.shape[1] // k.shape[1]
     return F.scaled_dot_product_attention(q, k.repeat_interleave(g, 1), v.repeat_interleave(g, 1), is_causal=True)
 
@@ -80,6 +84,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x):
         x = x.float()
+        if FAST and x.is_cuda:
+            return F.rms_norm(x, self.w.shape, self.w, self.eps)
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.w
 
 
@@ -92,6 +98,27 @@ def rope(x, c, s):
     h = x.shape[-1] // 2
     a, b = x[..., :h], x[..., h:]
     return torch.cat([a * c - b * s, b * c + a * s], -1)
+
+
+class Rotate(torch.autograd.Function):
+    """rope() of bf16, computed in fp32, with few passes over memory and nothing kept for the backward pass"""
+    @staticmethod
+    def turn(x, c, s):
+        h, y = x.shape[-1] // 2, torch.empty_like(x)
+        a, b = x[..., :h], x[..., h:]
+        torch.sub(a * c, b * s, out=y[..., :h])
+        torch.add(b * c, a * s, out=y[..., h:])
+        return y
+
+    @staticmethod
+    def forward(ctx, x, c, s):
+        ctx.table = c, s
+        return Rotate.turn(x, c, s)
+
+    @staticmethod
+    def backward(ctx, dy):
+        c, s = ctx.table
+        return Rotate.turn(dy, c, -s), None, None
 
 
 class Block(nn.Module):
@@ -107,12 +134,16 @@ class Block(nn.Module):
 
     def attn(self, x, c, sn):
         B, T, _ = x.shape
+        half = x.is_cuda and torch.is_autocast_enabled()
 
         def heads(y, n):
-            return y.view(B, T, n, self.hd).transpose(1, 2).float()
+            y = y.view(B, T, n, self.hd).transpose(1, 2)
+            return y if half and FAST else y.float()
+        x = x.bfloat16() if half else x                 # once, not for every product
         q, k, v = heads(self.wq(x), self.nh), heads(self.wk(x), self.nkv), heads(self.wv(x), self.nkv)
-        q, k = rope(q, c, sn), rope(k, c, sn)
-        if x.is_cuda:
+        turn = Rotate.apply if half and FAST else rope
+        q, k = turn(q, c, sn), turn(k, c, sn)
+        if half:
             q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
         with torch.autocast(x.device.type, enabled=False, dtype=torch.bfloat16):
             o = attention(q, k, v)
@@ -121,6 +152,8 @@ class Block(nn.Module):
     def forward(self, x, c, sn):
         x = x + self.attn(self.n1(x), c, sn)
         h = self.n2(x)
+        if x.is_cuda and torch.is_autocast_enabled():
+            h = h.bfloat16()
         return x + self.w2(F.silu(self.w1(h)) * self.w3(h))
 
 
@@ -172,8 +205,8 @@ def from_gguf(path):
     return {"cfg": g, "model": {k: torch.from_numpy(v.copy()) for k, v in w.items()}}
 
 
-def load(path, device="cpu"):
-    """model and checkpoint of a file that train.py or export_gguf.py wrote"""
+def load(path, device="cpu", context=0):
+    """model and checkpoint of a file that train.py or export_gguf.py wrote; context: made ready for longer samples"""
     if path.endswith(".gguf"):
         state = from_gguf(path)
     else:
@@ -181,6 +214,6 @@ def load(path, device="cpu"):
             state = torch.load(path, map_location="cpu", weights_only=False)
         except TypeError:                               # torch 1.13 has no such argument
             state = torch.load(path, map_location="cpu")
-    m = Llama(state["cfg"])
+    m = Llama(dict(state["cfg"], context=max(context, state["cfg"]["context"])))
     m.load_state_dict({k: v.float() for k, v in state["model"].items()})
     return m.to(device), state

@@ -1,25 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is trained: shapes and stages of both models, for a CPU (2 cores) and for one GPU.
+"""What is trained: shapes and stages of both models, for a CPU (2 cores) and for one GPU; "more" goes on with the
+GPU's pair at longer samples.
 
-A stage: name; tok, its length in millions of tokens; lens, {sample length: share}; mix, {task: share} (the
-specs of data.Tasks.one); lr, the peak rate; decay, True where the rate falls to 0 over the stage; until, the
-share of right answers (running mean) at which the stage ends early.
+A stage: name; tok, its length in millions of tokens, or, where training goes by the clock, share, its part of the
+time (what a stage saves goes to those after it); batch, tokens a step (at least two samples); lens, {sample length:
+share}; mix, {task: share} (the specs of data.Tasks.one); dense, another mix for samples up to feed.DENSE long, where
+given; lr, the peak rate; decay, True where the rate falls to 0 over the stage; until, the share of right answers
+(running mean) at which the stage ends early.
 """
-CONTEXT = 4352          # longest trained length: a 4096-token prompt and 256 tokens of answer
+CONTEXT = {"cpu": 4352, "gpu": 8448, "more": 16640}     # longest trained length: a prompt and 256 tokens of answer
+MID = CONTEXT["cpu"]
 
 
-def stage(name, tok, lens, mix, lr=1.5e-3, **more):
-    return dict(dict(name=name, tok=tok, lens=lens, mix=mix, lr=lr, decay=False, until=2.), **more)
+def stage(name, lens, mix, lr=1.5e-3, **more):
+    return dict(dict(name=name, lens=lens, mix=mix, lr=lr, batch=6144, share=0., dense=None, decay=False, until=2.),
+                **more)
 
 
 # copying first, then key matching on lists, then needles in the record's own wording, then the question
 START = [
-    stage("copy-small", .8, {40: 1}, {"copy:small=1": 1}, until=.7),
-    stage("copy", .8, {64: 1}, {"copy": .6, "copy:small=1": .4}, until=.5),
-    stage("list-1", .8, {64: 1}, {"kv:easy=1": .7, "copy": .3}, until=.6),
-    stage("list-2", .8, {96: 1}, {"kv:easy=1": .3, "kv:easy=2": .6, "copy": .1}, until=.7),
-    stage("needle", 1., {128: 1}, {"kv:easy=2": .15, "kv:same=1": .4, "niah:same=0.9": .45}, until=.75),
-    stage("question", .6, {128: .5, 256: .5}, {"kv:same=0.6": .3, "niah:same=0.5": .7}),
+    stage("copy-small", {40: 1}, {"copy:small=1": 1}, tok=.8, until=.7),
+    stage("copy", {64: 1}, {"copy": .6, "copy:small=1": .4}, tok=.8, until=.5),
+    stage("list-1", {64: 1}, {"kv:easy=1": .7, "copy": .3}, tok=.8, until=.6),
+    stage("list-2", {96: 1}, {"kv:easy=1": .3, "kv:easy=2": .6, "copy": .1}, tok=.8, until=.7),
+    stage("needle", {128: 1}, {"kv:easy=2": .15, "kv:same=1": .4, "niah:same=0.9": .45}, tok=1., until=.75),
+    stage("question", {128: .5, 256: .5}, {"kv:same=0.6": .3, "niah:same=0.5": .7}, tok=.6),
 ]
 
 SKILLS = {"trace:short=0.8": .30, "multi": .15, "mv:short=0.7": .20, "niah:same=0.2": .25, "kv:same=0.3": .10}
@@ -36,27 +41,83 @@ LISTS = dict({task: .75 * share for task, share in MANY.items()},
              **{"kv:n=16:m=1:same=0": .10, "kv:n=16:same=0": .10, "kv:same=0.3": .05})
 
 
-def stages(lr, s):
-    """the common course after START; s scales the token counts"""
+def cpu(lr, s):
+    """the common course after START on a CPU; s scales the token counts"""
     return [
-        stage("skills", 1.4 * s, {96: .3, 128: .3, 192: .3, 512: .1}, SKILLS, lr * 1.3),
-        stage("1024", 1.3 * s, {128: .15, 256: .25, 512: .3, 1024: .3}, ALL, lr),
-        stage("2048", 1.3 * s, {256: .15, 512: .15, 1024: .25, 2048: .45}, ASKED, lr),
-        stage("4096", 1.5 * s, {512: .1, 1024: .15, 2048: .3, CONTEXT: .45}, ASKED, lr),
-        stage("long", 1.5 * s, {512: .2, 1024: .3, 2048: .25, CONTEXT: .25}, MANY, lr, decay=True),
-        stage("lists", s, {256: .4, 512: .15, 1024: .15, 2048: .15, CONTEXT: .15}, LISTS, lr / 3, decay=True),
+        stage("skills", {96: .3, 128: .3, 192: .3, 512: .1}, SKILLS, lr * 1.3, tok=1.4 * s),
+        stage("1024", {128: .15, 256: .25, 512: .3, 1024: .3}, ALL, lr, tok=1.3 * s),
+        stage("2048", {256: .15, 512: .15, 1024: .25, 2048: .45}, ASKED, lr, tok=1.3 * s),
+        stage("4096", {512: .1, 1024: .15, 2048: .3, MID: .45}, ASKED, lr, tok=1.5 * s),
+        stage("long", {512: .2, 1024: .3, 2048: .25, MID: .25}, MANY, lr, tok=1.5 * s, decay=True),
+        stage("lists", {256: .4, 512: .15, 1024: .15, 2048: .15, MID: .15}, LISTS, lr / 3, tok=s, decay=True),
     ]
 
 
+# One GPU.  Several values and variables of a value: first as bare lists, from where key matching begins (a model that
+# knows one value a key only learns them more slowly), then in the questions' wording.
+GPU_START = [
+    stage("copy-small", {40: 1}, {"copy:small=1": 1}, batch=12288, share=5., until=.7),
+    stage("copy", {64: 1}, {"copy": .6, "copy:small=1": .4}, batch=12288, share=6., until=.5),
+    stage("list-1", {64: 1}, {"kv:easy=1": .3, "copy": .1, "link:easy=1": .35, "multi:easy=1:again=1": .25},
+          batch=12288, share=20., until=.9),
+    stage("list-2", {96: 1}, {"kv:easy=1": .15, "kv:easy=2": .4, "copy": .05, "link:easy=1": .2,
+                              "multi:easy=1:again=0.6": .2}, batch=12288, share=6., until=.85),
+    stage("needle", {128: 1}, {"kv:easy=2": .1, "kv:same=1": .3, "niah:same=0.9": .35, "link:easy=1": .12,
+                               "multi:easy=1:again=0.6": .13}, batch=12288, share=6., until=.85),
+    stage("question", {128: .5, 256: .5}, {"kv:same=0.6": .2, "niah:same=0.5": .5, "link:easy=0.7": .15,
+                                           "multi:again=0.3": .15}, batch=12288, share=5.),
+]
+BARE_1 = {"link:easy=1": .35, "multi:easy=1:again=0.6": .35, "kv:same=0.6": .15, "niah:same=0.5": .15}
+BARE_2 = {"link:easy=0.3": .25, "multi:easy=0.3:again=0.2": .25, "trace:short=0.9": .15, "mv:short=1": .10,
+          "kv:same=0.3": .10, "niah:same=0.3": .15}
+ASK = {"mv:short=0.6": .18, "vt:short=0.6": .18, "mq": .15, "trace:short=0.7": .10, "niah:same=0.2": .12,
+       "kv:same=0.2": .10, "link": .08, "multi": .09}
+TEXT = {"mv:short=0.3": .20, "vt:short=0.3": .18, "mq": .16, "trace:short=0.3": .12, "niah:same=0.1": .26, "prose": .08}
+# as they are asked in the end: one question, and many for their richer loss
+FINAL = {"niah:same=0.1": .17, "niah:n=1:m=1:same=0:full=1:head=1": .05, "niah:n=8:m=1:same=0:full=1:head=1": .07,
+         "mq": .08, "mq:n=4:m=4:head=1": .06, "mv:short=0.2": .11, "mv:c=2:extra=2:head=1": .05,
+         "mv:c=4:extra=2:head=1": .08, "vt:short=0.2": .10, "vt:hops=2:chains=2:head=1": .04,
+         "vt:hops=4:chains=1:head=1": .06, "trace:short=0.2": .05, "trace:hops=2:chains=2:head=1": .02,
+         "trace:hops=4:chains=2:head=1": .03, "prose": .03}
+FINAL_DENSE = dict({task: .6 * share for task, share in ASK.items()}, **{
+    "kv:n=16:m=1:same=0": .08, "mq:n=4:m=4:head=1": .06, "mv:c=2:extra=2:head=1": .05, "mv:c=4:extra=2:head=1": .07,
+    "vt:hops=2:chains=2:head=1": .06, "vt:hops=4:chains=1:head=1": .08})
+
+
+def gpu(lr, bare, shares):
+    """the common course on a GPU; bare: shares of the time of the bare lists; shares: of the five other stages"""
+    long = CONTEXT["gpu"]
+    more = [
+        ("skills", {128: .2, 192: .2, 256: .3, 512: .3}, ASK, 24576, {}),
+        ("1024", {256: .2, 512: .3, 1024: .5}, TEXT, 32768, dict(dense=ASK)),
+        ("4096", {256: .05, 512: .1, 1024: .15, 2048: .3, MID: .4}, TEXT, 49152, dict(dense=ASK)),
+        ("8192", {512: .1, 1024: .1, 2048: .2, MID: .3, long: .3}, FINAL, 65536, dict(dense=FINAL_DENSE)),
+        ("last", {256: .1, 512: .1, 1024: .1, 2048: .25, MID: .3, long: .15}, FINAL, 65536,
+         dict(dense=FINAL_DENSE, decay=True)),
+    ]
+    return [
+        stage("bare-1", {64: .5, 96: .5}, BARE_1, lr, batch=12288, share=bare[0], until=.95),
+        stage("bare-2", {96: .3, 128: .3, 192: .4}, BARE_2, lr, batch=16384, share=bare[1], until=.95),
+    ] + [stage(name, lens, mix, lr, batch=batch, share=share, **rest)
+         for share, (name, lens, mix, batch, rest) in zip(shares, more)]
+
+
+def longer(lr):
+    lens = {512: .1, 1024: .1, 2048: .2, MID: .25, CONTEXT["gpu"]: .2, CONTEXT["more"]: .15}
+    return [stage("16384", lens, FINAL, lr, batch=66560, share=1., dense=FINAL_DENSE, decay=True)]
+
+
+GPU_SHAPES = {"draft": dict(d=256, layers=3, heads=4, kv_heads=2, head_dim=64, ff=768),
+              "target": dict(d=512, layers=6, heads=8, kv_heads=2, head_dim=64, ff=1024)}
 SHAPES = {
     "cpu": {"draft": dict(d=128, layers=3, heads=4, kv_heads=2, head_dim=32, ff=256),
             "target": dict(d=256, layers=4, heads=4, kv_heads=2, head_dim=64, ff=512)},
-    "gpu": {"draft": dict(d=256, layers=3, heads=4, kv_heads=2, head_dim=64, ff=768),
-            "target": dict(d=512, layers=6, heads=8, kv_heads=2, head_dim=64, ff=1024)},
+    "gpu": GPU_SHAPES, "more": GPU_SHAPES,
 }
 PLANS = {
-    "cpu": {"draft": START + stages(1.5e-3, 2.2), "target": stages(1.2e-3, .9)},
-    "gpu": {"draft": START + stages(1.5e-3, 20), "target": stages(8e-4, 20)},
+    "cpu": {"draft": START + cpu(1.5e-3, 2.2), "target": cpu(1.2e-3, .9)},
+    "gpu": {"draft": GPU_START + gpu(1.5e-3, (14., 16.), (14., 14., 16., 14., 26.)),
+            "target": gpu(8e-4, (25., 35.), (45., 45., 65., 55., 95.))},
+    "more": {"draft": longer(7e-4), "target": longer(4e-4)},
 }
-BATCH = {"cpu": 6144, "gpu": 65536}     # tokens a step; at least two samples
-GROW_AFTER = "question"                  # the target starts as the draft of this stage, made larger
+GROW_AFTER = {"cpu": "question", "gpu": "skills"}      # the target starts as the draft of this stage, made larger

@@ -20,8 +20,9 @@ from wording import CHAIN_Q, HEAD, LETTERS, Q_FULL, Q_MANY, REC, VT_HEAD, VT_Q, 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LONGEST = 80            # tokens of a haystack sentence, as in training
 TASKS = {"single": ("needle", 1, 1), "multikey4": ("needle", 4, 1), "multikey8": ("needle", 8, 1),
-         "multivalue2": ("needle", 3, 2), "multivalue4": ("needle", 3, 4), "chain2": ("chain", 2, 2),
-         "chain4": ("chain", 2, 4), "vt2": ("tracking", 2, 2), "vt4": ("tracking", 1, 4), "list16": ("lines", 16, 1)}
+         "multiquery4": ("queries", 4, 4), "multivalue2": ("needle", 3, 2), "multivalue4": ("needle", 3, 4),
+         "chain2": ("chain", 2, 2), "chain4": ("chain", 2, 4), "vt2": ("tracking", 2, 2), "vt4": ("tracking", 1, 4),
+         "list16": ("lines", 16, 1)}
 
 
 class Book:
@@ -80,6 +81,17 @@ def needle(r, words, tok, keys, values):
     return HEAD, ["%s %s%s %s." % (REC[0], k, REC[1], v) for k, v in recs], "%s %s%s" % (a, b, c), vs
 
 
+def queries(r, words, tok, keys, asked):
+    """head, records in order, one question for several of the keys, answers"""
+    ks = different(keys, lambda: key(r, words))
+    vs = different(keys, lambda: number(r))
+    recs = list(zip(ks, vs))
+    r.shuffle(recs)
+    names = ", ".join(ks[:asked - 1]) + ", and " + ks[asked - 1]
+    tail = "%s %s%s %s%s" % (Q_MANY[0], names, Q_MANY[1], names, Q_MANY[2])
+    return HEAD, ["%s %s%s %s." % (REC[0], k, REC[1], v) for k, v in recs], tail, vs[:asked]
+
+
 def chains(r, tok, n, hops):
     """n chains of hops assignments: names, first to last; value; records in order"""
     def name():
@@ -124,7 +136,7 @@ def lines(r, words, tok, n, _):
     return "", recs, "The value of %s is" % ks[ask], [vs[ask]]
 
 
-KINDS = {"lines": lines, "needle": needle, "chain": chain, "tracking": tracking}
+KINDS = {"lines": lines, "needle": needle, "queries": queries, "chain": chain, "tracking": tracking}
 
 
 def prompt(task, r, book, words, tok, tokens):

@@ -8,6 +8,7 @@ tokenizer.ggml.pre = llama-bpe.  All 2- and 3-digit groups are whole tokens (fou
 contains a newline.
 
   python3 tokenizer.py --out tok.json --vocab 4096 --words adj.txt noun.txt -- text1.txt text2.txt ...
+  python3 tokenizer.py --out tok.json --like model.gguf
 """
 import argparse
 import collections
@@ -140,9 +141,15 @@ if __name__ == "__main__":
     ap = argparse.ArgumentParser()
     ap.add_argument("--out", required=True)
     ap.add_argument("--vocab", type=int, default=4096)
-    ap.add_argument("--words", nargs=2, required=True, help="adjective list, noun list")
-    ap.add_argument("texts", nargs="+")
+    ap.add_argument("--words", nargs=2, help="adjective list, noun list")
+    ap.add_argument("--like", default="", help="the tokenizer of this GGUF file, nothing trained")
+    ap.add_argument("texts", nargs="*")
     a = ap.parse_args()
+    if a.like:
+        t = Tokenizer(a.like)
+        with open(a.out, "w") as f:
+            json.dump({"tokens": t.tokens, "merges": t.merges, "specials": t.specials}, f)
+        raise SystemExit
     from wording import TEMPLATES, clean
     c = collections.Counter()
     for f in a.texts:
