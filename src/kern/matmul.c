@@ -36,7 +36,7 @@ static uint32_t words_from(uint32_t type) {
     }
 }
 
-/* FT_KERN=ref leaves the ways out, avx2 those in 512 bits, avx512 leaves out bf16. */
+/* FT_KERN=ref leaves the ways out, avx2 and avx512 those in 512 bits, avx512vnni that of bf16. */
 static bool table_is(const char *name) {
     return strcmp(ft_kern()->name, name) == 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* words.h - attention over whole tiles of 64 rows in products of 16-bit words: vpmaddwd does the
- * work of two f32 multiply-adds, vpdpwssd in 512 bits that of vdpbf16ps, a hundred times finer.
+ * work of two f32 multiply-adds, vpdpwssd in 512 bits that of vdpbf16ps, some twenty times finer.
  *
  *   q   13 bits and a sign, a scale per query
  *   K   12 bits, a scale per row and 64 numbers

@@ -5,7 +5,7 @@
  * Lab book.  `kernbench 4096 5`, GFLOP/s of attend, f16 rows, group of 4, one thread of a 2-core
  * Zen 4 with a ceiling of 234 GFLOP/s (of vpdpbf16ps; vpdpwssd has the same rate); gcc 12, processor
  * time, as the machine was busy.                                         d 64      d 128
- *   0  bf16 products (avx512bf16.c), a hundred times coarser              166        186
+ *   0  bf16 products (avx512bf16.c), twenty times coarser                 166        186
  *   1  words; gcc copies 24 sums at each step, half through memory        102        105
  *   2  sums in place                                                      160        173
  *
