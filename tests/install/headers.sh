@@ -30,8 +30,10 @@ for cxx in g++ clang++; do
     try "$cxx C++17" $cxx -std=c++17 $warnings -x c++ "$public"
 done
 for header in "$root"/src/*/*.h; do
-    # A template: each vector variant includes it after defining its registers.
-    [ "${header#"$root"/}" != src/kern/tile.h ] || continue
+    # Templates: vector variants include them after defining their registers.
+    case ${header#"$root"/} in
+    src/kern/tile.h | src/kern/tile_words.h) continue ;;
+    esac
     # What the 256- and 512-bit files share: only they include it, with these instructions
     # (unoptimised, the intrinsics are macros that convert signs).
     isa=
@@ -39,7 +41,7 @@ for header in "$root"/src/*/*.h; do
     src/kern/zmm.h | src/kern/few512.h | src/kern/rows.h | src/kern/unpack.h)
         [ "$(uname -m)" = x86_64 ] || { echo "skip: ${header#"$root"/} is for x86-64"; continue; }
         isa="-O1 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mf16c -mfma" ;;
-    src/kern/ymm.h)
+    src/kern/ymm.h | src/kern/loads.h)
         [ "$(uname -m)" = x86_64 ] || { echo "skip: ${header#"$root"/} is for x86-64"; continue; }
         isa="-O1 -mavx2 -mf16c -mfma" ;;
     esac
