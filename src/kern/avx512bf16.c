@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* avx512bf16.c - attention of a block of queries in products of bf16 pairs (and of bytes, for q8_0
- * keys), sums in f32; everything else is the 512-bit variant's.
+/* avx512bf16.c - attention of a block of queries over rows that are bf16 or q8_0, in products of bf16
+ * pairs (and of bytes, for q8_0 keys), sums in f32; everything else, f16 rows too, is that of
+ * avx512vnni.
  *
  * K of a tile is a panel [d/2][64] of pairs of numbers, V one of [32][d] pairs of rows, so both
  * products are the same loop: 4 loads, 6 broadcasts of a pair, 24 vdpbf16ps into 24 sums.
  *
- * Lab book.  GFLOP/s of attend, d 64 / d 128, for the last 64 tokens of 8192 rows, 4 query heads
- * per KV head (`kernbench 32768 5` gives the same within 2 %); one thread of a 2-core Zen 4 at
- * 3.65 GHz with a ceiling of 234 GFLOP/s; gcc 12; processor time, as the machine was busy.
+ * Lab book, from when f16 rows went this way.  GFLOP/s of attend, d 64 / d 128, for the last 64
+ * tokens of 8192 rows, 4 query heads per KV head (`kernbench 32768 5` gives the same within 2 %);
+ * one thread of a 2-core Zen 4 at 3.65 GHz with a ceiling of 234 GFLOP/s; gcc 12; processor time,
+ * as the machine was busy.
  *                                                                       f16 rows     q8_0 rows
  *   0  f32 products (avx512.c)                                          97 / 102
  *   1  pairs; 48 queries at a time: logits, weights, values            164 / 179
@@ -286,12 +288,13 @@ static void logits_q8(const struct work *w, uint32_t first, uint32_t m, uint32_t
 
 /* ---- softmax ---- */
 
-/* 2^x for x <= 1, relative error 7.5e-5; below 2^-125 it stays there.  Adding 1.5 * 2^23 leaves the
- * nearest whole number in the low bits, which the exponent of the polynomial takes up.  A NaN comes
- * out as one: those of bf16 products have 16 clear low bits. */
+/* 2^x, relative error 7.5e-5; below 2^-125 it stays there, and above 2: of huge logits the largest,
+ * rounded, may be less than the logit that is not.  Adding 1.5 * 2^23 leaves the nearest whole number
+ * in the low bits, which the exponent of the polynomial takes up.  A NaN comes out as one: those of
+ * bf16 products have 16 clear low bits. */
 INLINE __m512 exp2_rough(__m512 x) {
     __m512 magic = _mm512_set1_ps(0x1.8p23f);
-    x = _mm512_max_ps(_mm512_set1_ps(-125.0f), x);
+    x = _mm512_min_ps(_mm512_set1_ps(1.0f), _mm512_max_ps(_mm512_set1_ps(-125.0f), x));
     __m512 n = _mm512_add_ps(x, magic);
     __m512 f = _mm512_sub_ps(x, _mm512_sub_ps(n, magic));
     __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0x1.c3f76p-5f), f, _mm512_set1_ps(0x1.f0de1ap-3f));
@@ -484,13 +487,13 @@ static void fetch_rows(const struct rows *r, uint32_t d, uint32_t from, uint32_t
     }
 }
 
-/* Rows of 8 bits a number, whose keys meet bytes. */
-static bool is_short(enum ft_fmt fmt) {
+/* Does this file multiply such rows? */
+static bool is_ours(enum ft_fmt fmt) {
     return fmt == FT_BF16 || fmt == FT_Q8_0;
 }
 
 static void attend(const struct ft_attend *a) {
-    if (!is_short(a->k_fmt) || !is_short(a->v_fmt)) {
+    if (!is_ours(a->k_fmt) || !is_ours(a->v_fmt)) {
         ft_kern_avx512vnni.attend(a);
         return;
     }

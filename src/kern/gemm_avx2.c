@@ -5,7 +5,7 @@
  *   int8   weights of up to 5 bits as unsigned bytes, activations as signed bytes: vpmaddubsw,
  *          whose 16-bit sums have room for 8 products of 4 bits (8 * 2 * 15 * 127), or 4 of 5 bits
  *   int16  weights that need more (q8_0; q6_K and q3_K times their integer scales) as 16-bit words,
- *          activations as words of 13 bits: vpmaddwd.  Bytes would gain nothing: with both sides
+ *          activations as words of 12 and a sign: vpmaddwd.  Bytes would gain nothing: with both sides
  *          signed, every vpmaddubsw needs a vpsignb before it and a vpmaddwd behind it
  *
  * Lab book.  `gemmbench 512 2048 2048`, unpacking included, one thread of a 2-core Zen 3 whose

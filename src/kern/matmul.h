@@ -74,7 +74,7 @@ struct ft_matmul {
  *            type takes from the block, 0 for most (8 or 16 times the scale in the 256-bit way's
  *            q4_0 and q5_0).  A block of x below 2^-119 counts as zero
  * int16 - for prompts in 256 bits, weights that fill a byte (q8_0) or have integer scales (q3_K,
- *            q6_K): activations as words of 13 bits with a scale per 128, weights as words
+ *            q6_K): activations as words of 12 bits and a sign with a scale per 128, weights as words
  * Exact      as int8, with blocks of 128, 8190 for 254, no offsets, 2^-114 for 2^-119.  Both are
  *            finite for |x| below 2^122
  *        in 512 bits, f16 weights and those that item.decode knows: both sides as words with a

@@ -269,16 +269,17 @@ INLINE __m256 tile_most(const float *s) {
     return top;
 }
 
-/* 64 numbers times `by`, at most `most`, are logits to base 2 and become weights, in pairs.
- * -> their sum, in eight parts */
+/* 64 numbers, at most `most`, times `by` are logits to base 2 and become weights, in pairs.  The
+ * largest is taken off first: a product that is rounded, and taken off another that is not, could
+ * leave more than zero.  -> the weights' sum, in eight parts */
 INLINE __m256 tile_weights(const float *s, float by, float most, int32_t *to) {
     __m256i sum = _mm256_setzero_si256();
     __m256 times = _mm256_set1_ps(by), top = _mm256_set1_ps(most);
     UNROLL for (int v = 0; v < 8; v += 2) {
         __m256i a = _mm256_cvtps_epi32(
-                    weight8(_mm256_fmsub_ps(_mm256_loadu_ps(s + 8 * v), times, top))),
-                b = _mm256_cvtps_epi32(
-                    weight8(_mm256_fmsub_ps(_mm256_loadu_ps(s + 8 * v + 8), times, top)));
+                    weight8(_mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(s + 8 * v), top), times))),
+                b = _mm256_cvtps_epi32(weight8(
+                    _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(s + 8 * v + 8), top), times)));
         __m256i p = _mm256_packs_epi32(a, b);
         _mm256_storeu_si256((__m256i *)(void *)(to + 4 * v), p);
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(p, _mm256_set1_epi16(1)));
@@ -301,9 +302,8 @@ static void weights(struct ft_words *w, uint32_t at, uint32_t n, const float *q_
     __m256 old = _mm256_maskload_ps(max, here), high = _mm256_max_ps(old, top);
     __m256 shrink = exp8(_mm256_sub_ps(old, high)), own = exp8(_mm256_sub_ps(top, high));
     own = _mm256_mul_ps(own, _mm256_set1_ps(1 / FT_WORDS_P));
-    scale = _mm256_mul_ps(scale, _mm256_set1_ps(0x1.715476p+0f));
-    _mm256_storeu_ps(by, scale);
-    _mm256_storeu_ps(most, _mm256_mul_ps(x[0], scale));
+    _mm256_storeu_ps(by, _mm256_mul_ps(scale, _mm256_set1_ps(0x1.715476p+0f)));
+    _mm256_storeu_ps(most, x[0]);
     for (uint32_t i = 0; i < 8; i++) {
         x[i] = i < n ? tile_weights(w->s + (size_t)(at + i) * FT_TILE_ROW, by[i], most[i],
                                     w->p + (size_t)(at + i) * PAIR_ROW)

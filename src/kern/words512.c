@@ -251,7 +251,8 @@ INLINE void values_n(const struct ft_words *w, uint32_t at, uint32_t n, uint32_t
 /* ---- weights ---- */
 
 /* FT_WORDS_P 2^x for x <= 0, rounded.  2^f = 1 + f (C1 + ..), interpolated at Chebyshev nodes,
- * relative error 7e-6; what is below 2^-30 is taken as that, it rounds to zero.  Adding 1.5 * 2^23 leaves the nearest whole number in the low bits, which the exponent takes up. */
+ * relative error 7e-6; what is below 2^-30 is taken as that, it rounds to zero.  Adding 1.5 * 2^23
+ * leaves the nearest whole number in the low bits, which the exponent takes up. */
 INLINE __m512i weight16(__m512 x) {
     const __m512 magic = _mm512_set1_ps(0x1.8p23f);
     x = _mm512_max_ps(x, _mm512_set1_ps(-30.0f));
@@ -272,14 +273,16 @@ INLINE __m512 most_of_64(const float *s) {
                          _mm512_max_ps(_mm512_loadu_ps(s + 32), _mm512_loadu_ps(s + 48)));
 }
 
-/* 64 numbers times `by`, at most `most`, are logits to base 2 and become weights, in pairs.
- * -> their sum, in 16 parts */
+/* 64 numbers, at most `most`, times `by` are logits to base 2 and become weights, in pairs.  The
+ * largest is taken off first: a product that is rounded, and taken off another that is not, could
+ * leave more than zero.  -> the weights' sum, in 16 parts */
 INLINE __m512 row_weights(const float *s, float by, float most, int32_t *to) {
     __m512i sum = _mm512_setzero_si512();
     __m512 times = _mm512_set1_ps(by), top = _mm512_set1_ps(most);
     UNROLL for (int v = 0; v < 4; v += 2) {
-        __m512i a = weight16(_mm512_fmsub_ps(_mm512_loadu_ps(s + 16 * v), times, top)),
-                b = weight16(_mm512_fmsub_ps(_mm512_loadu_ps(s + 16 * v + 16), times, top));
+        __m512i a = weight16(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(s + 16 * v), top), times)),
+                b = weight16(
+                    _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(s + 16 * v + 16), top), times));
         __m512i p = _mm512_packs_epi32(a, b);
         _mm512_storeu_si512(to + 8 * v, p);
         sum = _mm512_dpwssd_epi32(sum, p, _mm512_set1_epi16(1));
@@ -302,9 +305,8 @@ static void weights(struct ft_words *w, uint32_t first, uint32_t m, float *max, 
     __m512 old = _mm512_maskz_loadu_ps(here, max), high = _mm512_max_ps(old, top);
     __m512 shrink = exp16(_mm512_sub_ps(old, high)), own = exp16(_mm512_sub_ps(top, high));
     own = _mm512_mul_ps(own, _mm512_set1_ps(1 / FT_WORDS_P));
-    scale = _mm512_mul_ps(scale, log2e);
-    _mm512_storeu_ps(by, scale);
-    _mm512_storeu_ps(most, _mm512_mul_ps(x[0], scale));
+    _mm512_storeu_ps(by, _mm512_mul_ps(scale, log2e));
+    _mm512_storeu_ps(most, x[0]);
     for (uint32_t i = 0; i < 16; i++) {
         x[i] = i < m ? row_weights(w->s + (size_t)i * FT_TILE_ROW, by[i], most[i],
                                    w->p + (size_t)i * PAIR_ROW)

@@ -524,7 +524,13 @@ int main(void) {
     struct parity_case smollm2 = {
         "SmolLM2-135M-Instruct", NULL, getenv("FT_SMOLLM2"), 4096, 256, 1, 1
     };
+    const struct ft_kern *list[FT_KERN_MOST];
+    const char *forced = getenv("FT_KERN");
     size_t n = 0;
+    if (forced && strcmp(list[ft_kern_list(list) - 1]->name, forced) == 0) {
+        print_message("SKIP FT_KERN=%s: what this machine chooses by itself\n", forced);
+        return 77;
+    }
     for (size_t i = 0; i < FT_COUNT(cases); i++) {
         tests[n++] = (struct CMUnitTest){ .name = cases[i].name,
                                           .test_func = test_case,
@@ -549,12 +555,6 @@ int main(void) {
                       "(scripts/get-smollm2 gets it)\n");
     }
     tests[n++] = (struct CMUnitTest){ .name = "maxima", .test_func = test_maxima };
-    const struct ft_kern *list[FT_KERN_MOST];
-    const char *forced = getenv("FT_KERN");
-    if (forced && strcmp(list[ft_kern_list(list) - 1]->name, forced) == 0) {
-        print_message("SKIP FT_KERN=%s: what this machine chooses by itself\n", forced);
-        return 77;
-    }
     (void)ft_version(); /* our log bridge first, then this test's */
     llama_log_set(quiet, NULL);
     return _cmocka_run_group_tests("parity", tests, n, NULL, NULL);
