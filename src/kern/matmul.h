@@ -91,11 +91,10 @@ struct ft_matmul {
  * All        a NaN or an infinity in x[i] makes y[i] a NaN or an infinity, and no other row; in a
  *            weight of 16 bits it does so to the weight's column, and no other
  * rows - for a few tokens (m <= FT_MATMUL_FEW): each weight row is read once, no panels.  Quantised
- *            weights meet signed bytes with a scale per 32 activations, for k-quants an integer of
- *            0..127 times a scale per 256; f16, bf16 and f32 weights meet f32 activations
- * Exact      within (1 + 2^-20) sum over blocks b of 32 of h_b sum|w_b|, h_b = max|x_b| / 254, for
- *            k-quants (max|x_b| + max|X_b| / 127) / 254 with X_b the 256 around, for f16, bf16 and
- *            f32 0; plus f32 rounding, (k/16 + 16) 2^-24 sum|x w| and, where weights are quantised,
+ *            weights meet signed bytes with a scale per 32 activations, or 256 for k-quants, as in
+ *            int8; f16, bf16 and f32 weights meet f32 activations
+ * Exact      within (1 + 2^-20) sum over blocks b of 32, or 256, of h_b sum|w_b|, h_b =
+ *            max|x_b| / 254, for f16, bf16 and f32 0; plus f32 rounding, (k/16 + 16) 2^-24 sum|x w| and, where weights are quantised,
  *            2^-21 sum over b of sum|x_b| max|w_b|.  Blocks of x below 2^-100 count as zero */
 enum { FT_MATMUL_FEW = 8 };
 #if defined(__x86_64__)

@@ -38,16 +38,14 @@ enum {
     ROWS_AHEAD = 16384, /* bytes of weights prefetched at least */
 };
 
-/* 256 activations for the k-quants.  Block j of 32 has the step d * ratio_j with ratio_j an integer
- * of 0..127, so that a weight's 6- or 8-bit scale and the activations' are multiplied as 16-bit
- * integers. */
+/* 256 activations for the k-quants, x being about d * byte: one step for all, as in ggml's own
+ * products, so that the same activations become the same bytes there, in prompts and here. */
 struct rows_super {
     int8_t byte[256];
-    int16_t ratio[8], sum[8]; /* of block j: see above; sum of its bytes */
-    int16_t ratio16[16];      /* of 16 weights each: ratio_0 ratio_0 ratio_1 ratio_1 ... */
-    int32_t start[64];        /* -32 * (sum of bytes 4e .. 4e+3): the offset of q6_K's weights */
+    int32_t start[64]; /* -32 * (sum of bytes 4e .. 4e+3): the offset of q6_K's weights */
+    int16_t sum[8];    /* of the bytes of 32 each */
     float d;
-    float pad[31];
+    float pad[11];
 };
 
 struct rows_part {

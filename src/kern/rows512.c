@@ -92,24 +92,19 @@ ROWS_INLINE void pack_flat(const float *x, int8_t *byte, int32_t start[4], float
 }
 
 static void pack_super(const float *x, struct rows_super *to) {
-    float max[8], most = 0;
+    float most = 0;
     for (int j = 0; j < 8; j++) {
-        max[j] = largest(x + 32 * j);
-        most = most >= max[j] || isnan(most) ? most : max[j];
+        const float max = largest(x + 32 * j);
+        most = most >= max || isnan(most) ? most : max;
     }
     memset(to, 0, sizeof *to);
-    if (!(most >= smallest)) {
+    if (!(most >= smallest)) { /* as in pack_flat */
         to->d = most < smallest ? 0 : most;
         return;
     }
-    to->d = most / (127 * 127);
+    to->d = most / 127;
     for (int j = 0; j < 8; j++) {
-        const int ratio = (int)fminf(ceilf(max[j] / most * 127), 127);
-        if (ratio > 0) {
-            to->sum[j] =
-                (int16_t)to_bytes(x + 32 * j, 1 / (to->d * (float)ratio), to->byte + 32 * j);
-        }
-        to->ratio[j] = to->ratio16[2 * j] = to->ratio16[2 * j + 1] = (int16_t)ratio;
+        to->sum[j] = (int16_t)to_bytes(x + 32 * j, 127 / most, to->byte + 32 * j);
     }
     for (int j = 0; j < 16; j++) {
         starts(to->byte + 16 * j, 32, 1, to->start + 4 * j);

@@ -3,7 +3,7 @@
  *
  * See rows512.c for the lab book.  Four rows share a register, 16 bytes each.  4 or 8 products of
  * bytes are added (vpdpbusd), the sums of two sub-blocks are packed to 16 bits and multiplied with
- * their scales times the activations' (vpdpwssd): one conversion to f32 follows per super-block.
+ * their scales (vpdpwssd): one conversion to f32 follows per super-block.
  *
  *   q4_K  144 bytes: d, dmin f16, 8 scales and 8 mins of 6 bits in 12 bytes, 128 bytes of nibbles;
  *         32 bytes hold block 2j in their low and block 2j+1 in their high nibbles
@@ -81,7 +81,7 @@ ROWS_INLINE void unpack_q45(const uint8_t *const rows[ROWS_SET], size_t nibbles,
 }
 
 /* Sums of 8 products are at most 8 * 31 * 127 < 2^15, those of a super-block at most
- * 4 * 2 * 8 * 31 * 127 * 63 * 127 < 2^31. */
+ * 4 * 2 * 8 * 31 * 127 * 63 < 2^24. */
 ROWS_INLINE void run_q45(const struct rows_job *job, bool fifth, uint32_t m) {
     const size_t bytes = fifth ? Q5K_BYTES : Q4K_BYTES;
     const __m512i zero = _mm512_setzero_si512();
@@ -92,7 +92,7 @@ ROWS_INLINE void run_q45(const struct rows_job *job, bool fifth, uint32_t m) {
     for (size_t b = 0; b < job->k / 256; b++) {
         const size_t at = b * bytes, nibbles = at + (fifth ? 48 : 16);
         rows_prefetch(job, 0, ROWS_GROUP, at, bytes);
-        __m512i sum[ROWS_TOKEN][ROWS_SETS], scale[ROWS_TOKEN][ROWS_SETS], bits[ROWS_SETS][2];
+        __m512i sum[ROWS_TOKEN][ROWS_SETS], bits[ROWS_SETS][2];
         struct heads h[ROWS_SETS];
         ROWS_EACH(s, ROWS_SETS) {
             h[s] = heads_load(job->w + ROWS_SET * s, at);
@@ -100,17 +100,14 @@ ROWS_INLINE void run_q45(const struct rows_job *job, bool fifth, uint32_t m) {
                 bits[s][i] = fifth ? rows_gather(job->w + ROWS_SET * s, at + 16 + 16 * i) : zero;
             }
         }
-        ROWS_EACH(t, m) {
-            const __m512i ratio = rows_repeat(supers(job, t)[b].ratio);
-            ROWS_EACH(s, ROWS_SETS) {
-                sum[t][s] = zero;
-                scale[t][s] = _mm512_mullo_epi16(h[s].scale, ratio);
-            }
+        ROWS_EACH(t, m) ROWS_EACH(s, ROWS_SETS) {
+            sum[t][s] = zero;
         }
         ROWS_EACH(j, 4) {
-            __m512i w[ROWS_SETS][4];
+            __m512i w[ROWS_SETS][4], scale[ROWS_SETS];
             ROWS_EACH(s, ROWS_SETS) {
                 unpack_q45(job->w + ROWS_SET * s, nibbles, (int)j, fifth, bits[s], w[s]);
+                scale[s] = pick2(h[s].scale, 2 * (int)j, 2 * (int)j + 1);
             }
             ROWS_EACH(t, m) {
                 const int8_t *byte = supers(job, t)[b].byte + 64 * j;
@@ -121,17 +118,16 @@ ROWS_INLINE void run_q45(const struct rows_job *job, bool fifth, uint32_t m) {
                     low = _mm512_dpbusd_epi32(low, w[s][1], x[1]);
                     __m512i high = _mm512_dpbusd_epi32(zero, w[s][2], x[2]);
                     high = _mm512_dpbusd_epi32(high, w[s][3], x[3]);
-                    sum[t][s] = _mm512_dpwssd_epi32(sum[t][s], _mm512_packs_epi32(low, high),
-                                                    pick2(scale[t][s], 2 * (int)j, 2 * (int)j + 1));
+                    sum[t][s] =
+                        _mm512_dpwssd_epi32(sum[t][s], _mm512_packs_epi32(low, high), scale[s]);
                 }
             }
         }
         ROWS_EACH(t, m) {
             const struct rows_super *x = supers(job, t) + b;
-            const __m512i ratio = rows_repeat(x->ratio), bytes_sum = rows_repeat(x->sum);
+            const __m512i bytes_sum = rows_repeat(x->sum);
             ROWS_EACH(s, ROWS_SETS) {
-                const __m512i less =
-                    _mm512_madd_epi16(_mm512_mullo_epi16(h[s].min, ratio), bytes_sum);
+                const __m512i less = _mm512_madd_epi16(h[s].min, bytes_sum);
                 __m512 y = _mm512_mul_ps(_mm512_cvtepi32_ps(sum[t][s]), h[s].d);
                 y = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(less), h[s].dmin, y);
                 acc[t][s] = _mm512_fmadd_ps(y, _mm512_set1_ps(x->d), acc[t][s]);
@@ -157,20 +153,19 @@ ROWS_INLINE void unpack_q6(const uint8_t *const rows[ROWS_SET], size_t nibbles, 
 }
 
 /* Half n (0, 1) of a super-block.  Sums of 4 products are at most 4 * 32 * 127 < 2^15, those of
- * half a super-block at most 4 * 2 * 4 * 32 * 127 * 128 * 127 < 2^31. */
+ * half a super-block at most 4 * 2 * 4 * 32 * 127 * 128 < 2^25. */
 ROWS_INLINE void half_q6(const struct rows_job *job, size_t b, uint32_t n, uint32_t m,
                          __m512i sum[ROWS_TOKEN][ROWS_SETS]) {
     const size_t at = b * Q6K_BYTES;
     const __m512i zero = _mm512_setzero_si512();
-    __m512i scale[ROWS_TOKEN][ROWS_SETS], pairs[ROWS_SETS][2];
+    __m512i scale[ROWS_SETS], pairs[ROWS_SETS][2];
     ROWS_EACH(s, ROWS_SETS) {
         const uint8_t *const *rows = job->w + ROWS_SET * s;
         const __m512i all = rows_gather(rows, at + 192);
         __m512i half = n == 0 ? _mm512_unpacklo_epi8(zero, all) : _mm512_unpackhi_epi8(zero, all);
-        half = _mm512_srai_epi16(half, 8);
+        scale[s] = _mm512_srai_epi16(half, 8);
         ROWS_EACH(t, m) {
             sum[t][s] = zero;
-            scale[t][s] = _mm512_mullo_epi16(half, rows_repeat(supers(job, t)[b].ratio16 + 8 * n));
         }
         pairs[s][0] = rows_gather(rows, at + 128 + 32 * n);
         pairs[s][1] = rows_gather(rows, at + 144 + 32 * n);
@@ -191,7 +186,7 @@ ROWS_INLINE void half_q6(const struct rows_job *job, size_t b, uint32_t n, uint3
                     _mm512_packs_epi32(_mm512_dpbusd_epi32(start[0], w[s][0], byte[0]),
                                        _mm512_dpbusd_epi32(start[1], w[s][1], byte[1]));
                 sum[t][s] =
-                    _mm512_dpwssd_epi32(sum[t][s], two, pick2(scale[t][s], (int)p, 4 + (int)p));
+                    _mm512_dpwssd_epi32(sum[t][s], two, pick2(scale[s], (int)p, 4 + (int)p));
             }
         }
     }

@@ -167,20 +167,15 @@ static double largest(const float *x, uint32_t n) {
     return max;
 }
 
-/* What rounding the activations of block b of 32 may change in one of them: half a step.  Below
- * 2^-100 a block (of 32, or the 256 around it) counts as zero. */
-static double half_step(const struct data *data, const float *x, uint32_t b) {
-    double max = largest(x + 32 * b, 32), step = max / 254;
+/* What rounding the activations around number t may change in one of them: half a step.  A block
+ * below 2^-100 counts as zero. */
+static double half_step(const struct data *data, const float *x, uint32_t t) {
+    uint32_t block = is_super(data->type) ? 256 : 32;
+    double max = largest(x + t / block * block, block);
     if (is_float(data->type)) {
         return 0;
     }
-    if (is_super(data->type)) {
-        double around = largest(x + b / 8 * 256, 256);
-        step = around < 0x1p-100 ? max : (max + around / 127) / 254;
-    } else if (max < 0x1p-100) {
-        step = max;
-    }
-    return step * (1 + 0x1p-20); /* the division by the step is rounded */
+    return (max < 0x1p-100 ? max : max / 254) * (1 + 0x1p-20); /* 1 / step is rounded */
 }
 
 /* Also f32 rounding: of the sums, a chain of at most k/16 + 16 operations, and of the decoded
@@ -194,7 +189,7 @@ static double bound(const struct data *data, const float *x, const float *w) {
             abs_x += fabs((double)x[t]);
             abs_xw += fabs((double)x[t] * (double)w[t]);
         }
-        sum += half_step(data, x, b) * abs_w;
+        sum += half_step(data, x, 32 * b) * abs_w;
         sum += (data->k / 16.0 + 16) * 0x1p-24 * abs_xw;
         sum += is_float(data->type) ? 0 : 8 * 0x1p-24 * abs_x * largest(w + 32 * b, 32);
     }
