@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "kern/next.h"
+#include "kern/step.h"
 #include "kern/unpack256.h"
 #include "kern/ymm.h"
 
@@ -121,8 +122,9 @@ INLINE __m256i scaled(const float *x, float inverse) {
     return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), _mm256_set1_ps(inverse)));
 }
 
-/* One block of 32 numbers, none above max, as bytes. */
-INLINE void pack_bytes(const float *x, float max, int32_t *q, float *scale, float *sum) {
+/* One block of 32 of a group's numbers, none above max, as bytes. */
+INLINE void pack_bytes(const float *x, float max, uint32_t group, int32_t *q, float *scale,
+                       float *sum) {
     float inverse = inverse_of(max, BYTE_MAX);
     __m256i a = scaled(x, inverse), b = scaled(x + 8, inverse), c = scaled(x + 16, inverse),
             d = scaled(x + 24, inverse);
@@ -136,6 +138,7 @@ INLINE void pack_bytes(const float *x, float max, int32_t *q, float *scale, floa
         q[(size_t)i * MR] = word[i / 2 + i % 2 * 4];
     }
     *scale = scale_of(max, BYTE_MAX);
+    *scale = group == 32 ? f16_step(*scale) : *scale;
     *sum = *scale * (float)reduce_add(all);
 }
 
@@ -166,7 +169,7 @@ INLINE void pack_byte_groups(const float *x, size_t x_stride, uint32_t k, uint32
             if (b * 32 % group == 0) {
                 max = largest(from, group);
             }
-            pack_bytes(from, max, q + (size_t)b * 8 * MR, scale + (size_t)b * MR,
+            pack_bytes(from, max, group, q + (size_t)b * 8 * MR, scale + (size_t)b * MR,
                        sum + (size_t)b * MR);
         }
     }

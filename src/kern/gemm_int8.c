@@ -25,6 +25,7 @@
  */
 #include <string.h>
 
+#include "kern/step.h"
 #include "kern/unpack.h"
 
 enum {
@@ -83,10 +84,10 @@ INLINE float largest(const float *x, uint32_t n) {
     return max;
 }
 
-/* One block of 32 numbers, none above max.  A NaN or an infinity makes the scale one, whatever the
- * bytes are. */
-INLINE void pack_block(const float *x, float max, int32_t *q, float *scale, int32_t *start,
-                       float *sum) {
+/* One block of 32 of a group's numbers, none above max.  A NaN or an infinity makes the scale one,
+ * whatever the bytes are. */
+INLINE void pack_block(const float *x, float max, uint32_t group, int32_t *q, float *scale,
+                       int32_t *start, float *sum) {
     float inverse = max < TINY ? 0.0f : 127.0f / max;
     __m512 by = _mm512_set1_ps(inverse);
     __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), by)),
@@ -101,6 +102,7 @@ INLINE void pack_block(const float *x, float max, int32_t *q, float *scale, int3
     int32_t first = _mm512_reduce_add_epi32(_mm512_cvtepi8_epi32(a8)),
             all = first + _mm512_reduce_add_epi32(_mm512_cvtepi8_epi32(b8));
     float s = max < TINY ? 0.0f : max / 127.0f;
+    s = group == 32 ? f16_step(s) : s;
     *scale = s;
     start[0] = -128 * all;
     start[MR] = -128 * first;
@@ -120,7 +122,7 @@ INLINE void pack_groups(const float *x, size_t x_stride, uint32_t k, uint32_t gr
             if (b * 32 % group == 0) {
                 max = largest(from, group);
             }
-            pack_block(from, max, w + (size_t)b * 8 * MR, f + 8 * block + (size_t)b * MR,
+            pack_block(from, max, group, w + (size_t)b * 8 * MR, f + 8 * block + (size_t)b * MR,
                        w + 9 * block + (size_t)b * 2 * MR, f + 11 * block + (size_t)b * 2 * MR);
         }
     }

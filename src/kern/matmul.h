@@ -69,9 +69,10 @@ struct ft_matmul {
  * llama.cpp's answers.  Weights as bytes with a scale and an offset per 16 or 32, exact integer
  * sums per block.
  * Exact      with w the decoded weights, within (1 + 2^-14) sum over blocks b of 32, or 256, of
- *            (max|x_b| / 254) sum|w_b|: activations alone are rounded; plus f32 rounding of sums,
- *            (3 k / 32 + 8) 2^-24 sum (|x| + max|x_b| / 254) (|w| + 2 |o|), o the offset that the
- *            type takes from the block, 0 for most (8 or 16 times the scale in the 256-bit way's
+ *            h_b sum|w_b|, h_b = max|x_b| / 254, for blocks of 32 and 2^-11 max|x_b|, the scale
+ *            being an f16 where it can: activations alone are rounded; plus f32 rounding of sums,
+ *            (3 k / 32 + 8) 2^-24 sum (|x| + h_b) (|w| + 2 |o|), o the offset that the type takes
+ *            from the block, 0 for most (8 or 16 times the scale in the 256-bit way's
  *            q4_0 and q5_0).  A block of x below 2^-119 counts as zero
  * int16 - for prompts in 256 bits, weights that fill a byte (q8_0) or have integer scales (q3_K,
  *            q6_K): activations as words of 12 bits and a sign with a scale per 128, weights as words
@@ -91,10 +92,9 @@ struct ft_matmul {
  * All        a NaN or an infinity in x[i] makes y[i] a NaN or an infinity, and no other row; in a
  *            weight of 16 bits it does so to the weight's column, and no other
  * rows - for a few tokens (m <= FT_MATMUL_FEW): each weight row is read once, no panels.  Quantised
- *            weights meet signed bytes with a scale per 32 activations, or 256 for k-quants, as in
- *            int8; f16, bf16 and f32 weights meet f32 activations
- * Exact      within (1 + 2^-20) sum over blocks b of 32, or 256, of h_b sum|w_b|, h_b =
- *            max|x_b| / 254, for f16, bf16 and f32 0; plus f32 rounding, (k/16 + 16) 2^-24 sum|x w| and, where weights are quantised,
+ *            weights meet the bytes of int8, f16, bf16 and f32 weights f32 activations
+ * Exact      within (1 + 2^-20) sum over blocks b of h_b sum|w_b|, h_b as in int8, for f16, bf16
+ *            and f32 0; plus f32 rounding, (k/16 + 16) 2^-24 sum|x w| and, where weights are quantised,
  *            2^-21 sum over b of sum|x_b| max|w_b|.  Blocks of x below 2^-100 count as zero */
 enum { FT_MATMUL_FEW = 8 };
 #if defined(__x86_64__)

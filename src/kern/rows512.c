@@ -36,6 +36,7 @@
 #include <string.h>
 
 #include "kern/rows.h"
+#include "kern/step.h"
 
 enum {
     FLAT = 32,         /* weights of a block of q8_0, q4_0, q4_1, q5_0, q5_1 */
@@ -86,7 +87,7 @@ ROWS_INLINE void pack_flat(const float *x, int8_t *byte, int32_t start[4], float
         *sum = *step;
         return;
     }
-    *step = max / 127;
+    *step = f16_step(max / 127);
     *sum = *step * (float)to_bytes(x, 127 / max, byte);
     starts(byte, 128, 2, start);
 }

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "ggml-cpu.h"
 #include "ggml.h"
 #include "kern/kern.h"
 #include "kern/matmul.h"
@@ -251,6 +252,22 @@ static double bound_words(const float *x, const float *w, uint32_t k) {
     return rounded * (1 + 0x1p-14) + ((double)k / 128 + 12) * 0x1p-24 * size;
 }
 
+/* What rounding changes in one of a group's activations: half a step at most, and where 32 share it,
+ * its rounding to f16. */
+static double largest_change(const float *x, uint32_t n, struct grain g) {
+    double max = largest(x, n);
+    return max / (2 * g.most) + (g.group == 32 ? max * 0x1p-11 : 0);
+}
+
+/* f32 rounding of the sums, whatever was rounded before. */
+static double bound_sums(const struct job *j, const float *x, const float *w, const float *o) {
+    double size = 0;
+    for (uint32_t t = 0; t < j->k; t++) {
+        size += fabs((double)x[t]) * (fabs((double)w[t]) + 2 * fabs((double)o[t]));
+    }
+    return (3.0 * j->k / 32 + 16) * 0x1p-24 * size;
+}
+
 /* matmul.h, int8, int16 and bf16, Exact */
 static double bound(const struct job *j, const float *x, const float *w, const float *o) {
     double rounded = 0, size = 0, k = j->k;
@@ -267,7 +284,7 @@ static double bound(const struct job *j, const float *x, const float *w, const f
     struct grain g = grain_of(j->way);
     for (uint32_t b = 0; b < j->k; b += g.group) {
         uint32_t end = FT_MIN(b + g.group, j->k);
-        double half = largest(x + b, end - b) / (2 * g.most);
+        double half = largest_change(x + b, end - b, g);
         for (uint32_t t = b; t < end; t++) {
             rounded += half * (1 + 0x1p-14) * fabs((double)w[t]);
             size += (fabs((double)x[t]) + half) * (fabs((double)w[t]) + 2 * fabs((double)o[t]));
@@ -279,9 +296,9 @@ static double bound(const struct job *j, const float *x, const float *w, const f
     return rounded + (3 * k / 32 + 8) * 0x1p-24 * size + k * 0x1p-119;
 }
 
-static void check(struct job *j) {
-    memset(j->y, 0xff, (size_t)j->m * j->n * sizeof(float)); /* NaN: written, not added to */
-    product(j, 0, j->n, j->m, j->y, j->n);
+/* y is the product of x and w within bound_of(j, row of x, of w, of offsets). */
+static void assert_near(const struct job *j, double (*bound_of)(const struct job *, const float *,
+                                                                const float *, const float *)) {
     for (uint32_t i = 0; i < j->m; i++) {
         for (uint32_t c = 0; c < j->n; c++) {
             const float *x = j->x + (size_t)i * j->k, *w = j->decoded + (size_t)c * j->k;
@@ -290,7 +307,7 @@ static void check(struct job *j) {
                 exact += (double)x[t] * (double)w[t];
             }
             double error = fabs((double)j->y[(size_t)i * j->n + c] - exact),
-                   most = bound(j, x, w, j->offset + (size_t)c * j->k);
+                   most = bound_of(j, x, w, j->offset + (size_t)c * j->k);
             if (!(error <= most)) {
                 fail_msg("%s type %u m %u n %u k %u: y[%u][%u] %g is %g off, bound %g",
                          j->way->name, (unsigned)j->type->type, (unsigned)j->m, (unsigned)j->n,
@@ -298,6 +315,12 @@ static void check(struct job *j) {
             }
         }
     }
+}
+
+static void check(struct job *j) {
+    memset(j->y, 0xff, (size_t)j->m * j->n * sizeof(float)); /* NaN: written, not added to */
+    product(j, 0, j->n, j->m, j->y, j->n);
+    assert_near(j, bound);
 }
 
 /* Ways that this machine can run and that take the type; the list of all types and ways. */
@@ -416,7 +439,7 @@ static void test_largest_sums(void **state) {
     }
 }
 
-/* Rows of one number each give the activations back as they were rounded: to half a step. */
+/* Rows of one number each give the activations back as they were rounded. */
 static void activations_of(const struct ft_matmul *way) {
     uint8_t row[32][34] = { { 0 } };
     struct job j = { .way = way, .m = 100, .n = 32, .k = 32, .w = row[0] };
@@ -435,8 +458,8 @@ static void activations_of(const struct ft_matmul *way) {
     j.x = x;
     product(&j, 0, j.n, j.m, y, j.n);
     for (uint32_t i = 0; i < FT_COUNT(x); i++) {
-        double half = largest(x + i / 32 * 32, 32) / (2 * grain_of(way).most);
-        assert_true(fabs((double)y[i] - (double)x[i]) <= half * (1 + 0x1p-14) + 0x1p-24);
+        double most = largest_change(x + i / 32 * 32, 32, grain_of(way));
+        assert_true(fabs((double)y[i] - (double)x[i]) <= most * (1 + 0x1p-14) + 0x1p-24);
     }
 }
 
@@ -449,6 +472,54 @@ static void test_activations(void **state) {
     activations_of(&ft_matmul_int16_avx2);
     if (ft_cpu_features().has_vnni) {
         activations_of(&ft_matmul_int8);
+    }
+}
+
+/* k activations as ggml's own product with this type rounds them. */
+static void round_as_ggml(uint32_t type, const float *x, uint32_t k, float *to) {
+    const struct ggml_type_traits_cpu *cpu = ggml_get_type_traits_cpu((enum ggml_type)type);
+    enum ggml_type as = cpu->vec_dot_type;
+    uint32_t group = (uint32_t)ggml_blck_size(as);
+    size_t bytes = ggml_type_size(as), at = as == GGML_TYPE_Q8_0 ? 2 : 4; /* of the signed bytes */
+    uint8_t *packed = must(ggml_row_size(as, k));
+    assert_true(as == GGML_TYPE_Q8_0 || as == GGML_TYPE_Q8_1 || as == GGML_TYPE_Q8_K);
+    ggml_get_type_traits_cpu(as)->from_float(x, packed, k);
+    for (uint32_t t = 0; t < k; t++) {
+        const uint8_t *block = packed + t / group * bytes;
+        ggml_fp16_t half;
+        float step;
+        memcpy(&half, block, sizeof half);
+        memcpy(&step, block, sizeof step);
+        to[t] = (as == GGML_TYPE_Q8_K ? step : ggml_fp16_to_fp32(half)) *
+                (float)(int8_t)block[at + t % group];
+    }
+    free(packed);
+}
+
+/* Whichever of the byte ways takes a type, prompts and few tokens: what it multiplies is what ggml
+ * multiplies. */
+static void test_rounds_as_ggml(void **state) {
+    struct ft_cpu cpu = ft_cpu_features();
+    const struct ft_matmul *const ways[] = { cpu.has_vnni ? &ft_matmul_int8 : NULL,
+                                             cpu.has_vnni ? &ft_matmul_int8_k : NULL,
+                                             cpu.has_vnni ? &ft_matmul_rows : NULL,
+                                             cpu.has_avx2 ? &ft_matmul_int8_avx2 : NULL,
+                                             cpu.has_avx2 ? &ft_matmul_int8_k_avx2 : NULL };
+    (void)state;
+    ggml_cpu_init();
+    for (size_t i = 0; i < FT_COUNT(ways) * FT_COUNT(types); i++) {
+        const struct ft_matmul *way = ways[i / FT_COUNT(types)];
+        const struct type *type = &types[i % FT_COUNT(types)];
+        if (!way || type->block == 1 || !way->takes(type->type, 1024, false)) {
+            continue;
+        }
+        struct job j = job_open(way, type, 7, 9, 1024, RANDOM);
+        product(&j, 0, j.n, j.m, j.y, j.n);
+        for (uint32_t t = 0; t < j.m; t++) {
+            round_as_ggml(type->type, j.x + (size_t)t * j.k, j.k, j.x + (size_t)t * j.k);
+        }
+        assert_near(&j, bound_sums);
+        job_close(&j);
     }
 }
 
@@ -661,6 +732,7 @@ int main(void) {
         cmocka_unit_test(test_long_rows),
         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_rounds_as_ggml),
         cmocka_unit_test(test_largest_sums),
         cmocka_unit_test(test_largest_words),
         cmocka_unit_test(test_zeros),

@@ -167,15 +167,19 @@ static double largest(const float *x, uint32_t n) {
     return max;
 }
 
-/* What rounding the activations around number t may change in one of them: half a step.  A block
- * below 2^-100 counts as zero. */
+/* What rounding the activations around number t may change in one of them: half a step, and where 32
+ * share it, its rounding to f16.  A block below 2^-100 counts as zero. */
 static double half_step(const struct data *data, const float *x, uint32_t t) {
     uint32_t block = is_super(data->type) ? 256 : 32;
     double max = largest(x + t / block * block, block);
     if (is_float(data->type)) {
         return 0;
     }
-    return (max < 0x1p-100 ? max : max / 254) * (1 + 0x1p-20); /* 1 / step is rounded */
+    if (max < 0x1p-100) {
+        return max;
+    }
+    return (max / 254 + (block == 32 ? max * 0x1p-11 : 0)) *
+           (1 + 0x1p-20); /* 1 / step is rounded */
 }
 
 /* Also f32 rounding: of the sums, a chain of at most k/16 + 16 operations, and of the decoded
