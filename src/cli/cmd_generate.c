@@ -35,70 +35,6 @@ static uint32_t context_size(const struct ft_setup *setup) {
     return params->n_ctx > 0 ? params->n_ctx : (uint32_t)n;
 }
 
-/* ---- from text to tokens ---- */
-
-/* is_bos_there - whether a rendered chat begins with the token the tokenizer would add. */
-static bool is_bos_there(const ft_model *model, const char *text, size_t n) {
-    struct ft_tokens bos = { 0 }, own = { 0 };
-    size_t head = FT_MIN(n, (size_t)64);
-    head -= ft_utf8_tail(text, head);
-    bool is_there = ft_tokenize(model, "", 0, FT_TOKENIZE_BOS, &bos, NULL) == FT_OK &&
-                    ft_tokenize(model, text, head, FT_TOKENIZE_SPECIAL, &own, NULL) == FT_OK &&
-                    bos.n > 0 && own.n > 0 && bos.id[0] == own.id[0];
-    ft_tokens_free(&bos);
-    ft_tokens_free(&own);
-    return is_there;
-}
-
-/* count_head - tokens that hold the first n_head_byte bytes: the common beginning of both
- * tokenizations, and one more where a token crosses the border. */
-static ft_status count_head(struct answer *answer, const char *text, size_t n_head_byte,
-                            unsigned flags, struct ft_error *error) {
-    struct ft_tokens head = { 0 };
-    uint32_t n = 0;
-    FT_TRY(ft_tokenize(answer->setup.target, text, n_head_byte, flags, &head, error));
-    while (n < head.n && n < answer->tokens.n && head.id[n] == answer->tokens.id[n]) {
-        n++;
-    }
-    answer->n_head = n < head.n ? FT_MIN(n + 1, answer->tokens.n) : n;
-    ft_tokens_free(&head);
-    return FT_OK;
-}
-
-static ft_status tokenize(struct answer *answer, struct ft_error *error) {
-    const struct ft_conf *conf = answer->setup.conf;
-    const ft_model *model = answer->setup.target;
-    unsigned flags = FT_TOKENIZE_BOS | FT_TOKENIZE_SPECIAL;
-    char *system = NULL, *rendered = NULL;
-    size_t n_head_byte = 0;
-    if (!conf->is_chat) {
-        return ft_tokenize(model, answer->text, answer->n_text, flags, &answer->tokens, error);
-    }
-    if (conf->system) {
-        system = ft_strdup(conf->system);
-        if (!system) {
-            return ft_fail(error, FT_NOMEM, 0, "not enough memory for the system message");
-        }
-        if (conf->is_escape) {
-            ft_text_escape(conf->system, system);
-        }
-    }
-    ft_status status = ft_chat_render(model, system, answer->text, &rendered, &n_head_byte, error);
-    ft_free(system);
-    if (status == FT_OK) {
-        size_t n = strlen(rendered);
-        if (is_bos_there(model, rendered, n)) {
-            flags = FT_TOKENIZE_SPECIAL;
-        }
-        status = ft_tokenize(model, rendered, n, flags, &answer->tokens, error);
-        if (status == FT_OK) {
-            status = count_head(answer, rendered, n_head_byte, flags, error);
-        }
-        ft_text_free(rendered);
-    }
-    return status;
-}
-
 /* ---- the answer ---- */
 
 static bool keep_text(struct answer *answer, const char *text, size_t n) {
@@ -437,7 +373,8 @@ static int prepare(struct answer *answer, const struct ft_conf *conf) {
     if (code != FT_EXIT_OK) {
         return code;
     }
-    if (tokenize(answer, &error) != FT_OK) {
+    if (ft_prompt_tokens(&answer->setup, answer->text, answer->n_text, &answer->tokens,
+                         &answer->n_head, &error) != FT_OK) {
         return ft_complain_error(NULL, &error);
     }
     if (conf->n_predict == FT_NO_LIMIT) {

@@ -18,6 +18,7 @@ enum ft_command_bit {
     FT_CMD_SCORE = 64,
     FT_CMD_HELP = 128,
     FT_CMD_BREAKEVEN = 256,
+    FT_CMD_EXPLAIN = 512,
 };
 
 enum ft_option_kind {
@@ -88,7 +89,7 @@ struct ft_conf {
     uint32_t n_pp, n_tg;
     const char *shape, *draft_shape, *svg;
     uint32_t n_repeat, against, n_chunk;
-    const char *arrays;
+    const char *arrays, *out;
     bool is_json, is_csv, is_markdown, is_pieces, is_verbose, is_man, is_completion, is_help;
     uint32_t progress;
 
