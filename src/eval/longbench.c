@@ -2,7 +2,8 @@
 /* longbench.c - LongBench's prompts and limits (THUDM/LongBench, MIT), and a reader of its data.
  *
  * The format strings are the protocol, with their slips: "asconcisely" in narrativeqa, the blank in
- * front of the second instruction of qasper, blanks at ends of lines in multi_news and code.
+ * front of the second instruction of qasper, blanks at ends of lines in multi_news and code.  They
+ * are Copyright (c) 2023 THU-KEG & Zhipu AI, under the MIT license.
  */
 #include "eval/longbench.h"
 

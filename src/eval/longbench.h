@@ -70,9 +70,9 @@ void ft_longbench_close(struct ft_longbench_file *file);
  *
  *   out      filled; ended with ft_longbench_item_done; valid after the file is closed
  *   has_item out, false: the file is at its end, *out is untouched
- * Errors     FT_FORMAT "FILE:LINE: FIELD is ..., expected ...", also for JSON errors, where `where`
- *            is the byte; FT_LIMIT (a line of more than 16 MiB), FT_NOMEM; *out is untouched and
- *            the line is behind */
+ * Errors     FT_FORMAT "FILE:LINE: FIELD is ..., expected ...", also when it is not JSON; FT_LIMIT
+ *            (a line of more than 16 MiB); FT_NOMEM; `where` is a byte of the file, *out is
+ *            untouched, and the next call goes on behind the line */
 ft_status ft_longbench_next(struct ft_longbench_file *file, struct ft_longbench_item *out,
                             bool *has_item, struct ft_error *error);
 

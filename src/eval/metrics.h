@@ -4,8 +4,8 @@
  * Protocol   LongBench (THUDM/LongBench, MIT): F1, ROUGE-L, classes, code
  *            RULER (NVIDIA/RULER, Apache-2.0): all, part
  *            the clean-up of furiosa-ai/draft-based-approx-llm (Apache-2.0) in front of both
- * Departs    Python raises RecursionError, and so scores 0, when ROUGE-L meets two sentences of
- *            together some thousand words; here they are scored
+ * Departs    ROUGE-L: Python raises RecursionError, and so LongBench scores 0, where the walk back
+ *            through two sentences takes about a thousand steps; here they are scored
  *            case and word characters beyond ASCII: see pytext.h
  *            no references: 0, where RULER divides by zero
  *
