@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "eval/run.h"
 
 enum { ANSWER_MAX = 1 << 30 };
 
@@ -25,56 +26,13 @@ struct answer {
     const char *end;   /* why it ended */
 };
 
-/* context_size - positions that the run may use: -c, else all that were trained. */
-static uint32_t context_size(const struct ft_setup *setup) {
-    const struct ft_session_params *params = &setup->params;
-    struct ft_model_info info;
-    ft_model_info(setup->target, &info);
-    double n = floor((double)info.n_ctx_train * FT_MAX((double)params->rope_scale, 1));
-    n = FT_MIN(n, (double)INT32_MAX);
-    return params->n_ctx > 0 ? params->n_ctx : (uint32_t)n;
-}
-
 /* ---- from text to tokens ---- */
-
-/* is_bos_there - whether a rendered chat begins with the token the tokenizer would add. */
-static bool is_bos_there(const ft_model *model, const char *text, size_t n) {
-    struct ft_tokens bos = { 0 }, own = { 0 };
-    size_t head = FT_MIN(n, (size_t)64);
-    head -= ft_utf8_tail(text, head);
-    bool is_there = ft_tokenize(model, "", 0, FT_TOKENIZE_BOS, &bos, NULL) == FT_OK &&
-                    ft_tokenize(model, text, head, FT_TOKENIZE_SPECIAL, &own, NULL) == FT_OK &&
-                    bos.n > 0 && own.n > 0 && bos.id[0] == own.id[0];
-    ft_tokens_free(&bos);
-    ft_tokens_free(&own);
-    return is_there;
-}
-
-/* count_head - tokens that hold the first n_head_byte bytes: the common beginning of both
- * tokenizations, and one more where a token crosses the border. */
-static ft_status count_head(struct answer *answer, const char *text, size_t n_head_byte,
-                            unsigned flags, struct ft_error *error) {
-    struct ft_tokens head = { 0 };
-    uint32_t n = 0;
-    FT_TRY(ft_tokenize(answer->setup.target, text, n_head_byte, flags, &head, error));
-    while (n < head.n && n < answer->tokens.n && head.id[n] == answer->tokens.id[n]) {
-        n++;
-    }
-    answer->n_head = n < head.n ? FT_MIN(n + 1, answer->tokens.n) : n;
-    ft_tokens_free(&head);
-    return FT_OK;
-}
 
 static ft_status tokenize(struct answer *answer, struct ft_error *error) {
     const struct ft_conf *conf = answer->setup.conf;
-    const ft_model *model = answer->setup.target;
-    unsigned flags = FT_TOKENIZE_BOS | FT_TOKENIZE_SPECIAL;
-    char *system = NULL, *rendered = NULL;
-    size_t n_head_byte = 0;
-    if (!conf->is_chat) {
-        return ft_tokenize(model, answer->text, answer->n_text, flags, &answer->tokens, error);
-    }
-    if (conf->system) {
+    char *system = NULL;
+    struct ft_chat chat = { .user = answer->text, .is_plain = !conf->is_chat, .has_special = true };
+    if (conf->is_chat && conf->system) {
         system = ft_strdup(conf->system);
         if (!system) {
             return ft_fail(error, FT_NOMEM, 0, "not enough memory for the system message");
@@ -82,20 +40,11 @@ static ft_status tokenize(struct answer *answer, struct ft_error *error) {
         if (conf->is_escape) {
             ft_text_escape(conf->system, system);
         }
+        chat.system = system;
     }
-    ft_status status = ft_chat_render(model, system, answer->text, &rendered, &n_head_byte, error);
+    ft_status status =
+        ft_chat_tokens(answer->setup.target, &chat, &answer->tokens, &answer->n_head, error);
     ft_free(system);
-    if (status == FT_OK) {
-        size_t n = strlen(rendered);
-        if (is_bos_there(model, rendered, n)) {
-            flags = FT_TOKENIZE_SPECIAL;
-        }
-        status = ft_tokenize(model, rendered, n, flags, &answer->tokens, error);
-        if (status == FT_OK) {
-            status = count_head(answer, rendered, n_head_byte, flags, error);
-        }
-        ft_text_free(rendered);
-    }
     return status;
 }
 
@@ -332,7 +281,7 @@ static json_t *method_value(const struct answer *answer, const struct ft_report 
     json_object_set_new(method, "exact", json_boolean(params->is_exact));
     json_object_set_new(method, "strict", json_boolean(params->is_strict));
     json_object_set_new(method, "n_predict", json_integer(params->n_predict));
-    json_object_set_new(method, "n_ctx", json_integer(context_size(&answer->setup)));
+    json_object_set_new(method, "n_ctx", json_integer(ft_setup_context(&answer->setup)));
     json_object_set_new(method, "threads", json_integer(ft_bench_threads(&answer->setup)));
     json_object_set_new(method, "rope_scale", json_real((double)params->rope_scale));
     json_object_set_new(method, "sampling", draw);
@@ -410,7 +359,7 @@ static ft_status open_stream(struct answer *answer, struct ft_error *error) {
 /* set_limit - -n -1 as a number: the positions behind the whole prompt, but at least the token that
  * a full context still draws. */
 static int set_limit(struct answer *answer) {
-    uint32_t n_ctx = context_size(&answer->setup), n = answer->tokens.n;
+    uint32_t n_ctx = ft_setup_context(&answer->setup), n = answer->tokens.n;
     if (n > n_ctx) {
         return ft_complain(FT_EXIT_FAILED,
                            "-n -1: a prompt of %u tokens leaves nothing of a context of %u; give "
