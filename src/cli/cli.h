@@ -33,6 +33,7 @@ int ft_cmd_tokens(const struct ft_conf *conf);
 int ft_cmd_perplexity(const struct ft_conf *conf);
 int ft_cmd_bench(const struct ft_conf *conf);
 int ft_cmd_breakeven(const struct ft_conf *conf);
+int ft_cmd_eval(const struct ft_conf *conf);
 int ft_cmd_score(const struct ft_conf *conf);
 int ft_cmd_help(const struct ft_conf *conf);
 

@@ -20,10 +20,11 @@
 #define SCORE FT_CMD_SCORE
 #define HELP FT_CMD_HELP
 #define EVEN FT_CMD_BREAKEVEN
-#define RUNS (GENERATE | BENCH | INFO)
-#define MODELS (GENERATE | INFO | TOKENS | PERPLEXITY | BENCH | EVEN)
+#define EVAL FT_CMD_EVAL
+#define RUNS (GENERATE | BENCH | INFO | EVAL)
+#define MODELS (GENERATE | INFO | TOKENS | PERPLEXITY | BENCH | EVEN | EVAL)
 #define TEXTS (GENERATE | TOKENS | PERPLEXITY | BENCH)
-#define REPORTS (GENERATE | INFO | METHODS | TOKENS | PERPLEXITY | BENCH | EVEN)
+#define REPORTS (GENERATE | INFO | METHODS | TOKENS | PERPLEXITY | BENCH | EVEN | EVAL)
 #define ALL 0xffffffffu
 
 static const struct ft_option table[] = {
@@ -74,8 +75,8 @@ bool ft_conf_cache_folder(char *out, size_t cap) {
     if (!has_cache && (!home || home[0] != '/')) {
         return false;
     }
-    int n = snprintf(out, cap, "%s%s/foretoken", has_cache ? cache : home,
-                     has_cache ? "" : "/.cache");
+    int n =
+        snprintf(out, cap, "%s%s/foretoken", has_cache ? cache : home, has_cache ? "" : "/.cache");
     return n > 0 && (size_t)n < cap;
 }
 
