@@ -34,6 +34,7 @@ int ft_cmd_perplexity(const struct ft_conf *conf);
 int ft_cmd_bench(const struct ft_conf *conf);
 int ft_cmd_breakeven(const struct ft_conf *conf);
 int ft_cmd_explain(const struct ft_conf *conf);
+int ft_cmd_eval(const struct ft_conf *conf);
 int ft_cmd_score(const struct ft_conf *conf);
 int ft_cmd_help(const struct ft_conf *conf);
 
@@ -108,20 +109,26 @@ void ft_setup_done(struct ft_setup *setup);
 int ft_setup_peek(struct ft_setup *setup, struct ft_error *misfit);
 /* ft_setup_fit - after ft_setup_peek: refuse a run whose estimate is above the memory there is. */
 int ft_setup_fit(const struct ft_setup *setup, uint32_t n_prompt);
+/* ft_setup_context - positions that a run may use: -c, else all that were trained. */
+uint32_t ft_setup_context(const struct ft_setup *setup);
 /* ft_setup_load - open the weights instead. */
 int ft_setup_load(struct ft_setup *setup);
 
 /* ft_read_file - a whole file or standard input ("-"); NUL-terminated, caller frees with free. */
 int ft_read_file(const char *path, uint64_t n_max, char **out, size_t *n);
+/* ft_read_document - a file or standard input ("-") that is text: UTF-8, no NUL, not empty; a byte
+ * order mark is dropped.
+ *   out      caller frees with free */
+int ft_read_document(const char *path, char **out, size_t *n);
 /* ft_read_text - the text of -f and -p, or standard input: UTF-8, no NUL, not empty.
  *   out      caller frees with free */
 int ft_read_text(const struct ft_conf *conf, char **out, size_t *n);
 
-/* ft_prompt_tokens - a text as its model reads it, in the chat template with --chat (prompt.c).
+/* ft_prompt_tokens - a text as its model reads it, in the chat template with --chat and --system.
  *   n_head   out: leading tokens that belong to the system's header
  *   out      ended with ft_tokens_free, also after a failure */
-ft_status ft_prompt_tokens(const struct ft_setup *setup, const char *text, size_t n,
-                           struct ft_tokens *out, uint32_t *n_head, struct ft_error *error);
+ft_status ft_prompt_tokens(const struct ft_setup *setup, const char *text, struct ft_tokens *out,
+                           uint32_t *n_head, struct ft_error *error);
 
 /* ---- bench (cmd_bench.c, depth.c) ---- */
 
@@ -142,6 +149,8 @@ int ft_bench_ids(const struct ft_setup *setup, uint32_t n, ft_token **out);
 int ft_bench_plot(const struct ft_setup *setup, const char *x_title,
                   const struct ft_plot_point *prefill, const struct ft_plot_point *decode,
                   uint32_t n);
+/* ft_method_label - "dense", "speckv:keep=64", "specpc+speckv"; a spec may be NULL.  out [cap] */
+void ft_method_label(const char *prompt, const char *kv, char *out, size_t cap);
 const char *ft_bench_kv_type(const struct ft_setup *setup);
 uint32_t ft_bench_threads(const struct ft_setup *setup);
 /* ft_bench_depth - the rest of `bench --depth`, after ft_setup_peek. */

@@ -19,6 +19,14 @@ static bool is_dense(const char *spec) {
     return !spec || strcmp(spec, "dense") == 0;
 }
 
+void ft_method_label(const char *prompt, const char *kv, char *out, size_t cap) {
+    if (is_dense(prompt)) {
+        snprintf(out, cap, "%s", is_dense(kv) ? "dense" : kv);
+    } else {
+        snprintf(out, cap, is_dense(kv) ? "%s%.0s" : "%s+%s", prompt, is_dense(kv) ? "" : kv);
+    }
+}
+
 int ft_cases_init(struct ft_cases *cases, const struct ft_conf *conf) {
     uint32_t n_prompt = FT_MAX(conf->prompt.n, 1u), n_kv = FT_MAX(conf->kv.n, 1u);
     if (n_prompt * n_kv > FT_CASES_CAP) {
@@ -30,12 +38,7 @@ int ft_cases_init(struct ft_cases *cases, const struct ft_conf *conf) {
         const char *prompt = conf->prompt.n > 0 ? conf->prompt.text[i / n_kv] : NULL;
         const char *kv = conf->kv.n > 0 ? conf->kv.text[i % n_kv] : NULL;
         char *label = cases->label[i];
-        if (is_dense(prompt)) {
-            snprintf(label, FT_LABEL_CAP, "%s", is_dense(kv) ? "dense" : kv);
-        } else {
-            snprintf(label, FT_LABEL_CAP, is_dense(kv) ? "%s%.0s" : "%s+%s", prompt,
-                     is_dense(kv) ? "" : kv);
-        }
+        ft_method_label(prompt, kv, label, FT_LABEL_CAP);
         cases->all[i] = (struct ft_bench_case){ .prompt = prompt, .kv = kv, .label = label };
     }
     return FT_EXIT_OK;

@@ -111,8 +111,7 @@ int ft_cmd_explain(const struct ft_conf *conf) {
     if (code == FT_EXIT_OK) {
         code = ft_setup_peek(&setup, NULL);
     }
-    if (code == FT_EXIT_OK &&
-        ft_prompt_tokens(&setup, text, n_text, &tokens, &n_head, &error) != FT_OK) {
+    if (code == FT_EXIT_OK && ft_prompt_tokens(&setup, text, &tokens, &n_head, &error) != FT_OK) {
         code = ft_complain_error(NULL, &error);
     }
     if (code == FT_EXIT_OK) {

@@ -25,16 +25,6 @@ struct answer {
     const char *end;   /* why it ended */
 };
 
-/* context_size - positions that the run may use: -c, else all that were trained. */
-static uint32_t context_size(const struct ft_setup *setup) {
-    const struct ft_session_params *params = &setup->params;
-    struct ft_model_info info;
-    ft_model_info(setup->target, &info);
-    double n = floor((double)info.n_ctx_train * FT_MAX((double)params->rope_scale, 1));
-    n = FT_MIN(n, (double)INT32_MAX);
-    return params->n_ctx > 0 ? params->n_ctx : (uint32_t)n;
-}
-
 /* ---- the answer ---- */
 
 static bool keep_text(struct answer *answer, const char *text, size_t n) {
@@ -268,7 +258,7 @@ static json_t *method_value(const struct answer *answer, const struct ft_report 
     json_object_set_new(method, "exact", json_boolean(params->is_exact));
     json_object_set_new(method, "strict", json_boolean(params->is_strict));
     json_object_set_new(method, "n_predict", json_integer(params->n_predict));
-    json_object_set_new(method, "n_ctx", json_integer(context_size(&answer->setup)));
+    json_object_set_new(method, "n_ctx", json_integer(ft_setup_context(&answer->setup)));
     json_object_set_new(method, "threads", json_integer(ft_bench_threads(&answer->setup)));
     json_object_set_new(method, "rope_scale", json_real((double)params->rope_scale));
     json_object_set_new(method, "sampling", draw);
@@ -346,7 +336,7 @@ static ft_status open_stream(struct answer *answer, struct ft_error *error) {
 /* set_limit - -n -1 as a number: the positions behind the whole prompt, but at least the token that
  * a full context still draws. */
 static int set_limit(struct answer *answer) {
-    uint32_t n_ctx = context_size(&answer->setup), n = answer->tokens.n;
+    uint32_t n_ctx = ft_setup_context(&answer->setup), n = answer->tokens.n;
     if (n > n_ctx) {
         return ft_complain(FT_EXIT_FAILED,
                            "-n -1: a prompt of %u tokens leaves nothing of a context of %u; give "
@@ -373,8 +363,8 @@ static int prepare(struct answer *answer, const struct ft_conf *conf) {
     if (code != FT_EXIT_OK) {
         return code;
     }
-    if (ft_prompt_tokens(&answer->setup, answer->text, answer->n_text, &answer->tokens,
-                         &answer->n_head, &error) != FT_OK) {
+    if (ft_prompt_tokens(&answer->setup, answer->text, &answer->tokens, &answer->n_head, &error) !=
+        FT_OK) {
         return ft_complain_error(NULL, &error);
     }
     if (conf->n_predict == FT_NO_LIMIT) {

@@ -71,6 +71,18 @@ const struct ft_command ft_commands[] = {
       "foretoken explain -m target.gguf -d draft.gguf -f report.txt -p \"What was decided?\" \\\n"
       "    -o report.html",
       FT_CMD_EXPLAIN, 0, ft_cmd_explain },
+    { "eval", "SUITE", "measure how much a method gets right",
+      "Asks a suite of questions and scores the answers; there is one suite, ruler: the 13 tasks "
+      "of "
+      "RULER (NVIDIA) and two more, made from a seed at any length in the model's own tokens, with "
+      "RULER's templates, begun answers and scoring. Scores go from 0 to 100 and come with a 95 % "
+      "interval. One method is run at a time; to compare methods, run the command again with the "
+      "same --out. A run that was ended goes on where it was, and a file that was made with other "
+      "settings is refused. Texts, words and questions are made up where no files are given, and "
+      "every row says so; scores on those are not RULER's published ones.",
+      "foretoken eval ruler -m target.gguf -d draft.gguf --tasks vt,niah_multivalue --ctx 2048 \\\n"
+      "    --kv speckv:keep=512 --haystack book.txt --out ruler.jsonl",
+      FT_CMD_EVAL, 1, ft_cmd_eval },
     { "score", "", "run a method's scoring on your own arrays",
       "Runs the very code that generate uses, in 32-bit floats, on queries and keys from a JSON "
       "file, and prints scores and selections as JSON. Ties: higher score first, then the lower "

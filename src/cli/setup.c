@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "eval/run.h"
 
 /* ---- reading text ---- */
 
@@ -102,17 +103,17 @@ static int join(char **text, size_t *n, const char *question) {
     return FT_EXIT_OK;
 }
 
-static int read_document(const struct ft_conf *conf, char **out, size_t *n) {
-    const char *path = conf->file ? conf->file : "-";
-    const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
+static int read_document(const char *path, const char *name, char **out, size_t *n) {
     int code = ft_read_file(path, INT32_MAX - 1, out, n);
     if (code == FT_EXIT_OK && *n >= 3 && memcmp(*out, "\xef\xbb\xbf", 3) == 0) {
         *n -= 3; /* a byte order mark says how the file is written and is no text of its author */
         memmove(*out, *out + 3, *n + 1);
     }
-    return code == FT_EXIT_OK
-               ? check_text(conf->file ? name : "the prompt (standard input)", *out, *n)
-               : code;
+    return code == FT_EXIT_OK ? check_text(name, *out, *n) : code;
+}
+
+int ft_read_document(const char *path, char **out, size_t *n) {
+    return read_document(path, strcmp(path, "-") == 0 ? "standard input" : path, out, n);
 }
 
 int ft_read_text(const struct ft_conf *conf, char **out, size_t *n) {
@@ -131,7 +132,8 @@ int ft_read_text(const struct ft_conf *conf, char **out, size_t *n) {
         code = check_text("the prompt (-p)", question, strlen(question));
     }
     if (code == FT_EXIT_OK && (conf->file || !question)) {
-        code = read_document(conf, &text, &n_text);
+        code = conf->file ? ft_read_document(conf->file, &text, &n_text)
+                          : read_document("-", "the prompt (standard input)", &text, &n_text);
     }
     if (code == FT_EXIT_OK && text && question) {
         code = join(&text, &n_text, question);
@@ -148,6 +150,23 @@ int ft_read_text(const struct ft_conf *conf, char **out, size_t *n) {
     *out = text;
     *n = n_text;
     return FT_EXIT_OK;
+}
+
+ft_status ft_prompt_tokens(const struct ft_setup *setup, const char *text, struct ft_tokens *out,
+                           uint32_t *n_head, struct ft_error *error) {
+    const struct ft_conf *conf = setup->conf;
+    struct ft_chat chat = { .user = text, .is_plain = !conf->is_chat, .has_special = true };
+    char *system = conf->is_chat && conf->system ? ft_strdup(conf->system) : NULL;
+    if (conf->is_chat && conf->system && !system) {
+        return ft_fail(error, FT_NOMEM, 0, "not enough memory for the system message");
+    }
+    if (system && conf->is_escape) {
+        ft_text_escape(conf->system, system);
+    }
+    chat.system = system;
+    ft_status status = ft_chat_tokens(setup->target, &chat, out, n_head, error);
+    ft_free(system);
+    return status;
 }
 
 /* ---- options against each other ---- */
@@ -357,6 +376,15 @@ int ft_setup_fit(const struct ft_setup *setup, uint32_t n_prompt) {
         return ft_complain(FT_EXIT_FAILED, "a prompt of %u tokens %s", n_prompt, estimate.why);
     }
     return FT_EXIT_OK;
+}
+
+uint32_t ft_setup_context(const struct ft_setup *setup) {
+    const struct ft_session_params *params = &setup->params;
+    struct ft_model_info info;
+    ft_model_info(setup->target, &info);
+    double n = floor((double)info.n_ctx_train * FT_MAX((double)params->rope_scale, 1));
+    n = FT_MIN(n, (double)INT32_MAX);
+    return params->n_ctx > 0 ? params->n_ctx : (uint32_t)n;
 }
 
 int ft_setup_load(struct ft_setup *setup) {

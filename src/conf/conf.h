@@ -19,6 +19,7 @@ enum ft_command_bit {
     FT_CMD_HELP = 128,
     FT_CMD_BREAKEVEN = 256,
     FT_CMD_EXPLAIN = 512,
+    FT_CMD_EVAL = 1024,
 };
 
 enum ft_option_kind {
@@ -71,6 +72,7 @@ enum ft_kv_type_choice {
     FT_KV_TYPE_Q8_0
 };
 enum ft_against_choice { FT_AGAINST_NONE, FT_AGAINST_LIBLLAMA };
+enum ft_prefix_choice { FT_PREFIX_ON, FT_PREFIX_OFF };
 
 struct ft_conf {
     const char *model, *draft;
@@ -89,7 +91,9 @@ struct ft_conf {
     uint32_t n_pp, n_tg;
     const char *shape, *draft_shape, *svg;
     uint32_t n_repeat, against, n_chunk;
-    const char *arrays, *out;
+    const char *arrays;
+    const char *tasks, *haystack, *words, *squad, *hotpot, *out;
+    uint32_t n_sample, answer_prefix;
     bool is_json, is_csv, is_markdown, is_pieces, is_verbose, is_man, is_completion, is_help;
     uint32_t progress;
 

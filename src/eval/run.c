@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* run.c - samples through sessions: a prompt, its answer, further questions, a score, a row. */
+#include <math.h>
+#include <string.h>
+
+#include "eval/run.h"
+
+enum { PIECE_BYTES = 512 };
+#define Z_95 1.959963984540054 /* 97.5 % of a normal distribution lie below */
+
+void ft_sample_done(struct ft_sample *sample) {
+    for (uint32_t t = 0; t < sample->n_turn; t++) {
+        struct ft_turn *turn = &sample->turn[t];
+        for (uint32_t i = 0; i < turn->n_reference; i++) {
+            ft_free(turn->reference[i]);
+        }
+        ft_free(turn->reference);
+        ft_free(turn->text);
+        ft_free(turn->prefix);
+    }
+    *sample = (struct ft_sample){ .n_turn = 0 };
+}
+
+/* ---- tokens of a sample ---- */
+
+struct asked { /* the turns of a sample as ids */
+    struct ft_tokens tokens[FT_TURN_CAP];
+    uint32_t n_head;
+    uint32_t n_more; /* tokens behind the first turn's prompt: later questions and answers */
+};
+
+static void asked_done(struct asked *asked) {
+    for (uint32_t t = 0; t < FT_TURN_CAP; t++) {
+        ft_tokens_free(&asked->tokens[t]);
+    }
+}
+
+/* A later question continues the text: nothing is added in front of it. */
+static ft_status continue_tokens(const ft_model *model, const struct ft_turn *turn, bool has_prefix,
+                                 struct ft_tokens *out, struct ft_error *error) {
+    size_t n_text = strlen(turn->text), n_prefix = has_prefix ? strlen(turn->prefix) : 0;
+    char *text = ft_alloc(n_text + n_prefix + 1, 1);
+    if (!text) {
+        return ft_fail(error, FT_NOMEM, 0, "not enough memory for a question");
+    }
+    memcpy(text, turn->text, n_text);
+    memcpy(text + n_text, turn->prefix, n_prefix);
+    ft_status status = ft_tokenize(model, text, n_text + n_prefix, 0, out, error);
+    ft_free(text);
+    return status;
+}
+
+static ft_status tokenize(const struct ft_suite_params *params, const struct ft_sample *sample,
+                          struct asked *out, struct ft_error *error) {
+    const struct ft_chat chat = { .user = sample->turn[0].text,
+                                  .begun = params->has_prefix ? sample->turn[0].prefix : NULL,
+                                  .is_plain = !params->is_chat };
+    FT_TRY(ft_chat_tokens(params->target, &chat, &out->tokens[0], &out->n_head, error));
+    out->n_more = sample->n_predict * sample->n_turn;
+    for (uint32_t t = 1; t < sample->n_turn; t++) {
+        FT_TRY(continue_tokens(params->target, &sample->turn[t], params->has_prefix,
+                               &out->tokens[t], error));
+        out->n_more += out->tokens[t].n;
+    }
+    return FT_OK;
+}
+
+/* ---- answers ---- */
+
+struct answer {
+    char *bytes; /* NUL-terminated UTF-8; a NUL that a model writes is left out */
+    size_t n, cap;
+};
+
+static ft_status keep(struct answer *answer, const char *text, size_t n) {
+    if (answer->n + n + 1 > answer->cap) {
+        size_t cap = FT_MAX(answer->cap * 2, answer->n + n + 512);
+        char *more = ft_grow(answer->bytes, cap, 1);
+        if (!more) {
+            return FT_NOMEM;
+        }
+        answer->bytes = more;
+        answer->cap = cap;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] != '\0') {
+            answer->bytes[answer->n++] = text[i];
+        }
+    }
+    answer->bytes[answer->n] = '\0';
+    return FT_OK;
+}
+
+static ft_status push(ft_stream *stream, struct answer *answer, const char *bytes, size_t n) {
+    const char *text;
+    size_t n_text;
+    bool is_stopped;
+    FT_TRY(ft_stream_push(stream, bytes, n, &text, &n_text, &is_stopped));
+    return keep(answer, text, n_text);
+}
+
+/* Tokens until the model ends, its context does, or n_predict were written. */
+static ft_status write_answer(const ft_model *model, ft_session *session, uint32_t n_predict,
+                              ft_stream *stream, struct answer *answer, struct ft_error *error) {
+    char piece[PIECE_BYTES];
+    ft_status status = FT_OK;
+    for (uint32_t i = 0; i < n_predict && status == FT_OK; i++) {
+        ft_token id;
+        status = ft_session_next(session, &id, error);
+        if (status == FT_LIMIT) {
+            status = FT_OK;
+            break;
+        }
+        if (status != FT_OK || ft_token_is_end(model, id)) {
+            break;
+        }
+        size_t n = ft_token_piece(model, id, false, piece, sizeof piece);
+        if (n > 0 && n <= sizeof piece && push(stream, answer, piece, n) != FT_OK) {
+            status = ft_fail(error, FT_NOMEM, 0, "not enough memory for an answer");
+        }
+    }
+    return status;
+}
+
+static ft_status answer_turn(const struct ft_suite_params *params, ft_session *session,
+                             uint32_t n_predict, struct answer *out, struct ft_error *error) {
+    ft_stream *stream = NULL;
+    FT_TRY(ft_stream_new(NULL, 0, &stream, error));
+    ft_status status = keep(out, "", 0);
+    if (status == FT_OK) {
+        status = write_answer(params->target, session, n_predict, stream, out, error);
+    }
+    if (status == FT_OK) {
+        status = push(stream, out, NULL, 0);
+    }
+    ft_stream_free(stream);
+    return status;
+}
+
+/* ---- rows ---- */
+
+static void set_count(json_t *row, const char *key, uint64_t n) {
+    json_object_set_new(row, key, json_integer((json_int_t)n));
+}
+
+static json_t *times_of(const struct ft_report *report) {
+    json_t *times = json_object();
+    json_object_set_new(times, "draft_ms", json_real((double)report->draft_us / 1e3));
+    json_object_set_new(times, "score_ms", json_real((double)report->score_us / 1e3));
+    json_object_set_new(times, "prefill_ms", json_real((double)report->prefill_us / 1e3));
+    json_object_set_new(times, "ttft_ms", json_real((double)report->ttft_us / 1e3));
+    json_object_set_new(times, "decode_ms", json_real((double)report->decode_us / 1e3));
+    return times;
+}
+
+/* Predictions and references of all turns; scores of each where there are several. */
+static void set_answers(json_t *row, const struct ft_sample *sample, const struct answer *answer,
+                        const double *score) {
+    json_t *predictions = json_array(), *references = json_array(), *scores = json_array();
+    for (uint32_t t = 0; t < sample->n_turn; t++) {
+        json_array_append_new(predictions, json_string(answer[t].bytes));
+        json_array_append_new(scores, json_real(100 * score[t]));
+        for (uint32_t i = 0; i < sample->turn[t].n_reference; i++) {
+            json_array_append_new(references, json_string(sample->turn[t].reference[i]));
+        }
+    }
+    if (sample->n_turn == 1) {
+        json_object_set(row, "prediction", json_array_get(predictions, 0));
+        json_decref(predictions);
+        json_decref(scores);
+    } else {
+        json_object_set_new(row, "prediction", predictions);
+        json_object_set_new(row, "turn_scores", scores);
+    }
+    json_object_set_new(row, "references", references);
+}
+
+static json_t *row_of(const struct ft_suite_params *params, const struct ft_cell *cell,
+                      uint32_t index, const struct ft_sample *sample, const struct answer *answer,
+                      const struct ft_report *report) {
+    json_t *row = json_object(), *fallbacks = json_array();
+    double score[FT_TURN_CAP], sum = 0;
+    for (uint32_t t = 0; t < sample->n_turn; t++) {
+        score[t] =
+            params->suite.score(params->suite.user, cell->task, &sample->turn[t], answer[t].bytes);
+        sum += score[t];
+    }
+    for (uint32_t i = 0; i < report->n_fallback && i < FT_FALLBACK_CAP; i++) {
+        json_array_append_new(fallbacks, json_string(report->fallback[i]));
+    }
+    json_object_set_new(row, "task", json_string(cell->name));
+    set_count(row, "ctx", cell->ctx);
+    set_count(row, "index", index);
+    json_object_set_new(row, "method", json_string(params->method));
+    json_object_set_new(row, "data", json_string(cell->data));
+    set_count(row, "prompt_tokens", report->n_prompt);
+    set_count(row, "kept_tokens", report->n_kept);
+    set_count(row, "kept_rows", report->n_kv_kept);
+    set_answers(row, sample, answer, score);
+    json_object_set_new(row, "score", json_real(100 * sum / sample->n_turn));
+    set_count(row, "generated_tokens", report->n_generated);
+    set_count(row, "kv_bytes", report->kv_bytes);
+    set_count(row, "kv_bytes_full", report->kv_bytes_full);
+    set_count(row, "kv_bytes_peak", report->kv_bytes_peak);
+    set_count(row, "draft_kv_bytes_peak", report->draft_kv_bytes_peak);
+    json_object_set_new(row, "fallbacks", fallbacks);
+    json_object_set_new(row, "times", times_of(report));
+    return row;
+}
+
+static struct ft_outcome outcome_of(const json_t *row) {
+    const json_t *times = json_object_get(row, "times");
+    return (struct ft_outcome){
+        .score = json_number_value(json_object_get(row, "score")),
+        .n_prompt = (uint32_t)json_integer_value(json_object_get(row, "prompt_tokens")),
+        .n_kept = (uint32_t)json_integer_value(json_object_get(row, "kept_tokens")),
+        .n_kv_kept = (uint32_t)json_integer_value(json_object_get(row, "kept_rows")),
+        .kv_bytes = (uint64_t)json_integer_value(json_object_get(row, "kv_bytes")),
+        .ttft_ms = json_number_value(json_object_get(times, "ttft_ms"))
+    };
+}
+
+/* ---- one sample ---- */
+
+static ft_status ask(const struct ft_suite_params *params, const struct ft_sample *sample,
+                     struct asked *asked, struct answer *answer, struct ft_report *report,
+                     struct ft_error *error) {
+    struct ft_session_params session_params = *params->session;
+    ft_session *session = NULL;
+    session_params.n_predict = asked->n_more;
+    FT_TRY(ft_session_new(params->target, params->draft, &session_params, &session, error));
+    params->guard(session);
+    ft_status status =
+        ft_session_prompt(session, asked->tokens[0].id, asked->tokens[0].n, asked->n_head, error);
+    for (uint32_t t = 0; t < sample->n_turn && status == FT_OK; t++) {
+        if (t > 0) {
+            status = ft_session_feed(session, asked->tokens[t].id, asked->tokens[t].n, NULL, error);
+        }
+        if (status == FT_OK) {
+            status = answer_turn(params, session, sample->n_predict, &answer[t], error);
+        }
+    }
+    params->guard(NULL);
+    ft_session_report(session, report);
+    ft_session_free(session);
+    return status;
+}
+
+static ft_status run_sample(const struct ft_suite_params *params, const struct ft_cell *cell,
+                            uint32_t index, struct ft_error *error) {
+    struct ft_sample sample = { .n_turn = 0 };
+    struct asked asked = { .n_head = 0 };
+    struct answer answer[FT_TURN_CAP] = { { NULL, 0, 0 } };
+    struct ft_report report;
+    const struct ft_suite *suite = &params->suite;
+    FT_TRY(suite->make(suite->user, cell->task, cell->ctx, index, &sample, error));
+    ft_status status = tokenize(params, &sample, &asked, error);
+    if (status == FT_OK) {
+        status = ask(params, &sample, &asked, answer, &report, error);
+    }
+    if (status == FT_OK) {
+        json_t *row = row_of(params, cell, index, &sample, answer, &report);
+        status = ft_record_add(params->record, row, error);
+    }
+    for (uint32_t t = 0; t < FT_TURN_CAP; t++) {
+        ft_free(answer[t].bytes);
+    }
+    asked_done(&asked);
+    ft_sample_done(&sample);
+    return status;
+}
+
+ft_status ft_suite_run(const struct ft_suite_params *params, struct ft_outcome *out,
+                       struct ft_error *error) {
+    uint32_t total = params->n_cell * params->n_sample;
+    for (uint32_t done = 0; done < total; done++) {
+        const struct ft_cell *cell = &params->cell[done / params->n_sample];
+        uint32_t index = done % params->n_sample;
+        const struct ft_record_key key = {
+            .task = cell->name, .method = params->method, .ctx = cell->ctx, .index = index
+        };
+        if (!ft_record_find(params->record, &key)) {
+            if (params->step) {
+                params->step(done, total, cell, params->user);
+            }
+            FT_TRY(run_sample(params, cell, index, error));
+        }
+        out[done] = outcome_of(ft_record_find(params->record, &key));
+    }
+    return FT_OK;
+}
+
+/* ---- intervals ---- */
+
+/* Wilson 1927: the shares p that are z standard errors sqrt(p (1-p) / n) from the one seen. */
+static void wilson(double share, double n, struct ft_interval *out) {
+    const double z = Z_95, zz = z * z;
+    double middle = share + zz / (2 * n);
+    double spread = z * sqrt(share * (1 - share) / n + zz / (4 * n * n));
+    out->low = 100 * FT_MAX((middle - spread) / (1 + zz / n), 0);
+    out->high = 100 * FT_MIN((middle + spread) / (1 + zz / n), 1);
+}
+
+/* Agresti and Coull 1998, for scores that are no shares: z^2 / 2 is about 2. */
+static void normal(const double *score, uint32_t n, struct ft_interval *out) {
+    const double n_all = n + 4.0;
+    double sum = 200;
+    for (uint32_t i = 0; i < n; i++) {
+        sum += score[i];
+    }
+    double mean = sum / n_all;
+    double squares = 2 * mean * mean + 2 * (100 - mean) * (100 - mean);
+    for (uint32_t i = 0; i < n; i++) {
+        squares += (score[i] - mean) * (score[i] - mean);
+    }
+    double spread = Z_95 * sqrt(squares / (n_all - 1) / n_all);
+    out->low = FT_MAX(mean - spread, 0);
+    out->high = FT_MIN(mean + spread, 100);
+}
+
+struct ft_interval ft_interval_of(const double *score, uint32_t n) {
+    struct ft_interval out = { .mean = 0 };
+    bool is_share = true;
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        sum += score[i];
+        is_share = is_share && (score[i] <= 0 || score[i] >= 100);
+    }
+    out.mean = sum / n;
+    if (is_share) {
+        wilson(out.mean / 100, n, &out);
+    } else {
+        normal(score, n, &out);
+    }
+    /* sums round, and the added scores pull a few equal ones to the middle */
+    out.low = FT_MIN(out.low, out.mean);
+    out.high = FT_MAX(out.high, out.mean);
+    return out;
+}

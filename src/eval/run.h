@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* run.h - asks a model the questions of a suite, scores what it writes, and keeps a record that a
+ * later run goes on with.
+ *
+ * A suite makes samples; ruler.h is one.  The runner knows tokens, sessions and files, and nothing
+ * of what is asked.
+ */
+#ifndef FT_EVAL_RUN_H
+#define FT_EVAL_RUN_H
+
+#include <jansson.h>
+
+#include "eval/eval.h"
+
+/* ---- samples ---- */
+
+enum { FT_TURN_CAP = 4 };
+
+struct ft_turn {      /* a question and what a right answer contains */
+    char *text;       /* that of the first turn holds the context */
+    char *prefix;     /* how the answer begins */
+    char **reference; /* [n_reference] */
+    uint32_t n_reference;
+};
+struct ft_sample {                    /* all text is owned */
+    struct ft_turn turn[FT_TURN_CAP]; /* [n_turn] asked one after the other in one session */
+    uint32_t n_turn;
+    uint32_t n_predict; /* most tokens of each answer */
+};
+void ft_sample_done(struct ft_sample *sample);
+
+struct ft_suite {
+    void *user;
+    /* make - sample `index` of a task at a length: the same arguments make the same sample.
+     *   out      ended with ft_sample_done; empty after a failure */
+    ft_status (*make)(void *user, uint32_t task, uint32_t ctx, uint32_t index,
+                      struct ft_sample *out, struct ft_error *error);
+    /* score - how right an answer is, 0..1 */
+    double (*score)(void *user, uint32_t task, const struct ft_turn *turn, const char *prediction);
+};
+
+/* ---- text as the model reads it (chat.c) ---- */
+
+struct ft_chat {
+    const char *system; /* NULL: none */
+    const char *user;
+    const char *begun; /* how the answer begins, behind the template; NULL: not begun */
+    bool is_plain;     /* no template: user, then begun */
+    bool has_special;  /* plain text: text such as <|im_start|> becomes its special token */
+};
+/* ft_chat_tokens - ids of a prompt, with what the model adds in front.
+ *
+ *   n_head   leading tokens of the template's own header, which compression must keep
+ * Errors     those of ft_chat_render and ft_tokenize */
+ft_status ft_chat_tokens(const ft_model *model, const struct ft_chat *chat, struct ft_tokens *out,
+                         uint32_t *n_head, struct ft_error *error);
+
+/* ---- the record (record.c): JSON lines, the manifest first ---- */
+
+struct ft_record;
+/* ft_record_open - begin a file, or go on with one that has the same manifest.
+ *
+ *   path      NULL: nothing is kept beyond this run
+ *   manifest  borrowed until close; every key but "files" has to be the same in the file
+ * A last line without its end is what a killed run leaves, and is cut off.
+ * Errors      FT_IO, also when another process writes it; FT_FORMAT (no record, a damaged line);
+ *             FT_MISMATCH naming the setting that differs; the file is as it was */
+ft_status ft_record_open(const char *path, json_t *manifest, struct ft_record **out,
+                         struct ft_error *error);
+void ft_record_close(struct ft_record *record); /* NULL is a no-op */
+
+struct ft_record_key {
+    const char *task, *method;
+    uint32_t ctx, index;
+};
+/* ft_record_find - the row of a sample that is done, or NULL; the record's own. */
+const json_t *ft_record_find(const struct ft_record *record, const struct ft_record_key *key);
+/* ft_record_add - write one row as a line, whole; takes row over. */
+ft_status ft_record_add(struct ft_record *record, json_t *row, struct ft_error *error);
+
+/* ---- running (run.c) ---- */
+
+struct ft_cell { /* a task at a length */
+    uint32_t task;
+    const char *name, *data; /* data: what the text is made of */
+    uint32_t ctx;
+};
+struct ft_outcome {
+    double score; /* 0..100 */
+    uint32_t n_prompt, n_kept, n_kv_kept;
+    uint64_t kv_bytes;
+    double ttft_ms;
+};
+struct ft_suite_params {
+    const ft_model *target, *draft;
+    const struct ft_session_params *session; /* n_predict is set here */
+    struct ft_suite suite;
+    const struct ft_cell *cell; /* [n_cell] */
+    uint32_t n_cell, n_sample;  /* samples of every cell */
+    const char *method;         /* as in the rows */
+    bool is_chat, has_prefix;
+    struct ft_record *record;
+    ft_guard_fn guard;
+    void (*step)(uint32_t done, uint32_t total, const struct ft_cell *cell, void *user);
+    void *user;
+};
+/* ft_suite_run - every sample of every cell that the record does not have yet.
+ *   out      [n_cell][n_sample]
+ * Errors     those of suite, session and record; what is in the record stays */
+ft_status ft_suite_run(const struct ft_suite_params *params, struct ft_outcome *out,
+                       struct ft_error *error);
+
+struct ft_interval {
+    double mean, low, high;
+};
+/* ft_interval_of - mean and 95 % interval of n >= 1 scores from 0 to 100.
+ *
+ * Scores that are all 0 or 100 are a share: Wilson's interval.  Others: the normal interval of
+ * their mean, with two scores of 0 and two of 100 added as Agresti and Coull do for shares, so that
+ * a few equal scores do not pass for certainty.  The mean is always inside. */
+struct ft_interval ft_interval_of(const double *score, uint32_t n);
+
+#endif
