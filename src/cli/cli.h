@@ -35,6 +35,7 @@ int ft_cmd_bench(const struct ft_conf *conf);
 int ft_cmd_breakeven(const struct ft_conf *conf);
 int ft_cmd_explain(const struct ft_conf *conf);
 int ft_cmd_eval(const struct ft_conf *conf);
+int ft_cmd_report(const struct ft_conf *conf);
 int ft_cmd_score(const struct ft_conf *conf);
 int ft_cmd_help(const struct ft_conf *conf);
 
@@ -155,6 +156,11 @@ const char *ft_bench_kv_type(const struct ft_setup *setup);
 uint32_t ft_bench_threads(const struct ft_setup *setup);
 /* ft_bench_depth - the rest of `bench --depth`, after ft_setup_peek. */
 int ft_bench_depth(struct ft_setup *setup);
+
+/* ---- eval (cmd_eval.c, cmd_report.c) ---- */
+
+/* ft_eval_compare - `eval compare A B`; A and B are the arguments behind the suite's name. */
+int ft_eval_compare(const struct ft_conf *conf);
 
 /* ---- JSON (json.c) ---- */
 

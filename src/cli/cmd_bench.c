@@ -118,8 +118,8 @@ int ft_bench_plot(const struct ft_setup *setup, const char *x_title,
     snprintf(note, sizeof note,
              "foretoken %s, %u threads, KV %s; medians of %u rounds, bars: lowest to highest",
              ft_version(), ft_bench_threads(setup), ft_bench_kv_type(setup), conf->n_repeat);
-    const struct ft_plot_panel panel[] = { { "prefill, tokens/s", prefill, n },
-                                           { "decode, tokens/s", decode, n } };
+    const struct ft_plot_panel panel[] = { { "prefill, tokens/s", "tok/s", prefill, n },
+                                           { "decode, tokens/s", "tok/s", decode, n } };
     const struct ft_plot plot = {
         .title = title, .note = note, .x_title = x_title, .panel = panel, .n_panel = 2
     };

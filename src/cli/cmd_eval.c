@@ -29,9 +29,14 @@ static int check_options(struct eval *eval, const struct ft_conf *conf) {
     struct ft_error error = { 0 };
     const char *suite = conf->n_arg > 0 ? conf->arg[0] : "";
     if (strcmp(suite, "ruler") != 0) {
-        return conf->n_arg > 0 ? ft_complain(FT_EXIT_USAGE,
-                                             "eval: no suite \"%.100s\"; there are: ruler", suite)
-                               : ft_complain(FT_EXIT_USAGE, "eval: which suite? there are: ruler");
+        return conf->n_arg > 0
+                   ? ft_complain(FT_EXIT_USAGE,
+                                 "eval: no suite \"%.100s\"; there are: ruler; and compare", suite)
+                   : ft_complain(FT_EXIT_USAGE, "eval: which suite? there are: ruler; and compare");
+    }
+    if (conf->n_arg > 1) {
+        return ft_complain(FT_EXIT_USAGE, "eval %s: unexpected argument \"%.100s\"", suite,
+                           conf->arg[1]);
     }
     if (ft_ruler_tasks(conf->tasks, eval->task, &eval->n_task, &error) != FT_OK) {
         return ft_complain_error("--tasks", &error);
@@ -399,6 +404,9 @@ static int prepare(struct eval *eval, const struct ft_conf *conf) {
 }
 
 int ft_cmd_eval(const struct ft_conf *conf) {
+    if (conf->n_arg > 0 && strcmp(conf->arg[0], "compare") == 0) {
+        return ft_eval_compare(conf);
+    }
     struct eval *eval = ft_alloc(1, sizeof *eval);
     if (!eval) {
         return ft_complain(FT_EXIT_FAILED, "not enough memory");

@@ -71,7 +71,7 @@ const struct ft_command ft_commands[] = {
       "foretoken explain -m target.gguf -d draft.gguf -f report.txt -p \"What was decided?\" \\\n"
       "    -o report.html",
       FT_CMD_EXPLAIN, 0, ft_cmd_explain },
-    { "eval", "SUITE", "measure how much a method gets right",
+    { "eval", "SUITE | compare A B", "measure how much a method gets right",
       "Asks a suite of questions and scores the answers; there is one suite, ruler: the 13 tasks "
       "of "
       "RULER (NVIDIA) and two more, made from a seed at any length in the model's own tokens, with "
@@ -79,10 +79,23 @@ const struct ft_command ft_commands[] = {
       "interval. One method is run at a time; to compare methods, run the command again with the "
       "same --out. A run that was ended goes on where it was, and a file that was made with other "
       "settings is refused. Texts, words and questions are made up where no files are given, and "
-      "every row says so; scores on those are not RULER's published ones.",
+      "every row says so; scores on those are not RULER's published ones. eval compare A B shows "
+      "what "
+      "every method in record B gains or loses on the samples of the one in A, with 95 % intervals "
+      "of "
+      "the paired differences; with --tolerance its exit code says whether that passes.",
       "foretoken eval ruler -m target.gguf -d draft.gguf --tasks vt,niah_multivalue --ctx 2048 \\\n"
-      "    --kv speckv:keep=512 --haystack book.txt --out ruler.jsonl",
-      FT_CMD_EVAL, 1, ft_cmd_eval },
+      "    --kv speckv:keep=512 --haystack book.txt --out ruler.jsonl\n"
+      "foretoken eval compare dense.jsonl ruler.jsonl --tolerance 2",
+      FT_CMD_EVAL, 3, ft_cmd_eval },
+    { "report", "RESULTS...", "show results of eval as tables and plots",
+      "Reads records that eval --out wrote, of one target and seed, and prints a Markdown table "
+      "for "
+      "each length: a row per method with its mean over tasks, 95 % interval, the scores of the "
+      "tasks, and rows, memory and time beside them; --csv and --json have every interval. With -o "
+      "the same goes into one HTML page with plots: accuracy, memory and time to the first token "
+      "over the rows that stay, and accuracy over length.",
+      "foretoken report ruler.jsonl -o ruler.html", FT_CMD_REPORT, FT_ARG_CAP, ft_cmd_report },
     { "score", "", "run a method's scoring on your own arrays",
       "Runs the very code that generate uses, in 32-bit floats, on queries and keys from a JSON "
       "file, and prints scores and selections as JSON. Ties: higher score first, then the lower "

@@ -20,6 +20,7 @@ enum ft_command_bit {
     FT_CMD_BREAKEVEN = 256,
     FT_CMD_EXPLAIN = 512,
     FT_CMD_EVAL = 1024,
+    FT_CMD_REPORT = 2048,
 };
 
 enum ft_option_kind {
@@ -48,7 +49,7 @@ struct ft_option {
     size_t offset;     /* in struct ft_conf */
 };
 
-enum { FT_TEXTS_CAP = 32, FT_COUNTS_CAP = 16, FT_ARG_CAP = 4, FT_CONF_ERROR_CAP = 2048 };
+enum { FT_TEXTS_CAP = 32, FT_COUNTS_CAP = 16, FT_ARG_CAP = 256, FT_CONF_ERROR_CAP = 2048 };
 
 struct ft_texts {
     const char *text[FT_TEXTS_CAP];
@@ -94,6 +95,7 @@ struct ft_conf {
     const char *arrays;
     const char *tasks, *haystack, *words, *squad, *hotpot, *out;
     uint32_t n_sample, answer_prefix;
+    double tolerance; /* negative: none */
     bool is_json, is_csv, is_markdown, is_pieces, is_verbose, is_man, is_completion, is_help;
     uint32_t progress;
 

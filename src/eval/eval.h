@@ -249,7 +249,7 @@ struct ft_plot_point {
     struct ft_spread y;
 };
 struct ft_plot_panel {
-    const char *title;
+    const char *title, *unit;          /* unit of a point's value: "tok/s" */
     const struct ft_plot_point *point; /* [n_point] */
     uint32_t n_point;
 };
@@ -259,6 +259,8 @@ struct ft_plot {
     uint32_t n_panel;
 };
 /* ft_plot_save - an SVG file without scripts or fonts of its own, readable on light and dark. */
+/* ft_plot_put - the same as a part of another file. */
+void ft_plot_put(const struct ft_plot *plot, struct ft_save *save);
 ft_status ft_plot_save(const struct ft_plot *plot, const char *path, struct ft_error *error);
 
 /* ---- synthetic models in real shapes (shape.c) ---- */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plot.c - measured speeds as an SVG file: log2 of tokens across, tokens a second upwards.
+/* plot.c - measurements as SVG: log2 of tokens or rows across, what was measured upwards.
  *
  * Colours are middle tones that read on white and on black; text and grid take theirs from a style
  * sheet that follows the reader's scheme.  The background stays transparent.
@@ -172,8 +172,8 @@ static void put_series(struct ft_save *save, const struct scale *scale,
                       ink, x, place_y(scale, point->y.low, top), x,
                       place_y(scale, point->y.high, top), ink, x, y);
         ft_save_text(save, name, strlen(name));
-        ft_save_print(save, ", %" PRIu32 " tokens: %.2f tok/s</title></circle>\n", point->x,
-                      isfinite(point->y.median) ? point->y.median : 0.0);
+        ft_save_print(save, ", %" PRIu32 ": %.2f %s</title></circle>\n", point->x,
+                      isfinite(point->y.median) ? point->y.median : 0.0, panel->unit);
     }
 }
 
@@ -196,7 +196,7 @@ static const char style[] =
     ".grid{stroke:#8c959f;stroke-opacity:.35}"
     "@media(prefers-color-scheme:dark){text{fill:#e6edf3}}</style>\n";
 
-static void put_plot(struct ft_save *save, const struct ft_plot *plot) {
+void ft_plot_put(const struct ft_plot *plot, struct ft_save *save) {
     struct series series = { .n = 0 };
     collect(plot, &series);
     struct scale scale = scale_x(plot);
@@ -225,6 +225,6 @@ static void put_plot(struct ft_save *save, const struct ft_plot *plot) {
 ft_status ft_plot_save(const struct ft_plot *plot, const char *path, struct ft_error *error) {
     struct ft_save *save = NULL;
     FT_TRY(ft_save_open(path, &save, error));
-    put_plot(save, plot);
+    ft_plot_put(plot, save);
     return ft_save_done(save, true, error);
 }

@@ -71,7 +71,7 @@ static void assert_well_formed(const char *text) {
 
 static char *plotted(const struct ft_plot_point *a, uint32_t n_a, const struct ft_plot_point *b,
                      uint32_t n_b) {
-    struct ft_plot_panel panel[] = { { "prefill", a, n_a }, { "decode", b, n_b } };
+    struct ft_plot_panel panel[] = { { "prefill", "tok/s", a, n_a }, { "decode", "tok/s", b, n_b } };
     struct ft_plot plot = { "a <b> & \"c\"", "note\n\xff", "tokens", panel, 2 };
     struct ft_error err = { .code = FT_OK };
     if (ft_plot_save(&plot, FILE_PATH, &err) != FT_OK) {

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_results.c - records read back: cells, means, intervals, differences worked out by hand, what is
+ * refused, and the reports made of them. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "eval/results.h"
+
+#define FILE_A FT_TEST_SCRATCH_DIR "/results_a.jsonl"
+#define FILE_B FT_TEST_SCRATCH_DIR "/results_b.jsonl"
+#define FILE_OUT FT_TEST_SCRATCH_DIR "/results.out"
+#define MANIFEST "{\"manifest\":{\"suite\":\"ruler\",\"target\":\"t\",\"seed\":%d}}\n"
+
+static void write_file(const char *path, const char *text) {
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    fclose(file);
+}
+
+static char *read_file(const char *path) {
+    FILE *file = fopen(path, "rb");
+    char *text = calloc(1, 1 << 18);
+    assert_non_null(file);
+    assert_non_null(text);
+    assert_true(fread(text, 1, (1 << 18) - 1, file) > 0);
+    fclose(file);
+    return text;
+}
+
+static void add_row(char *text, const char *task, uint32_t ctx, uint32_t index, const char *method,
+                    double score, double kept) {
+    sprintf(
+        text + strlen(text),
+        "{\"task\":\"%s\",\"ctx\":%u,\"index\":%u,\"method\":\"%s\",\"score\":%g,\"kept_rows\":%g,"
+        "\"kv_bytes\":%g,\"kv_bytes_full\":4096,\"times\":{\"ttft_ms\":%g}}\n",
+        task, ctx, index, method, score, kept, kept * 8, kept + 1);
+}
+
+static struct ft_results load(const char *path) {
+    struct ft_results results;
+    struct ft_error error = { .code = FT_OK };
+    if (ft_results_load(&path, 1, &results, &error) != FT_OK) {
+        fail_msg("%s", error.text);
+    }
+    return results;
+}
+
+static void refuse(const char *text, ft_status code, const char *words) {
+    struct ft_results results;
+    struct ft_error error = { .code = FT_OK };
+    const char *path = FILE_A;
+    write_file(FILE_A, text);
+    assert_int_equal(ft_results_load(&path, 1, &results, &error), code);
+    if (!strstr(error.text, words)) {
+        fail_msg("\"%s\" does not say \"%s\"", error.text, words);
+    }
+    ft_results_done(&results);
+}
+
+/* Two tasks at two lengths, the longer one first; rows out of order, a torn last line. */
+static void test_cells(void **state) {
+    char text[8192];
+    (void)state;
+    sprintf(text, MANIFEST, 7);
+    add_row(text, "vt", 2048, 1, "dense", 100, 2000);
+    add_row(text, "vt", 2048, 0, "dense", 0, 1000);
+    add_row(text, "cwe", 2048, 0, "dense", 30, 512);
+    add_row(text, "cwe", 2048, 1, "dense", 50, 512);
+    add_row(text, "cwe", 1024, 0, "speckv:keep=64", 10, 64);
+    strcat(text, "{\"task\":\"vt\",\"ctx\":20");
+    write_file(FILE_A, text);
+    struct ft_results r = load(FILE_A);
+    assert_int_equal(r.n_row, 5);
+    assert_int_equal(r.n_task, 2);
+    assert_int_equal(r.n_method, 2);
+    assert_int_equal(r.n_ctx, 2);
+    assert_int_equal(r.ctx[0], 1024);
+    assert_string_equal(r.task[0], "vt");
+    const struct ft_group *vt = ft_results_group(&r, 0, 1, 0);
+    assert_non_null(vt);
+    assert_int_equal(vt->n, 2);
+    assert_true(vt->score.mean == 50 && vt->kept == 1500 && vt->ttft_ms == 1501);
+    /* Wilson, 1 of 2: (p + z^2/4 -+ z sqrt(p(1-p)/2 + z^2/16)) / (1 + z^2/2) = .0945, .9055 */
+    assert_true(fabs(vt->score.low - 9.45) < 0.01 && fabs(vt->score.high - 90.55) < 0.01);
+    assert_null(ft_results_group(&r, 0, 0, 0));
+    struct ft_group mean;
+    assert_int_equal(ft_results_mean(&r, 1, 0, &mean), 2);
+    assert_true(mean.score.mean == 45 && mean.n == 4);
+    const struct ft_group *cwe = ft_results_group(&r, 1, 1, 0);
+    double below = hypot(50 - vt->score.low, 40 - cwe->score.low) / 2;
+    assert_true(fabs(45 - mean.score.low - below) < 1e-9);
+    assert_true(fabs(mean.kept - (1500 + 512) / 2.0) < 1e-9);
+    assert_true(fabs(mean.kv_share - (1500 * 8 / 4096.0 + 1) / 2) < 1e-9);
+    assert_int_equal(ft_results_mean(&r, 1, 1, &mean), 0);
+    ft_results_done(&r);
+}
+
+static void test_refusals(void **state) {
+    char text[4096], other[256];
+    (void)state;
+    refuse("", FT_FORMAT, "is empty");
+    refuse("{\"task\":\"vt\"}\n", FT_FORMAT, "its first line is no manifest");
+    refuse("not json\n", FT_FORMAT, "is no record");
+    sprintf(text, MANIFEST, 7);
+    refuse(text, FT_FORMAT, "has no sample");
+    strcat(text, "[1]\n");
+    refuse(text, FT_FORMAT, ":2: not a JSON object");
+    sprintf(text, MANIFEST "{\"task\":\"vt\",\"ctx\":0,\"index\":0,\"method\":\"m\",\"score\":1}\n",
+            7);
+    refuse(text, FT_FORMAT, ":2: no sample");
+    sprintf(text, MANIFEST, 7);
+    add_row(text, "vt", 64, 3, "dense", 1, 1);
+    add_row(text, "vt", 64, 3, "dense", 2, 1);
+    refuse(text, FT_FORMAT, "sample 3 of vt at 64 tokens with dense is there twice");
+    sprintf(text, MANIFEST, 7);
+    add_row(text, "vt", 64, 3, "dense", 1, 1);
+    write_file(FILE_A, text);
+    sprintf(other, MANIFEST, 8);
+    write_file(FILE_B, other);
+    const char *path[] = { FILE_A, FILE_B };
+    struct ft_results results;
+    struct ft_error error;
+    assert_int_equal(ft_results_load(path, 2, &results, &error), FT_MISMATCH);
+    assert_non_null(strstr(error.text, "another seed"));
+    ft_results_done(&results);
+}
+
+/* a: 100 0 100 50; b: 0 0 100, the fourth is missing and a fifth is b's alone: differences -100 0 0.
+ * With +100 and -100 added: mean -100/5 = -20, squares 30000, variance (30000 - 5 * 400) / 4 = 7000,
+ * half width 1.96 sqrt(7000 / 5) = 73.3. */
+static void test_differences(void **state) {
+    char a[4096], b[4096];
+    (void)state;
+    sprintf(a, MANIFEST, 7);
+    sprintf(b, MANIFEST, 7);
+    const double score[] = { 100, 0, 100, 50 };
+    for (uint32_t i = 0; i < 4; i++) {
+        add_row(a, "vt", 64, i, "dense", score[i], 60);
+    }
+    add_row(a, "cwe", 64, 0, "dense", 10, 60);
+    add_row(b, "cwe", 64, 0, "snapkv", 40, 6);
+    add_row(b, "vt", 64, 0, "snapkv", 0, 6);
+    add_row(b, "vt", 64, 1, "snapkv", 0, 6);
+    add_row(b, "vt", 64, 2, "snapkv", 100, 6);
+    add_row(b, "vt", 64, 4, "snapkv", 100, 6);
+    write_file(FILE_A, a);
+    write_file(FILE_B, b);
+    struct ft_results ra = load(FILE_A), rb = load(FILE_B);
+    struct ft_difference d[2], all;
+    struct ft_error error;
+    uint32_t n = 0;
+    assert_int_equal(ft_results_compare(&ra, 0, &rb, 0, d, &n, &all, &error), FT_OK);
+    assert_int_equal(n, 2);
+    assert_string_equal(ra.task[d[0].task], "vt");
+    assert_int_equal(d[0].n, 3);
+    assert_true(fabs(d[0].a - 200 / 3.0) < 1e-9 && fabs(d[0].b - 100 / 3.0) < 1e-9);
+    assert_true(fabs(d[0].score.mean + 100 / 3.0) < 1e-9);
+    assert_true(fabs(d[0].score.low - (-20 - 73.336)) < 0.01);
+    assert_true(fabs(d[0].score.high - (-20 + 73.336)) < 0.01);
+    assert_true(d[1].n == 1 && d[1].score.mean == 30);
+    assert_true(fabs(all.score.mean - (30 - 100 / 3.0) / 2) < 1e-9 && all.n == 4);
+    ft_results_done(&rb);
+    sprintf(b, MANIFEST, 7);
+    add_row(b, "vt", 65, 0, "snapkv", 0, 6);
+    write_file(FILE_B, b);
+    rb = load(FILE_B);
+    assert_int_equal(ft_results_compare(&ra, 0, &rb, 0, d, &n, &all, &error), FT_MISMATCH);
+    ft_results_done(&ra);
+    ft_results_done(&rb);
+}
+
+static char *report(const struct ft_results *r, int form) {
+    struct ft_save *save = NULL;
+    struct ft_error error;
+    assert_int_equal(ft_save_open(FILE_OUT, &save, &error), FT_OK);
+    if (form == 0) {
+        ft_report_markdown(r, save);
+    } else if (form == 1) {
+        ft_report_csv(r, save);
+    } else {
+        assert_int_equal(ft_report_html(r, "a <title>", save, &error), FT_OK);
+    }
+    assert_int_equal(ft_save_done(save, true, &error), FT_OK);
+    return read_file(FILE_OUT);
+}
+
+static void test_reports(void **state) {
+    char text[8192];
+    (void)state;
+    sprintf(text, MANIFEST, 7);
+    for (uint32_t ctx = 1024; ctx <= 2048; ctx += 1024) {
+        add_row(text, "vt", ctx, 0, "dense", 100, ctx);
+        add_row(text, "vt", ctx, 0, "snapkv:keep=64,window=8", 50, 64);
+        add_row(text, "vt", ctx, 0, "snapkv:keep=128,window=8", 75, 128);
+    }
+    write_file(FILE_A, text);
+    struct ft_results r = load(FILE_A);
+    char *markdown = report(&r, 0);
+    assert_non_null(strstr(markdown, "2048 tokens"));
+    assert_non_null(strstr(markdown, "| method | mean, 95 % interval | vt | rows kept | KV |"));
+    assert_non_null(strstr(markdown, "| snapkv:keep=64,window=8 | 50.0 ["));
+    char *csv = report(&r, 1);
+    assert_non_null(strstr(csv, "\n1024,\"vt\",\"snapkv:keep=128,window=8\",1,75.0000,"));
+    assert_non_null(strstr(csv, "\n2048,\"mean\",\"dense\",1,100.0000,"));
+    char *html = report(&r, 2);
+    assert_non_null(strstr(html, "<h1>a &lt;title&gt;</h1>"));
+    assert_null(strstr(html, "<script"));
+    assert_non_null(strstr(html, "snapkv:window=8, 64: 50.00 points")); /* one line over budgets */
+    assert_non_null(strstr(html, "Accuracy over length"));
+    json_t *json = ft_report_json(&r);
+    assert_int_equal(json_array_size(json_object_get(json, "rows")), 6);
+    assert_int_equal(json_array_size(json_object_get(json, "means")), 6);
+    assert_int_equal(json_array_size(json_object_get(json, "manifests")), 1);
+    json_decref(json);
+    free(markdown);
+    free(csv);
+    free(html);
+    ft_results_done(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cells),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_differences),
+        cmocka_unit_test(test_reports),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
