@@ -210,13 +210,15 @@ static json_t *row_of(const struct ft_suite_params *params, const struct ft_cell
 
 static struct ft_outcome outcome_of(const json_t *row) {
     const json_t *times = json_object_get(row, "times");
+    const json_t *fallbacks = json_object_get(row, "fallbacks");
     return (struct ft_outcome){
         .score = json_number_value(json_object_get(row, "score")),
         .n_prompt = (uint32_t)json_integer_value(json_object_get(row, "prompt_tokens")),
         .n_kept = (uint32_t)json_integer_value(json_object_get(row, "kept_tokens")),
         .n_kv_kept = (uint32_t)json_integer_value(json_object_get(row, "kept_rows")),
         .kv_bytes = (uint64_t)json_integer_value(json_object_get(row, "kv_bytes")),
-        .ttft_ms = json_number_value(json_object_get(times, "ttft_ms"))
+        .ttft_ms = json_number_value(json_object_get(times, "ttft_ms")),
+        .fallback = json_string_value(json_array_get(fallbacks, 0))
     };
 }
 

@@ -90,6 +90,7 @@ struct ft_outcome {
     uint32_t n_prompt, n_kept, n_kv_kept;
     uint64_t kv_bytes;
     double ttft_ms;
+    const char *fallback; /* the first one said, NULL: none; the record's own */
 };
 struct ft_suite_params {
     const ft_model *target, *draft;
