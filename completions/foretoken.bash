@@ -3,7 +3,7 @@
 _foretoken() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} options
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W "generate info methods tokens perplexity bench breakeven eval score help --help --version" -- "$current"))
+        COMPREPLY=($(compgen -W "generate info methods tokens perplexity bench breakeven explain eval score help --help --version" -- "$current"))
         return
     fi
     case $previous in
@@ -50,6 +50,7 @@ _foretoken() {
     --arrays) COMPREPLY=($(compgen -f -- "$current")); return ;;
     --out) COMPREPLY=($(compgen -f -- "$current")); return ;;
     --svg) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    -o|--out) COMPREPLY=($(compgen -f -- "$current")); return ;;
     --progress) COMPREPLY=($(compgen -W "auto plain json none" -- "$current")); return ;;
     esac
     case ${COMP_WORDS[1]} in
@@ -60,6 +61,7 @@ _foretoken() {
     perplexity) options=" -m --model -d --draft --model-draft -md -f --file --kv --strict -c --ctx-size -t --threads --kv-type --exact --rope-scale --chunks --json --progress -v --verbose -h --help" ;;
     bench) options=" -m --model -d --draft --model-draft -md -f --file --prompt --kv --strict -n --predict --n-predict -t --threads --kv-type --exact --rope-scale -s --seed --ctx --depth --pp --tg --shape --draft-shape --repeat --against --json --csv --svg --progress -v --verbose -h --help" ;;
     breakeven) options=" -m --model -d --draft --model-draft -md --prompt --kv -n --predict --n-predict -t --threads --kv-type --exact --ctx --json --csv -v --verbose -h --help" ;;
+    explain) options=" -m --model -d --draft --model-draft -md -f --file -p --chat --system -sys --system-prompt -e --escape --prompt --kv --strict -n --predict --n-predict -c --ctx-size -t --threads --kv-type --exact --rope-scale -o --out --progress -v --verbose -h --help" ;;
     eval) options=" -m --model -d --draft --model-draft -md --chat --prompt --kv --strict -t --threads --kv-type --exact --rope-scale -s --seed --tasks --ctx --samples --answer-prefix --haystack --words --squad --hotpot --json --out --progress -v --verbose -h --help" ;;
     score) options=" --prompt --kv --arrays -v --verbose -h --help" ;;
     help) options=" -v --verbose --man --completion-bash -h --help" ;;

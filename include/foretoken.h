@@ -376,6 +376,12 @@ FT_API void ft_session_report(const ft_session *session, struct ft_report *out);
 FT_API uint32_t ft_session_kept(const ft_session *session, enum ft_stage stage, uint32_t layer,
                                 uint32_t head, const uint32_t **index);
 
+/* ft_session_scores - the numbers that the prompt stage ranked the prompt's tokens by, [n_prompt],
+ * higher = more important.
+ *   ->       the count; *score is owned by the session until its next prompt.  0 leaves it untouched:
+ *            no prompt was read, or its prompt stage had nothing to drop */
+FT_API uint32_t ft_session_scores(const ft_session *session, const float **score);
+
 /* ---- looking before leaping ------------------------------------------------------------------ */
 
 struct ft_estimate {

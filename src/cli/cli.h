@@ -33,6 +33,7 @@ int ft_cmd_tokens(const struct ft_conf *conf);
 int ft_cmd_perplexity(const struct ft_conf *conf);
 int ft_cmd_bench(const struct ft_conf *conf);
 int ft_cmd_breakeven(const struct ft_conf *conf);
+int ft_cmd_explain(const struct ft_conf *conf);
 int ft_cmd_eval(const struct ft_conf *conf);
 int ft_cmd_score(const struct ft_conf *conf);
 int ft_cmd_help(const struct ft_conf *conf);
@@ -123,7 +124,23 @@ int ft_read_document(const char *path, char **out, size_t *n);
  *   out      caller frees with free */
 int ft_read_text(const struct ft_conf *conf, char **out, size_t *n);
 
+/* ft_prompt_tokens - a text as its model reads it, in the chat template with --chat and --system.
+ *   n_head   out: leading tokens that belong to the system's header
+ *   out      ended with ft_tokens_free, also after a failure */
+ft_status ft_prompt_tokens(const struct ft_setup *setup, const char *text, struct ft_tokens *out,
+                           uint32_t *n_head, struct ft_error *error);
+
 /* ---- bench (cmd_bench.c, depth.c) ---- */
+
+/* Combinations of the --prompt and --kv methods given. */
+enum { FT_CASES_CAP = 64, FT_LABEL_CAP = 256 };
+struct ft_cases {
+    struct ft_bench_case all[FT_CASES_CAP];
+    char label[FT_CASES_CAP][FT_LABEL_CAP];
+    uint32_t n;
+};
+/* ft_cases_init - every combination; one dense case where nothing was given. */
+int ft_cases_init(struct ft_cases *cases, const struct ft_conf *conf);
 
 /* ft_bench_ids - n tokens: the beginning of -f, or random pieces.
  *   out      caller frees with ft_free */

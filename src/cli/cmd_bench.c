@@ -7,12 +7,10 @@
 
 #include "cli/cli.h"
 
-enum { CASES_CAP = 64, LABEL_CAP = 256, PATH_CAP = 4096 };
+enum { PATH_CAP = 4096 };
 
 struct plan {
-    struct ft_bench_case cases[CASES_CAP];
-    char label[CASES_CAP][LABEL_CAP];
-    uint32_t n_case;
+    struct ft_cases cases;
     ft_token *id; /* [longest] owned */
     uint32_t longest;
 };
@@ -29,22 +27,19 @@ void ft_method_label(const char *prompt, const char *kv, char *out, size_t cap) 
     }
 }
 
-static int plan_cases(const struct ft_conf *conf, struct plan *plan) {
+int ft_cases_init(struct ft_cases *cases, const struct ft_conf *conf) {
     uint32_t n_prompt = FT_MAX(conf->prompt.n, 1u), n_kv = FT_MAX(conf->kv.n, 1u);
-    if (n_prompt * n_kv > CASES_CAP) {
-        return ft_complain(FT_EXIT_USAGE, "bench: %u combinations of methods, expected at most %d",
-                           n_prompt * n_kv, CASES_CAP);
+    if (n_prompt * n_kv > FT_CASES_CAP) {
+        return ft_complain(FT_EXIT_USAGE, "%u combinations of methods, expected at most %d",
+                           n_prompt * n_kv, FT_CASES_CAP);
     }
-    for (uint32_t i = 0; i < n_prompt * n_kv; i++) {
+    cases->n = n_prompt * n_kv;
+    for (uint32_t i = 0; i < cases->n; i++) {
         const char *prompt = conf->prompt.n > 0 ? conf->prompt.text[i / n_kv] : NULL;
         const char *kv = conf->kv.n > 0 ? conf->kv.text[i % n_kv] : NULL;
-        char *label = plan->label[i];
-        ft_method_label(prompt, kv, label, LABEL_CAP);
-        plan->cases[i] = (struct ft_bench_case){ .prompt = prompt, .kv = kv, .label = label };
-    }
-    plan->n_case = n_prompt * n_kv;
-    for (uint32_t i = 0; i < conf->ctx.n; i++) {
-        plan->longest = FT_MAX(plan->longest, conf->ctx.value[i]);
+        char *label = cases->label[i];
+        ft_method_label(prompt, kv, label, FT_LABEL_CAP);
+        cases->all[i] = (struct ft_bench_case){ .prompt = prompt, .kv = kv, .label = label };
     }
     return FT_EXIT_OK;
 }
@@ -269,7 +264,7 @@ static void step(uint32_t done, uint32_t total, const char *engine, const char *
 
 static int plot_rows(const struct ft_setup *setup, const struct ft_bench_row *row, uint32_t n) {
     struct ft_plot_point *point = ft_alloc(2 * (size_t)n, sizeof *point);
-    char(*name)[LABEL_CAP + 16] = ft_alloc(n, sizeof *name);
+    char(*name)[FT_LABEL_CAP + 16] = ft_alloc(n, sizeof *name);
     if (!point || !name) {
         ft_free(point);
         ft_free(name);
@@ -297,8 +292,8 @@ static int run(struct ft_setup *setup, struct plan *plan) {
                                       .session = &session,
                                       .peer_path =
                                           conf->against == FT_AGAINST_LIBLLAMA ? conf->model : NULL,
-                                      .cases = plan->cases,
-                                      .n_case = plan->n_case,
+                                      .cases = plan->cases.all,
+                                      .n_case = plan->cases.n,
                                       .n_prompt = conf->ctx.value,
                                       .n_length = conf->ctx.n,
                                       .id = plan->id,
@@ -472,13 +467,16 @@ static int make_shapes(struct ft_setup *setup, struct ft_conf *conf, struct shap
 }
 
 int ft_cmd_bench(const struct ft_conf *given) {
-    struct plan plan = { .n_case = 0 };
+    struct plan plan = { .longest = 0 };
     struct ft_setup setup = { 0 };
     struct shapes shapes;
     struct ft_conf conf = *given;
     int code = check_options(&conf);
     if (conf.ctx.n == 0) {
         conf.ctx = (struct ft_counts){ .value = { 1024 }, .n = 1 };
+    }
+    for (uint32_t i = 0; i < conf.ctx.n; i++) {
+        plan.longest = FT_MAX(plan.longest, conf.ctx.value[i]);
     }
     if (code == FT_EXIT_OK) {
         code = parse_shapes(&conf, &shapes);
@@ -487,7 +485,7 @@ int ft_cmd_bench(const struct ft_conf *given) {
         code = ft_setup_init(&setup, &conf);
     }
     if (code == FT_EXIT_OK) {
-        code = plan_cases(&conf, &plan);
+        code = ft_cases_init(&plan.cases, &conf);
     }
     if (code == FT_EXIT_OK) {
         code = check_plot(&conf);

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "eval/run.h"
 
 enum { ANSWER_MAX = 1 << 30 };
 
@@ -25,28 +24,6 @@ struct answer {
     bool is_line_open; /* the answer's last character is no newline */
     const char *end;   /* why it ended */
 };
-
-/* ---- from text to tokens ---- */
-
-static ft_status tokenize(struct answer *answer, struct ft_error *error) {
-    const struct ft_conf *conf = answer->setup.conf;
-    char *system = NULL;
-    struct ft_chat chat = { .user = answer->text, .is_plain = !conf->is_chat, .has_special = true };
-    if (conf->is_chat && conf->system) {
-        system = ft_strdup(conf->system);
-        if (!system) {
-            return ft_fail(error, FT_NOMEM, 0, "not enough memory for the system message");
-        }
-        if (conf->is_escape) {
-            ft_text_escape(conf->system, system);
-        }
-        chat.system = system;
-    }
-    ft_status status =
-        ft_chat_tokens(answer->setup.target, &chat, &answer->tokens, &answer->n_head, error);
-    ft_free(system);
-    return status;
-}
 
 /* ---- the answer ---- */
 
@@ -386,7 +363,8 @@ static int prepare(struct answer *answer, const struct ft_conf *conf) {
     if (code != FT_EXIT_OK) {
         return code;
     }
-    if (tokenize(answer, &error) != FT_OK) {
+    if (ft_prompt_tokens(&answer->setup, answer->text, &answer->tokens, &answer->n_head, &error) !=
+        FT_OK) {
         return ft_complain_error(NULL, &error);
     }
     if (conf->n_predict == FT_NO_LIMIT) {

@@ -61,6 +61,16 @@ const struct ft_command ft_commands[] = {
       "looked at, and --json has every rate and assumption.",
       "foretoken breakeven -m target.gguf -d draft.gguf --prompt specpc:keep=2048 --csv",
       FT_CMD_BREAKEVEN, 0, ft_cmd_breakeven },
+    { "explain", "", "show what a method throws away",
+      "Reads a document, with a question if there is one, once per method and writes it as an HTML "
+      "page: every token shaded by its importance and struck out where it was dropped. With a KV "
+      "method importance is the share of heads, over all layers, that hold the token's row; with a "
+      "prompt method alone it is the score that ranked the token. Every combination of the given "
+      "--prompt and --kv methods is a section; with neither, every method that these models can "
+      "run, at keep=25%.",
+      "foretoken explain -m target.gguf -d draft.gguf -f report.txt -p \"What was decided?\" \\\n"
+      "    -o report.html",
+      FT_CMD_EXPLAIN, 0, ft_cmd_explain },
     { "eval", "SUITE", "measure how much a method gets right",
       "Asks a suite of questions and scores the answers; there is one suite, ruler: the 13 tasks "
       "of "

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "eval/run.h"
 
 /* ---- reading text ---- */
 
@@ -149,6 +150,23 @@ int ft_read_text(const struct ft_conf *conf, char **out, size_t *n) {
     *out = text;
     *n = n_text;
     return FT_EXIT_OK;
+}
+
+ft_status ft_prompt_tokens(const struct ft_setup *setup, const char *text, struct ft_tokens *out,
+                           uint32_t *n_head, struct ft_error *error) {
+    const struct ft_conf *conf = setup->conf;
+    struct ft_chat chat = { .user = text, .is_plain = !conf->is_chat, .has_special = true };
+    char *system = conf->is_chat && conf->system ? ft_strdup(conf->system) : NULL;
+    if (conf->is_chat && conf->system && !system) {
+        return ft_fail(error, FT_NOMEM, 0, "not enough memory for the system message");
+    }
+    if (system && conf->is_escape) {
+        ft_text_escape(conf->system, system);
+    }
+    chat.system = system;
+    ft_status status = ft_chat_tokens(setup->target, &chat, out, n_head, error);
+    ft_free(system);
+    return status;
 }
 
 /* ---- options against each other ---- */

@@ -18,7 +18,8 @@ enum ft_command_bit {
     FT_CMD_SCORE = 64,
     FT_CMD_HELP = 128,
     FT_CMD_BREAKEVEN = 256,
-    FT_CMD_EVAL = 512,
+    FT_CMD_EXPLAIN = 512,
+    FT_CMD_EVAL = 1024,
 };
 
 enum ft_option_kind {

@@ -224,8 +224,8 @@ ft_status ft_compress_draft(ft_session *s, const ft_token *id, struct ft_draft_r
 
 /* ---- the prompt stage ---- */
 
-static ft_status choose_tokens(ft_session *s, const float *score, uint32_t n_head, float *pooled,
-                               uint32_t *work, struct ft_error *err) {
+static ft_status choose_tokens(ft_session *s, const float *score, uint32_t n_head, uint32_t *work,
+                               struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     const struct ft_method *method = s->prompt.method;
     struct ft_budget budget = { .keep = plan->prompt_keep, .n_prompt = plan->n_prompt };
@@ -238,8 +238,8 @@ static ft_status choose_tokens(ft_session *s, const float *score, uint32_t n_hea
         budget.n_must = n_head;
     }
     struct ft_evidence evidence = { .n_row = plan->n_prompt, .mass = score };
-    method->score(&evidence, s->prompt.params, pooled);
-    s->n_kept = method->keep(pooled, s->prompt.params, &budget, work, s->kept);
+    method->score(&evidence, s->prompt.params, s->score);
+    s->n_kept = method->keep(s->score, s->prompt.params, &budget, work, s->kept);
     if (s->n_kept != plan->n_input) {
         return ft_fail(err, FT_INTERNAL, 0, "%s kept %u tokens, expected %u", method->name,
                        s->n_kept, plan->n_input);
@@ -252,6 +252,8 @@ ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head,
     const struct ft_plan *plan = &s->plan;
     int64_t start = ft_time_us();
     ft_free(s->kept);
+    ft_free(s->score);
+    s->score = NULL;
     s->kept = ft_alloc(plan->n_input, sizeof *s->kept);
     if (!s->kept) {
         return ft_fail(err, FT_NOMEM, 0, "no memory for the list of %u kept tokens", plan->n_input);
@@ -263,13 +265,12 @@ ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head,
         s->n_kept = plan->n_input;
         return FT_OK;
     }
-    float *pooled = ft_alloc(plan->n_prompt, sizeof *pooled);
+    s->score = ft_alloc(plan->n_prompt, sizeof *s->score);
     uint32_t *work = ft_alloc(ft_keep_work(plan->n_prompt) + n_head + 1, sizeof *work);
     ft_status status =
-        pooled && work
-            ? choose_tokens(s, score, n_head, pooled, work, err)
+        s->score && work
+            ? choose_tokens(s, score, n_head, work, err)
             : ft_fail(err, FT_NOMEM, 0, "no memory to choose among %u tokens", plan->n_prompt);
-    ft_free(pooled);
     ft_free(work);
     s->report.score_us += ft_time_us() - start;
     return status;

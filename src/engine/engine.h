@@ -160,6 +160,7 @@ struct ft_session {
     ft_pos pos_kept_end; /* rows below this position are what prefill kept */
     uint32_t *kept;      /* [n_kept] prompt tokens the target read */
     uint32_t n_kept;
+    float *score; /* [n_prompt] what the prompt stage ranked by; NULL: it dropped nothing */
     struct ft_plan plan;
     struct ft_report report;
     bool is_dense_chosen;      /* by is_auto, for this prompt: methods count as dense */

@@ -203,6 +203,7 @@ void ft_session_free(ft_session *s) {
     ft_session_policy_done(s);
     ft_free(s->logits);
     ft_free(s->kept);
+    ft_free(s->score);
     ft_free(s);
 }
 
@@ -489,6 +490,14 @@ void ft_session_report(const ft_session *s, struct ft_report *out) {
         out->compute_bytes_peak =
             FT_MAX(out->compute_bytes_peak, ft_eval_compute_bytes(s->lane.eval));
     }
+}
+
+uint32_t ft_session_scores(const ft_session *s, const float **score) {
+    if (!s->has_logits || !s->score) {
+        return 0;
+    }
+    *score = s->score;
+    return s->plan.n_prompt;
 }
 
 uint32_t ft_session_kept(const ft_session *s, enum ft_stage stage, uint32_t layer, uint32_t head,

@@ -193,15 +193,53 @@ ft_status ft_depth_run(const struct ft_depth_params *params, struct ft_depth_row
 /* ---- files (save.c) ---- */
 
 struct ft_save;
-/* ft_save_open - begin a file that replaces `path` whole when it is done.
+/* ft_save_open - begin a file that replaces `path` whole when it is done; NULL: standard output.
  * Errors     FT_IO, also when another process is writing it; FT_NOMEM */
 ft_status ft_save_open(const char *path, struct ft_save **out, struct ft_error *error);
 /* a failure is remembered until ft_save_done */
 void ft_save_write(struct ft_save *save, const void *data, size_t n);
 void ft_save_print(struct ft_save *save, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* ft_save_text - text for XML and HTML: markup is escaped, what XML does not allow becomes '?'. */
+void ft_save_text(struct ft_save *save, const char *text, size_t n);
 /* ft_save_done - put it in place, or (not wanted, or a failure) leave what was there; frees. */
 ft_status ft_save_done(struct ft_save *save, bool is_wanted, struct ft_error *error);
+
+/* ---- what was thrown away (explain.c) ---- */
+
+struct ft_explain_params {
+    const ft_model *target, *draft;
+    const struct ft_session_params *session; /* prompt and kv are set here */
+    const struct ft_bench_case *cases;       /* [n_case] none of them dense */
+    uint32_t n_case;
+    const ft_token *id; /* [n] the prompt */
+    uint32_t n, n_head; /* leading tokens that stay, as for ft_session_prompt */
+    ft_guard_fn guard;
+    void (*step)(uint32_t done, uint32_t total, const char *label, void *user);
+    void *user;
+};
+/* What one case did to each prompt token. */
+struct ft_explain_view {
+    const char *label;
+    float *weight; /* [n] 0..1: the share of (layer, KV head) pairs that hold the token; with a
+                    * prompt method alone its score as a share of the largest */
+    bool *is_kept; /* [n] read by the target, and in some head's rows */
+    uint32_t n_kept;
+    struct ft_report report;
+};
+
+/* ft_explain_run - read the prompt once per case.
+ *   view     [n_case] zeroed; ended with ft_explain_done, also after a failure
+ * Errors     those of the session */
+ft_status ft_explain_run(const struct ft_explain_params *params, struct ft_explain_view *view,
+                         struct ft_error *error);
+void ft_explain_done(struct ft_explain_view *view, uint32_t n);
+
+/* ft_explain_save - one HTML file without scripts: a section per view, every token shaded by its
+ * weight, dropped ones struck out.  save is done afterwards. */
+ft_status ft_explain_save(const struct ft_explain_params *params,
+                          const struct ft_explain_view *view, const char *title,
+                          struct ft_save *save, struct ft_error *error);
 
 /* ---- plots (plot.c) ---- */
 

@@ -38,23 +38,10 @@ struct series {
 
 /* ---- text ---- */
 
-/* Text of a file: what XML does not allow becomes '?'. */
-static void put_text(struct ft_save *save, const char *text) {
-    bool is_sound = ft_utf8_check(text, strlen(text)) == strlen(text);
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '<' || c == '>' || c == '&') {
-            ft_save_print(save, "%s", c == '<' ? "&lt;" : c == '>' ? "&gt;" : "&amp;");
-        } else {
-            ft_save_print(save, "%c", c < 32 || c == 127 || (c > 127 && !is_sound) ? '?' : c);
-        }
-    }
-}
-
 static void put_label(struct ft_save *save, double x, double y, const char *kind,
                       const char *text) {
     ft_save_print(save, "<text class=\"%s\" x=\"%.1f\" y=\"%.1f\">", kind, x, y);
-    put_text(save, text);
+    ft_save_text(save, text, strlen(text));
     ft_save_print(save, "</text>\n");
 }
 
@@ -184,7 +171,7 @@ static void put_series(struct ft_save *save, const struct scale *scale,
                       "<circle fill=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\"><title>",
                       ink, x, place_y(scale, point->y.low, top), x,
                       place_y(scale, point->y.high, top), ink, x, y);
-        put_text(save, name);
+        ft_save_text(save, name, strlen(name));
         ft_save_print(save, ", %" PRIu32 " tokens: %.2f tok/s</title></circle>\n", point->x,
                       isfinite(point->y.median) ? point->y.median : 0.0);
     }

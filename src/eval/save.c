@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* save.c - a file that appears whole or not at all: written as PATH.part, then renamed.
+/* save.c - a file that appears whole or not at all: written as PATH.part, then renamed.  Or standard
+ * output, which does not.
  *
  * The .part file is locked while it is written.  An interrupted run leaves it behind, and the next
  * one writes over it.
@@ -19,7 +20,7 @@ enum { PATH_BYTES = 4096 };
 
 struct ft_save {
     FILE *file;
-    bool is_good;
+    bool is_good, is_standard;
     int code; /* errno of the first failure */
     char path[PATH_BYTES], part[PATH_BYTES + 8];
 };
@@ -35,8 +36,33 @@ static bool is_still_there(int fd, const char *part) {
            a.st_dev == b.st_dev;
 }
 
+static ft_status open_standard(struct ft_save **out, struct ft_error *error) {
+    struct ft_save *save = ft_alloc(1, sizeof *save);
+    int fd = dup(STDOUT_FILENO);
+    FILE *file = fd >= 0 ? fdopen(fd, "wb") : NULL;
+    if (!save || !file) {
+        int code = errno;
+        if (fd >= 0 && !file) {
+            close(fd);
+        }
+        if (file) {
+            fclose(file);
+        }
+        code = save ? code : ENOMEM;
+        ft_free(save);
+        return cannot(error, "standard output", code);
+    }
+    save->file = file;
+    save->is_good = save->is_standard = true;
+    *out = save;
+    return FT_OK;
+}
+
 ft_status ft_save_open(const char *path, struct ft_save **out, struct ft_error *error) {
     struct stat found;
+    if (!path) {
+        return open_standard(out, error);
+    }
     if (strlen(path) >= PATH_BYTES) {
         return cannot(error, path, ENAMETOOLONG);
     }
@@ -88,8 +114,40 @@ void ft_save_print(struct ft_save *save, const char *format, ...) {
     va_end(args);
 }
 
+void ft_save_text(struct ft_save *save, const char *text, size_t n) {
+    bool is_sound = ft_utf8_check(text, n) == n;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c == '<' || c == '>' || c == '&') {
+            ft_save_print(save, "%s", c == '<' ? "&lt;" : c == '>' ? "&gt;" : "&amp;");
+            continue;
+        }
+        bool is_control = (c < 32 && c != '\n' && c != '\t') || c == 127;
+        char plain = (char)(is_control || (c > 127 && !is_sound) ? '?' : c);
+        ft_save_write(save, &plain, 1);
+    }
+}
+
+/* A reader that went away is no failure. */
+static ft_status done_standard(struct ft_save *save, struct ft_error *error) {
+    ft_status status = FT_OK;
+    if (save->is_good && fflush(save->file) != 0) {
+        save->is_good = false;
+        save->code = errno;
+    }
+    if (!save->is_good && save->code != EPIPE) {
+        status = cannot(error, "standard output", save->code);
+    }
+    fclose(save->file);
+    ft_free(save);
+    return status;
+}
+
 ft_status ft_save_done(struct ft_save *save, bool is_wanted, struct ft_error *error) {
     ft_status status = FT_OK;
+    if (save->is_standard) {
+        return done_standard(save, error);
+    }
     /* renamed while open: the lock holds until the file has its final name */
     bool is_whole = save->is_good && fflush(save->file) == 0 && is_wanted &&
                     rename(save->part, save->path) == 0;

@@ -238,8 +238,8 @@ INLINE void add_bytes(const int32_t *q, const __m256i *w, uint32_t step, uint32_
         UNROLL for (uint32_t i = 0; i < n; i++) {
             __m256i x = _mm256_set1_epi32(q[t * MR + i]);
             __m256i a = _mm256_maddubs_epi16(w0, x), b = _mm256_maddubs_epi16(w1, x);
-            sum[i][0] = in_order(t == 0 ? a : _mm256_add_epi16(sum[i][0], a));
-            sum[i][1] = in_order(t == 0 ? b : _mm256_add_epi16(sum[i][1], b));
+            sum[i][0] = in_place(t == 0 ? a : _mm256_add_epi16(sum[i][0], a));
+            sum[i][1] = in_place(t == 0 ? b : _mm256_add_epi16(sum[i][1], b));
         }
     }
 }
@@ -294,8 +294,8 @@ INLINE void multiply_words(const struct job *j, uint32_t n, uint32_t share) {
                 __m256i w0 = _mm256_load_si256(w + 2 * t), w1 = _mm256_load_si256(w + 2 * t + 1);
                 UNROLL for (uint32_t i = 0; i < n; i++) {
                     __m256i x = _mm256_set1_epi32(q[t * MR + i]);
-                    dot[i][0] = in_order(_mm256_add_epi32(dot[i][0], _mm256_madd_epi16(w0, x)));
-                    dot[i][1] = in_order(_mm256_add_epi32(dot[i][1], _mm256_madd_epi16(w1, x)));
+                    dot[i][0] = in_place(_mm256_add_epi32(dot[i][0], _mm256_madd_epi16(w0, x)));
+                    dot[i][1] = in_place(_mm256_add_epi32(dot[i][1], _mm256_madd_epi16(w1, x)));
                 }
             }
         }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gemm_int16.c - weights in f16, or of types that something else decodes, times prompts: both sides
- * as 16-bit words, exact integer sums per group.
+/* gemm_int16.c - weights in 16 bits, or of types that something else decodes, times prompts: both
+ * sides as 16-bit words, exact integer sums per group.
  *
  * vpdpwssd is as fast as vdpbf16ps, and words of 13 bits with a scale per group of numbers are
  * twenty times finer than bf16.
@@ -69,10 +69,6 @@ INLINE uint32_t pair_at(uint32_t j) {
     return j % 4 < 2 ? j / 4 * 2 + j % 4 : 6 + j / 4 * 2 + j % 4;
 }
 
-INLINE __m512 larger(__m512 a, __m512 b) { /* of magnitudes; a NaN is above all numbers */
-    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
-}
-
 INLINE __m512i words(__m512 low, __m512 high, __m512 by) {
     return _mm512_packs_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(low, by)),
                               _mm512_cvtps_epi32(_mm512_mul_ps(high, by)));
@@ -133,28 +129,29 @@ struct panel {
     float *scale; /* [k/GROUP, rounded up][COL] */
 };
 
-INLINE __m512 load(uint32_t type, const uint8_t *row, uint32_t t) {
-    return load16(row, t, type == FT_W_F16 ? FT_F16 : FT_F32);
+/* How a row stands there: as the file has it, or decoded. */
+INLINE enum ft_fmt format_of(uint32_t type) {
+    return type == FT_W_F16 ? FT_F16 : type == FT_W_BF16 ? FT_BF16 : FT_F32;
 }
 
 /* Rows of the next item come into the second-level cache while tokens are multiplied, but a
  * prompt's activations push the first of them out again. */
-INLINE void fetch_group(uint32_t type, const uint8_t *row, uint32_t t) {
-    _mm_prefetch((const char *)((uintptr_t)row + t * (type == FT_W_F16 ? 2 : 4)), _MM_HINT_T0);
+INLINE void fetch_group(enum ft_fmt fmt, const uint8_t *row, uint32_t t) {
+    _mm_prefetch((const char *)((uintptr_t)row + t * (fmt == FT_F32 ? 4 : 2)), _MM_HINT_T0);
 }
 
 /* Numbers [t, t + n) of 16 rows, as f32 into stage [16][GROUP].  scale: what takes each row's words
  * back to numbers.  -> what takes the numbers to words */
-INLINE __m512 stage_rows(uint32_t type, const uint8_t *const row[16], uint32_t t, uint32_t n,
+INLINE __m512 stage_rows(enum ft_fmt fmt, const uint8_t *const row[16], uint32_t t, uint32_t n,
                          float *stage, float *scale) {
     __m512 max[16], square[16];
     for (uint32_t r = 0; r < 16; r++) {
         __m512 m[2] = { _mm512_setzero_ps(), _mm512_setzero_ps() }, s[2] = { m[0], m[0] };
         for (uint32_t u = 0; u < n; u += 32) {
             UNROLL for (uint32_t j = 0; j < 2; j++) {
-                __m512 v = load(type, row[r], t + u + 16 * j);
+                __m512 v = load16(row[r], t + u + 16 * j, fmt);
                 if (j == 0) {
-                    fetch_group(type, row[r], t + u + GROUP);
+                    fetch_group(fmt, row[r], t + u + GROUP);
                 }
                 _mm512_store_ps(stage + r * GROUP + u + 16 * j, v);
                 m[j] = larger(m[j], _mm512_abs_ps(v));
@@ -175,7 +172,7 @@ INLINE __m512 stage_rows(uint32_t type, const uint8_t *const row[16], uint32_t t
 }
 
 /* Numbers [0, k) of n_col rows. */
-INLINE void panel_make(uint32_t type, const uint8_t *w, size_t stride, uint32_t n_col, uint32_t k,
+INLINE void panel_make(enum ft_fmt fmt, const uint8_t *w, size_t stride, uint32_t n_col, uint32_t k,
                        const struct panel *p) {
     _Alignas(64) float stage[16 * GROUP], by[16];
     const uint8_t *row[COL]; /* those behind n_col repeat the last */
@@ -186,7 +183,7 @@ INLINE void panel_make(uint32_t type, const uint8_t *w, size_t stride, uint32_t 
         uint32_t n = FT_MIN(k - t, (uint32_t)GROUP);
         for (uint32_t first = 0; first < COL; first += 16) {
             _mm512_store_ps(
-                by, stage_rows(type, row + first, t, n, stage, p->scale + t / GROUP * COL + first));
+                by, stage_rows(fmt, row + first, t, n, stage, p->scale + t / GROUP * COL + first));
             for (uint32_t u = 0; u < n; u += 32) {
                 __m512i x[16];
                 UNROLL for (uint32_t r = 0; r < 16; r++) {
@@ -287,18 +284,21 @@ static void multiply(const struct ft_matmul_item *it) {
     struct panel p = { .q = it->scratch, .scale = (float *)(void *)(scratch + q_bytes(it->k)) };
     float *decoded = (float *)(void *)(scratch + panel_bytes(it->k));
     uint32_t mask = it->n_col >= COL ? 0xffffffff : (1u << it->n_col) - 1;
+    enum ft_fmt fmt = format_of(it->type);
     ft_assert(it->n_col >= 1 && it->n_col <= COL && it->k % 32 == 0);
-    if (it->type != FT_W_F16) {
+    if (fmt == FT_F32) {
         decode_rows(it, decoded);
     }
     for (uint32_t t = 0; t < it->k; t += STRETCH) {
         uint32_t n = FT_MIN(it->k - t, (uint32_t)STRETCH);
-        if (it->type == FT_W_F16) {
-            panel_make(FT_W_F16, (const uint8_t *)it->w + (size_t)t * 2, it->w_stride, it->n_col, n,
-                       &p);
+        const uint8_t *w = (const uint8_t *)it->w + (size_t)t * 2;
+        if (fmt == FT_F16) {
+            panel_make(FT_F16, w, it->w_stride, it->n_col, n, &p);
+        } else if (fmt == FT_BF16) {
+            panel_make(FT_BF16, w, it->w_stride, it->n_col, n, &p);
         } else {
-            panel_make(FT_W_F32, (const uint8_t *)(decoded + t), it->k * sizeof(float), it->n_col,
-                       n, &p);
+            panel_make(FT_F32, (const uint8_t *)(decoded + t), it->k * sizeof(float), it->n_col, n,
+                       &p);
         }
         for (uint32_t i = 0; i < it->m; i += MR) {
             const int32_t *x = (const int32_t *)it->packed + tile_words(it->k) * (i / MR) +
@@ -313,7 +313,7 @@ static void multiply(const struct ft_matmul_item *it) {
 }
 
 static bool takes(uint32_t type, uint32_t k, bool has_decode) {
-    return k > 0 && k % 32 == 0 && (type == FT_W_F16 || has_decode);
+    return k > 0 && k % 32 == 0 && (format_of(type) != FT_F32 || has_decode);
 }
 
 const struct ft_matmul ft_matmul_int16 = {

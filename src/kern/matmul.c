@@ -20,8 +20,8 @@ enum { IQ2_XXS = 16, IQ2_XS, IQ3_XXS, IQ1_S, IQ3_S = 21, IQ2_S, IQ4_XS, IQ1_M = 
 static uint32_t words_from(uint32_t type) {
     switch (type) {
     case FT_W_F16:
+    case FT_W_BF16:
         return FT_MATMUL_FEW + 1;
-    case FT_W_BF16: /* where there are no bf16 products */
     case IQ2_XXS:
     case IQ2_XS:
     case IQ3_XXS:
@@ -36,20 +36,9 @@ static uint32_t words_from(uint32_t type) {
     }
 }
 
-/* FT_KERN=ref leaves the ways out, avx2 and avx512 those in 512 bits, avx512vnni that of bf16. */
-static bool table_is(const char *name) {
-    return strcmp(ft_kern()->name, name) == 0;
-}
-
-/* With 8 tokens the 256-bit ways make 36 to 89 GOP/s against ggml's 33 to 46, with 16 already 55 to
- * 118 (Zen 3, one thread, n = k = 2048); a single token is ggml's.  The border of rows does. */
-static const struct ft_matmul *way_avx2(uint32_t type, uint32_t k, uint32_t m, bool has_decode) {
-    if (m <= FT_MATMUL_FEW) {
-        return NULL;
-    }
-    static const struct ft_matmul *const way[] = { &ft_matmul_int8_avx2, &ft_matmul_int8_k_avx2,
-                                                   &ft_matmul_int16_avx2 };
-    for (size_t i = 0; i < FT_COUNT(way); i++) {
+static const struct ft_matmul *first_that_takes(const struct ft_matmul *const *way, size_t n,
+                                                uint32_t type, uint32_t k, bool has_decode) {
+    for (size_t i = 0; i < n; i++) {
         if (way[i]->takes(type, k, has_decode)) {
             return way[i];
         }
@@ -57,29 +46,43 @@ static const struct ft_matmul *way_avx2(uint32_t type, uint32_t k, uint32_t m, b
     return NULL;
 }
 
+/* 512 bits with VNNI. */
+static const struct ft_matmul *way_vnni(uint32_t type, uint32_t k, uint32_t m, bool has_decode,
+                                        bool has_bf16) {
+    static const struct ft_matmul *const prompt[] = { &ft_matmul_int8, &ft_matmul_int8_k,
+                                                      &ft_matmul_int16 };
+    if (m <= FT_MATMUL_FEW) {
+        return ft_matmul_rows.takes(type, k, has_decode) ? &ft_matmul_rows : NULL;
+    }
+    const struct ft_matmul *way = first_that_takes(prompt, FT_COUNT(prompt), type, k, has_decode);
+    if (way == &ft_matmul_int16 && type == FT_W_BF16 && has_bf16) {
+        return m >= BF16_FROM ? &ft_matmul_bf16 : NULL;
+    }
+    return way == &ft_matmul_int16 && m < words_from(type) ? NULL : way;
+}
+
+/* With 8 tokens the 256-bit ways make 36 to 89 GOP/s against ggml's 33 to 46, with 16 already 55 to
+ * 118 (Zen 3, one thread, n = k = 2048); a single token is ggml's.  The border of rows does. */
+static const struct ft_matmul *way_avx2(uint32_t type, uint32_t k, uint32_t m, bool has_decode) {
+    static const struct ft_matmul *const prompt[] = { &ft_matmul_int8_avx2, &ft_matmul_int8_k_avx2,
+                                                      &ft_matmul_int16_avx2 };
+    return m > FT_MATMUL_FEW ? first_that_takes(prompt, FT_COUNT(prompt), type, k, has_decode)
+                             : NULL;
+}
+
 const struct ft_matmul *ft_matmul_way(uint32_t type, uint32_t k, uint32_t m, bool has_decode) {
     struct ft_cpu cpu = ft_cpu_features();
+    const char *table = ft_kern()->name;
+    /* FT_KERN=ref leaves the ways out, avx2 and avx512 those in 512 bits, avx512vnni that of bf16 */
+    bool is_bf16 = strcmp(table, "avx512bf16") == 0,
+         is_vnni = is_bf16 || strcmp(table, "avx512vnni") == 0;
     if (type == FT_W_F32) { /* whoever stores 32 bits wants them multiplied */
         return NULL;
     }
-    bool has_bf16 = table_is("avx512bf16") && cpu.has_bf16,
-         has_byte = (table_is("avx512vnni") || table_is("avx512bf16")) && cpu.has_vnni;
-    if (has_byte && m <= FT_MATMUL_FEW && ft_matmul_rows.takes(type, k, has_decode)) {
-        return &ft_matmul_rows;
+    if (is_vnni && cpu.has_vnni) {
+        return way_vnni(type, k, m, has_decode, is_bf16 && cpu.has_bf16);
     }
-    if (has_byte && m > FT_MATMUL_FEW && ft_matmul_int8.takes(type, k, has_decode)) {
-        return &ft_matmul_int8;
-    }
-    if (has_byte && m > FT_MATMUL_FEW && ft_matmul_int8_k.takes(type, k, has_decode)) {
-        return &ft_matmul_int8_k;
-    }
-    if (has_bf16 && m >= BF16_FROM && ft_matmul_bf16.takes(type, k, has_decode)) {
-        return &ft_matmul_bf16;
-    }
-    if (has_byte && m >= words_from(type) && ft_matmul_int16.takes(type, k, has_decode)) {
-        return &ft_matmul_int16;
-    }
-    return !has_byte && cpu.has_avx2 && !table_is("ref") ? way_avx2(type, k, m, has_decode) : NULL;
+    return cpu.has_avx2 && strcmp(table, "ref") != 0 ? way_avx2(type, k, m, has_decode) : NULL;
 }
 
 #else

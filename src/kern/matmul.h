@@ -78,15 +78,16 @@ struct ft_matmul {
  *            q6_K): activations as words of 12 bits and a sign with a scale per 128, weights as words
  * Exact      as int8, with blocks of 128, 8190 for 254, no offsets, 2^-114 for 2^-119.  Both are
  *            finite for |x| below 2^122
- *        in 512 bits, f16 weights and those that item.decode knows: both sides as words with a
+ *        in 512 bits, weights in 16 bits and those that item.decode knows: both sides as words with a
  *            scale per 128, as fine as the sum of a block allows: with s_b = max(max|x_b| / 32767,
  *            |x_b| / 46330), |x_b| the root of the sum of squares, words are x_b / s_b
  * Exact      with s_b of x and z_b of w, within (1 + 2^-14) / 2 sum over blocks b of
  *            (s_b sum|w_b| + z_b sum|x_b| + 64 s_b z_b), plus f32 rounding of sums,
  *            (k / 128 + 12) 2^-24 sum (|x| + s_b / 2) (|w| + z_b / 2).  A block of x below 2^-110
  *            and one of w below 2^-60 count as zero.  Finite for |x| below 2^90 and w as f16 has
- *            them; beyond 2^60 a decoded w may make its column a NaN or an infinity
- * bf16 - for prompts, weights stored as bf16: activations rounded to bf16, sums in f32 pairs.
+ *            them; beyond 2^60 another w may make its column a NaN or an infinity
+ * bf16 - for prompts, weights stored as bf16, where there are products of it: activations rounded to
+ *            bf16, sums in f32 pairs
  * Exact      within 2^-8 sum|x w|, plus f32 rounding of the sums, k 2^-24 sum|x w|; numbers below
  *            2^-126 count as zero
  * All        a NaN or an infinity in x[i] makes y[i] a NaN or an infinity, and no other row; in a

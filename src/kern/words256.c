@@ -192,8 +192,8 @@ INLINE void dots(const int32_t *panel, const int32_t *x, size_t x_stride, uint32
             __m256i a = _mm256_loadu_si256(p + 2 * t), b = _mm256_loadu_si256(p + 2 * t + 1);
             UNROLL for (uint32_t i = 0; i < n; i++) {
                 __m256i y = _mm256_set1_epi32(x[i * x_stride + t]);
-                dot[i][0] = in_order(_mm256_add_epi32(dot[i][0], _mm256_madd_epi16(a, y)));
-                dot[i][1] = in_order(_mm256_add_epi32(dot[i][1], _mm256_madd_epi16(b, y)));
+                dot[i][0] = in_place(_mm256_add_epi32(dot[i][0], _mm256_madd_epi16(a, y)));
+                dot[i][1] = in_place(_mm256_add_epi32(dot[i][1], _mm256_madd_epi16(b, y)));
             }
         }
     }

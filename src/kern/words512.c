@@ -45,16 +45,12 @@ INLINE __m512i words32(const char *row, uint32_t t, uint32_t d, enum ft_fmt fmt,
         _mm512_cvtps_epi32(_mm512_mul_ps(numbers16(row, t + 16, d, fmt), by)));
 }
 
-INLINE __m512 max_bits(__m512 x, __m512 y) {
-    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(x), _mm512_castps_si512(y)));
-}
-
 /* The largest |x| of numbers [t, end) of a row, in 16 parts; as integers, so that a NaN is above
  * everything. */
 INLINE __m512 row_most(const char *row, uint32_t t, uint32_t end, uint32_t d, enum ft_fmt fmt) {
     __m512 most = _mm512_setzero_ps();
     for (uint32_t e = t; e < end; e += 16) {
-        most = max_bits(most, _mm512_abs_ps(numbers16(row, e, d, fmt)));
+        most = larger(most, _mm512_abs_ps(numbers16(row, e, d, fmt)));
     }
     return most;
 }
@@ -105,7 +101,7 @@ INLINE bool keys_chunk(const struct rows *k, enum ft_fmt fmt, uint32_t first, ui
     for (uint32_t r = 0; r < 16; r++) {
         most[r] = row_most(k->data + (first + r) * k->stride, c * CHUNK, end, d, fmt);
     }
-    REDUCE16(most, max_bits);
+    REDUCE16(most, larger);
     struct grain g = grain_of(most[0], FT_WORDS_K);
     _mm512_storeu_ps(by, g.by);
     _mm512_storeu_ps(w->k_scale + (size_t)c * FT_TILE_ROW + first, g.scale);
@@ -138,10 +134,10 @@ INLINE __m512 channels_most(const struct rows *v, enum ft_fmt fmt, uint32_t t, u
     __m512 most[2] = { _mm512_setzero_ps(), _mm512_setzero_ps() };
     for (uint32_t j = 0; j < FT_TILE_ROW; j += 2) {
         const char *row = v->data + j * v->stride;
-        most[0] = max_bits(most[0], _mm512_abs_ps(numbers16(row, t, d, fmt)));
-        most[1] = max_bits(most[1], _mm512_abs_ps(numbers16(row + v->stride, t, d, fmt)));
+        most[0] = larger(most[0], _mm512_abs_ps(numbers16(row, t, d, fmt)));
+        most[1] = larger(most[1], _mm512_abs_ps(numbers16(row + v->stride, t, d, fmt)));
     }
-    return max_bits(most[0], most[1]);
+    return larger(most[0], most[1]);
 }
 
 /* Word [j][t] holds channel t of two rows that follow each other: in the order in which vpackssdw

@@ -49,9 +49,9 @@ INLINE void transpose8_words(__m256i x[8]) {
     }
 }
 
-/* The compiler knows that integers may be added in any order; it must not, or it keeps all products
- * of a block in memory to add them in a tree. */
-INLINE __m256i in_order(__m256i sum) {
+/* Sums of integers stay where they are: left alone, gcc adds all products of a block in a tree, and
+ * keeps them in memory until then. */
+INLINE __m256i in_place(__m256i sum) {
     __asm__("" : "+x"(sum));
     return sum;
 }

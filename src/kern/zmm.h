@@ -81,6 +81,11 @@ INLINE void transpose16(__m512i x[16]) {
     }
 }
 
+/* The larger of two magnitudes; as integers, so that a NaN is above all numbers. */
+INLINE __m512 larger(__m512 x, __m512 y) {
+    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(x), _mm512_castps_si512(y)));
+}
+
 /* Sums of integers stay where they are: left alone, gcc copies all sums of a tile at each step, and
  * half of them through memory. */
 INLINE __m512i in_place(__m512i sum) {

@@ -435,6 +435,7 @@ static void test_no_prompt(void **state) {
     struct ft_session_params params = ft_session_defaults();
     struct ft_error err = { .code = FT_OK };
     const uint32_t *list;
+    const float *score;
     ft_token id = 1;
     ft_session *s = session_made(pair.target, NULL, &params);
     assert_null(ft_session_logits(s));
@@ -442,11 +443,13 @@ static void test_no_prompt(void **state) {
     assert_int_equal(ft_session_feed(s, &id, 1, NULL, &err), FT_ARG);
     assert_int_equal(ft_session_kept(s, FT_STAGE_KV, 0, 0, &list), 0);
     assert_int_equal(ft_session_kept(s, FT_STAGE_PROMPT, 0, 0, &list), 0);
+    assert_int_equal(ft_session_scores(s, &score), 0);
     prompt_read(s, &id, 1); /* the shortest prompt there is */
     assert_int_equal(ft_session_kept(s, FT_STAGE_KV, 0, 0, &list), 1);
     assert_int_equal(ft_session_kept(s, FT_STAGE_KV, 3, 0, &list),
                      0); /* no such layer, no such head */
     assert_int_equal(ft_session_kept(s, FT_STAGE_KV, 0, 2, &list), 0);
+    assert_int_equal(ft_session_scores(s, &score), 0); /* nothing was dropped */
     ft_session_free(s);
     ft_session_free(NULL);
     pair_close(&pair);

@@ -1,0 +1,58 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# explain.sh - the page that shows what was thrown away, on the shipped pair.
+. "$(dirname "$0")/lib.inc"
+
+head -c 6000 "$source_dir/LICENSE" >text.txt
+text=text.txt
+
+# page CHECK - a Python expression over the page: text (markup removed), kept and dropped (lists of
+# token numbers of each section), weight (percent, likewise)
+cat >page.py <<'PY'
+import html, re, sys
+page = open(sys.argv[1], encoding="utf8").read()
+sections = page.split("<h2>")[1:]
+spans = [re.findall(r'<(s|span) class="w\d" title="token (\d+)(?: to (\d+))?: (\d+) %">(.*?)</\1>', s, re.S) for s in sections]
+name = [html.unescape(re.match(r"<code>(.*?)</code>", s).group(1)) for s in sections]
+text = ["".join(html.unescape(p[4]) for p in s) for s in spans]
+kept = [[int(p[1]) for p in s if p[0] == "span"] for s in spans]
+dropped = [[int(p[1]) for p in s if p[0] == "s"] for s in spans]
+weight = [[int(p[3]) for p in s] for s in spans]
+given = open(sys.argv[2], encoding="utf8").read()
+sys.exit(0 if eval(sys.argv[3]) else "not so: %s\n%s" % (sys.argv[3], [name, [len(k) for k in kept], [len(d) for d in dropped]]))
+PY
+page() {
+    check "explain: $1" python3 page.py out "$text" "$1"
+}
+
+works explain -m "$target" -d "$draft" -f "$text" --prompt specpc:keep=500 --prompt dense --kv dense --kv speckv:keep=64,lookahead=8
+page 'name == ["specpc:keep=500", "specpc:keep=500+speckv:keep=64,lookahead=8", "dense", "speckv:keep=64,lookahead=8"]'
+page 'all(t.replace("<|bos|>", "") == given for t in text)'
+page 'all(sorted(k + d) == sorted(set(k + d)) for k, d in zip(kept, dropped))'
+page 'len(kept[0]) == 500 and len(dropped[0]) > 500 and 0 in kept[0]'
+page 'set(kept[1]) < set(kept[0]) and len(kept[1]) >= 65'
+page 'dropped[2] == [] and set(weight[2]) == {100}'
+page 'len(kept[3]) >= 65 and max(kept[3]) == len(weight[3]) - 1 and weight[3][-1] == 100'
+page '"<script" not in page'
+cp out first
+
+run explain -m "$target" -d "$draft" -f "$text" -o page.html
+check "-o works" [ "$code" -eq 0 ]
+check "-o leaves standard output empty" [ ! -s out ]
+cp page.html out
+page 'len(name) > 1 and all(n.endswith(":keep=25%") for n in name)'
+page 'all(0 < len(d) for d in dropped)'
+
+works explain -m "$target" -d self:layers=2 -p "Call me Ishmael & <others>." --prompt specpc:keep=8,window=4
+check "explain escapes markup" grep -q '&lt;' out
+check "a short prompt is one view" [ "$(grep -c '<h2>' out)" -eq 1 ]
+works explain -m "$target" -d "$draft" -p "Call me Ishmael." --kv speckv:keep=64
+check "a fallback is on the page" grep -q '^<p>Fallback: speckv: dense' out
+
+refuses 2 "every method there is needs a draft" explain -m "$target" -f "$text"
+refuses 2 "needs a draft model" explain -m "$target" -f "$text" --kv speckv
+refuses 1 "cannot be written" explain -m "$target" -d "$draft" -f "$text" -o missing/page.html
+refuses 1 "is empty" explain -m "$target" -d "$draft" -p "" --kv speckv
+refuses 2 "no option" explain -m "$target" -f "$text" --json
+finish
