@@ -175,16 +175,20 @@ static void set_answers(json_t *row, const struct ft_sample *sample, const struc
     json_object_set_new(row, "references", references);
 }
 
+/* -> NULL: no memory. */
 static json_t *row_of(const struct ft_suite_params *params, const struct ft_cell *cell,
                       uint32_t index, const struct ft_sample *sample, const struct answer *answer,
                       const struct ft_report *report) {
-    json_t *row = json_object(), *fallbacks = json_array();
+    const struct ft_suite *suite = &params->suite;
     double score[FT_TURN_CAP], sum = 0;
     for (uint32_t t = 0; t < sample->n_turn; t++) {
-        score[t] =
-            params->suite.score(params->suite.user, cell->task, &sample->turn[t], answer[t].bytes);
+        if (suite->score(suite->user, cell->task, &sample->turn[t], answer[t].bytes, &score[t]) !=
+            FT_OK) {
+            return NULL;
+        }
         sum += score[t];
     }
+    json_t *row = json_object(), *fallbacks = json_array();
     for (uint32_t i = 0; i < report->n_fallback && i < FT_FALLBACK_CAP; i++) {
         json_array_append_new(fallbacks, json_string(report->fallback[i]));
     }
