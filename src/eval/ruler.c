@@ -255,8 +255,8 @@ ft_status ft_ruler_make(void *user, uint32_t task, uint32_t ctx, uint32_t index,
 
 /* ---- scores ---- */
 
-/* RULER strips an answer; the release of the draft-based papers, which does not begin it, keeps what
- * stands behind the last of some tags first. */
+/* RULER strips an answer; the release of the draft-based papers, which does not begin it, keeps
+ * what stands behind the last of some tags first. */
 ft_status ft_ruler_score(void *user, uint32_t task, const struct ft_turn *turn,
                          const char *prediction, double *score) {
     const struct ft_ruler *ruler = user;
