@@ -115,4 +115,11 @@ static inline bool is_same(const struct ft_sample *a, const struct ft_sample *b)
     return same;
 }
 
+static inline double scored(struct ft_ruler *ruler, uint32_t task, const struct ft_turn *turn,
+                            const char *prediction) {
+    double score = -1;
+    assert_int_equal(ft_ruler_score(ruler, task, turn, prediction, &score), FT_OK);
+    return score;
+}
+
 #endif

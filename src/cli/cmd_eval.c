@@ -216,13 +216,17 @@ static int try_cells(struct eval *eval) {
 struct row {
     struct ft_interval score;
     double n_prompt, n_kept, n_kv_kept, kv_bytes, ttft_ms; /* medians */
+    uint32_t n_fallback;                                   /* samples that did not run as asked */
+    const char *fallback;                                  /* why the first of them did not */
 };
 
 /* value [n_sample] is room to work in. */
 static struct row row_of(const struct ft_outcome *outcome, uint32_t n, double *value) {
-    struct row row;
+    struct row row = { .n_fallback = 0 };
     for (uint32_t i = 0; i < n; i++) {
         value[i] = outcome[i].score;
+        row.n_fallback += outcome[i].fallback != NULL;
+        row.fallback = row.fallback ? row.fallback : outcome[i].fallback;
     }
     row.score = ft_interval_of(value, n);
     double *const out[] = { &row.n_prompt, &row.n_kept, &row.n_kv_kept, &row.kv_bytes,
@@ -255,6 +259,9 @@ static json_t *row_value(const struct eval *eval, const struct ft_cell *cell,
     json_object_set_new(value, "kept_rows", json_real(row->n_kv_kept));
     json_object_set_new(value, "kv_bytes", json_integer((json_int_t)row->kv_bytes));
     json_object_set_new(value, "ttft_ms", json_real(row->ttft_ms));
+    json_object_set_new(value, "fallback_samples", json_integer(row->n_fallback));
+    json_object_set_new(value, "fallback",
+                        row->fallback ? ft_json_text(row->fallback) : json_null());
     return value;
 }
 
@@ -306,6 +313,14 @@ static void print_text(const struct eval *eval, const struct row *row) {
     }
     ft_out("%u samples each, seed %llu; read, rows, KV and first token are medians\n",
            eval->setup.conf->n_sample, (unsigned long long)eval->seed);
+    for (uint32_t i = 0; i < eval->n_cell; i++) {
+        if (row[i].n_fallback > 0) {
+            ft_out("%s at %u, %u of the samples: ", eval->cell[i].name, eval->cell[i].ctx,
+                   row[i].n_fallback);
+            ft_out_safe(row[i].fallback);
+            ft_out("\n");
+        }
+    }
 }
 
 static int print_rows(const struct eval *eval) {

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "eval/metrics.h"
 #include "eval/ruler_parts.h"
 
 enum { SIZE_MAX_HAY = 1 << 26 };
@@ -254,49 +255,23 @@ ft_status ft_ruler_make(void *user, uint32_t task, uint32_t ctx, uint32_t index,
 
 /* ---- scores ---- */
 
-static char lower(char c) {
-    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
-}
-
-/* ASCII letters of either case are the same. */
-static bool has(const char *text, const char *word) {
-    for (; *text != '\0'; text++) {
-        size_t i = 0;
-        while (word[i] != '\0' && lower(text[i]) == lower(word[i])) {
-            i++;
-        }
-        if (word[i] == '\0') {
-            return true;
-        }
-    }
-    return word[0] == '\0';
-}
-
-/* The release of the draft-based papers keeps what stands behind the last of each tag in turn. */
-static const char *behind_tags(const char *text) {
-    static const char *const tag[] = { "<think/>",       "Answer:",
-                                       "Summary:",       "The final answer is:",
-                                       "The answer is:", "Next line of code:" };
-    for (size_t i = 0; i < FT_COUNT(tag); i++) {
-        for (const char *at = strstr(text, tag[i]); at; at = strstr(text, tag[i])) {
-            text = at + strlen(tag[i]);
-        }
-    }
-    return text;
-}
-
-/* RULER strips an answer and turns its control characters into newlines, which can matter only to
- * references that hold such characters; none does, and so a search does without a copy. */
-double ft_ruler_score(void *user, uint32_t task, const struct ft_turn *turn,
-                      const char *prediction) {
+/* RULER strips an answer; the release of the draft-based papers, which does not begin it, keeps
+ * what stands behind the last of some tags first. */
+ft_status ft_ruler_score(void *user, uint32_t task, const struct ft_turn *turn,
+                         const char *prediction, double *score) {
     const struct ft_ruler *ruler = user;
-    const char *text = ruler->params.has_prefix ? prediction : behind_tags(prediction);
-    uint32_t n_hit = 0;
-    for (uint32_t i = 0; i < turn->n_reference; i++) {
-        n_hit += has(text, turn->reference[i]);
+    const struct ft_strings truths = { .text = (const char *const *)turn->reference,
+                                       .n = turn->n_reference };
+    char *answer = ft_strdup(prediction);
+    if (!answer) {
+        return FT_NOMEM;
     }
-    if (table[task].is_part) {
-        return n_hit > 0 ? 1 : 0;
+    if (!ruler->params.has_prefix) {
+        ft_answer_clean(answer);
     }
-    return turn->n_reference > 0 ? (double)n_hit / turn->n_reference : 0;
+    ft_answer_printable(answer);
+    ft_status status = ft_metric_score(table[task].is_part ? FT_METRIC_PART : FT_METRIC_ALL, answer,
+                                       &truths, NULL, score);
+    ft_free(answer);
+    return status;
 }

@@ -48,7 +48,7 @@ uint32_t ft_ruler_turns(uint32_t task);
  *            those of the counter */
 ft_status ft_ruler_make(void *user, uint32_t task, uint32_t ctx, uint32_t index,
                         struct ft_sample *out, struct ft_error *error);
-double ft_ruler_score(void *user, uint32_t task, const struct ft_turn *turn,
-                      const char *prediction);
+ft_status ft_ruler_score(void *user, uint32_t task, const struct ft_turn *turn,
+                         const char *prediction, double *score);
 
 #endif

@@ -175,16 +175,20 @@ static void set_answers(json_t *row, const struct ft_sample *sample, const struc
     json_object_set_new(row, "references", references);
 }
 
+/* -> NULL: no memory. */
 static json_t *row_of(const struct ft_suite_params *params, const struct ft_cell *cell,
                       uint32_t index, const struct ft_sample *sample, const struct answer *answer,
                       const struct ft_report *report) {
-    json_t *row = json_object(), *fallbacks = json_array();
+    const struct ft_suite *suite = &params->suite;
     double score[FT_TURN_CAP], sum = 0;
     for (uint32_t t = 0; t < sample->n_turn; t++) {
-        score[t] =
-            params->suite.score(params->suite.user, cell->task, &sample->turn[t], answer[t].bytes);
+        if (suite->score(suite->user, cell->task, &sample->turn[t], answer[t].bytes, &score[t]) !=
+            FT_OK) {
+            return NULL;
+        }
         sum += score[t];
     }
+    json_t *row = json_object(), *fallbacks = json_array();
     for (uint32_t i = 0; i < report->n_fallback && i < FT_FALLBACK_CAP; i++) {
         json_array_append_new(fallbacks, json_string(report->fallback[i]));
     }
@@ -210,13 +214,15 @@ static json_t *row_of(const struct ft_suite_params *params, const struct ft_cell
 
 static struct ft_outcome outcome_of(const json_t *row) {
     const json_t *times = json_object_get(row, "times");
+    const json_t *fallbacks = json_object_get(row, "fallbacks");
     return (struct ft_outcome){
         .score = json_number_value(json_object_get(row, "score")),
         .n_prompt = (uint32_t)json_integer_value(json_object_get(row, "prompt_tokens")),
         .n_kept = (uint32_t)json_integer_value(json_object_get(row, "kept_tokens")),
         .n_kv_kept = (uint32_t)json_integer_value(json_object_get(row, "kept_rows")),
         .kv_bytes = (uint64_t)json_integer_value(json_object_get(row, "kv_bytes")),
-        .ttft_ms = json_number_value(json_object_get(times, "ttft_ms"))
+        .ttft_ms = json_number_value(json_object_get(times, "ttft_ms")),
+        .fallback = json_string_value(json_array_get(fallbacks, 0))
     };
 }
 

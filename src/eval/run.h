@@ -35,8 +35,9 @@ struct ft_suite {
      *   out      ended with ft_sample_done; empty after a failure */
     ft_status (*make)(void *user, uint32_t task, uint32_t ctx, uint32_t index,
                       struct ft_sample *out, struct ft_error *error);
-    /* score - how right an answer is, 0..1 */
-    double (*score)(void *user, uint32_t task, const struct ft_turn *turn, const char *prediction);
+    /* score - how right an answer is, 0..1.  Errors: FT_NOMEM */
+    ft_status (*score)(void *user, uint32_t task, const struct ft_turn *turn,
+                       const char *prediction, double *out);
 };
 
 /* ---- text as the model reads it (chat.c) ---- */
@@ -90,6 +91,7 @@ struct ft_outcome {
     uint32_t n_prompt, n_kept, n_kv_kept;
     uint64_t kv_bytes;
     double ttft_ms;
+    const char *fallback; /* the first one said, NULL: none; the record's own */
 };
 struct ft_suite_params {
     const ft_model *target, *draft;

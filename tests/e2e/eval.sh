@@ -36,7 +36,7 @@ json 'j["rows"][0]["data"] == "synthetic haystack, generated words" and j["rows"
 json 'j["manifest"]["seed"] == 7 and j["manifest"]["draft"] is None and len(j["manifest"]["target"]) == 64'
 json 'j["manifest"]["haystack"] == "synthetic haystack" and j["manifest"]["answer_prefix"]'
 json 'j["means"][1]["ctx"] == 1024 and j["means"][1]["tasks"] == 3'
-json 'j["rows"][0]["score"] >= 60' # the pair was trained on such needles
+json 'j["rows"][0]["fallback_samples"] == 0 and j["rows"][0]["score"] >= 60' # the pair was trained on such needles
 cp out whole.json
 check "a record has a manifest and 18 rows" [ "$(wc -l <whole.jsonl)" -eq 19 ]
 check "a row has what the sample was" python3 -c '
@@ -103,6 +103,12 @@ check "64 tokens where the answer is not begun" python3 -c '
 import json
 row = json.loads(open("bare.jsonl").readlines()[1])
 assert 50 < row["generated_tokens"] <= 64, row'
+loose="eval ruler -m $target -d $draft --samples 2 --ctx 512 --tasks niah_single_1 --kv speckv:keep=4096"
+works $loose --json
+json 'j["rows"][0]["fallback_samples"] == 2 and "are within keep=4096" in j["rows"][0]["fallback"]'
+works $loose
+check "the table says what did not run as asked" grep -q "^niah_single_1 at 512, 2 of the samples: speckv: dense" out
+refuses 1 "are within keep=4096" $loose --strict
 sed 's/$/ Next./' "$source_dir/LICENSE" >hay.txt
 works eval ruler -m "$target" --samples 1 --ctx 512 --tasks niah_single_2 --haystack hay.txt --json --progress plain
 json 'j["rows"][0]["data"] == "given haystack, generated words" and j["manifest"]["haystack"].startswith("sha256:")'

@@ -40,9 +40,9 @@ static void test_every_task(void **state) {
                         strncat(answer, turn->reference[r], 60);
                         strncat(answer, ", ", 3);
                     }
-                    assert_true(ft_ruler_score(ruler, task, turn, answer) >= 1);
-                    assert_true(ft_ruler_score(ruler, task, turn, "") <= 0);
-                    assert_true(ft_ruler_score(ruler, task, turn, "no idea") <= 0);
+                    assert_true(scored(ruler, task, turn, answer) >= 1);
+                    assert_true(scored(ruler, task, turn, "") <= 0);
+                    assert_true(scored(ruler, task, turn, "no idea") <= 0);
                 }
                 if (n > length[l] || n + slack_of(name) < length[l]) {
                     fail_msg("%s at %u has %u tokens", name, length[l], n);

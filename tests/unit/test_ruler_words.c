@@ -178,7 +178,7 @@ static void test_files_of_questions(void **state) {
     assert_string_equal(sample.turn[0].reference[1], "the duke");
     assert_true(times(sample.turn[0].text, "Oxygen burns.") > 1); /* again and again, as RULER */
     assert_true(times(sample.turn[0].text, "Rollo led them.") > 1);
-    assert_true(ft_ruler_score(ruler, task_of("qa_1"), &sample.turn[0], "THE DUKE") >= 1);
+    assert_true(scored(ruler, task_of("qa_1"), &sample.turn[0], "THE DUKE") >= 1);
     ft_sample_done(&sample);
     sample = made(ruler, "qa_1", 300, 1); /* the question without an answer is not asked */
     assert_string_equal(sample.turn[0].reference[0], "by sea");
@@ -260,15 +260,15 @@ static void test_scores(void **state) {
     const struct ft_turn turn = { .reference = reference, .n_reference = 3 };
     uint32_t all = task_of("vt"), part = task_of("qa_2");
     (void)state;
-    assert_true(ft_ruler_score(on, all, &turn, "ALPHA\tand BETAs") * 3 == 2);
-    assert_true(ft_ruler_score(on, all, &turn, "alph a, bet a") == 0);
-    assert_true(ft_ruler_score(on, part, &turn, "it is 17") == 1);
-    assert_true(ft_ruler_score(on, part, &turn, "eight") == 0);
+    assert_true(scored(on, all, &turn, "ALPHA\tand BETAs") * 3 == 2);
+    assert_true(scored(on, all, &turn, "alph a, bet a") == 0);
+    assert_true(scored(on, part, &turn, "it is 17") == 1);
+    assert_true(scored(on, part, &turn, "eight") == 0);
     /* tags cut only where the answer was not begun */
-    assert_true(ft_ruler_score(on, all, &turn, "alpha Answer: beta") * 3 == 2);
-    assert_true(ft_ruler_score(off, all, &turn, "alpha Answer: beta") * 3 == 1);
-    assert_true(ft_ruler_score(off, all, &turn, "7 Answer: beta The answer is: alpha") * 3 == 1);
-    assert_true(ft_ruler_score(off, all, &turn, "alpha beta 7") == 1);
+    assert_true(scored(on, all, &turn, "alpha Answer: beta") * 3 == 2);
+    assert_true(scored(off, all, &turn, "alpha Answer: beta") * 3 == 1);
+    assert_true(scored(off, all, &turn, "7 Answer: beta The answer is: alpha") * 3 == 1);
+    assert_true(scored(off, all, &turn, "alpha beta 7") == 1);
     struct ft_sample begun = made(on, "vt", 2048, 1), bare = made(off, "vt", 2048, 1);
     assert_true(is_same(&begun, &bare)); /* who runs it leaves the prefix out */
     assert_int_equal(begun.n_predict, 30);
