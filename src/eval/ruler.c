@@ -40,7 +40,7 @@ static const struct ft_ruler_task table[] = {
     { TASK("fwe", ft_ruler__fwe, 50, 64, 80) }, /* from 73 on ranks 4 and 5 never tie */
     { TASK("qa_1", ft_ruler__qa_1, 32, 64, 1), .is_part = true },
     { TASK("qa_2", ft_ruler__qa_2, 32, 64, 1), .is_part = true },
-    { TASK("chain", ft_ruler__chain, 16, 64, 10), .is_ours = true },
+    { TASK("chain", ft_ruler__chain, 32, 64, 1), .hay = FT_HAY_ESSAY, .is_ours = true },
     { .name = "shared", .build = ft_ruler__shared, .n_reserve = 24, .n_free = 64, .size_min = 1,
       .n_turn = 3, .hay = FT_HAY_ESSAY, .key = FT_KIND_WORD, .value = FT_KIND_NUMBER,
       .n_key = 4, .n_value = 1, .n_query = 1, .is_ours = true },
@@ -106,6 +106,9 @@ const char *ft_ruler_data(const struct ft_ruler *ruler, uint32_t task) {
     }
     if (row->build == ft_ruler__qa_2) {
         return ruler->has_hotpot ? "HotpotQA" : "synthetic two-hop questions";
+    }
+    if (row->build == ft_ruler__chain) {
+        return ruler->has_haystack ? "given haystack" : "synthetic haystack";
     }
     if (row->n_key > 0 && row->hay == FT_HAY_ESSAY) {
         return essay[ruler->has_haystack][ruler->has_words];

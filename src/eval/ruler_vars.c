@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ruler_vars.c - chains of variables: RULER's variable tracking (vt), and pointer chasing (chain).
+/* ruler_vars.c - chains of variables: RULER's variable tracking (vt), and pointer chasing (chain), which
+ * is ours, in the wording that the demo pair was trained on (train/wording.py).
  *
  * Templates and parameters of vt: NVIDIA/RULER (Apache-2.0), scripts/data/synthetic/constants.py
  * and variable_tracking.py, with the solved example in front, the blank behind a copied variable
@@ -14,7 +15,14 @@
 
 #include "eval/ruler_parts.h"
 
-enum { HOPS = 4, CHAIN = HOPS + 1, CHAINS_CAP = 2, NAME = 5, EXAMPLE_NAME = 3, EXAMPLE_MAX = 500 };
+enum { CHAIN = 5, NAME = 5, EXAMPLE_NAME = 3, EXAMPLE_MAX = 500 }; /* names of vt's chain: 4 hops */
+
+enum {
+    CHASED = 2,
+    LINKS = 3,
+    CHASED_NAME = 3,
+    LINE_BYTES = 32
+}; /* chains of 2 hops, their names */
 
 static const char vt_form[] =
     "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n"
@@ -24,20 +32,20 @@ static const char vt_prefix[] = " Answer: According to the chain(s) of variable 
                                 "text above, {num_v} variables "
                                 "are assigned the value {query}, they are: ";
 static const char chain_form[] =
-    "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n"
+    "Memorize and track the chain(s) of variable assignment hidden in the following text.\n"
     "{context}\nQuestion: What is the value of the variable {query} in the text above?";
 static const char chain_prefix[] =
     " Answer: According to the chain(s) of variable assignment in the text above, VAR {query} =";
 
 struct chains {
-    uint32_t n; /* chains */
-    char name[CHAINS_CAP * CHAIN][NAME + 1];
-    char value[CHAINS_CAP][8];
+    char name[FT_MAX(CHAIN, CHASED *LINKS)][NAME + 1]; /* one chain behind the other */
+    char value[CHASED][8];
 };
 
-static void draw_chains(struct ft_draw *draw, uint32_t n, uint32_t n_letter, struct chains *out) {
-    out->n = n;
-    for (uint32_t i = 0; i < n * CHAIN;) {
+/* n chains of n_link variables each. */
+static void draw_chains(struct ft_draw *draw, uint32_t n, uint32_t n_link, uint32_t n_letter,
+                        struct chains *out) {
+    for (uint32_t i = 0; i < n * n_link;) {
         uint32_t same = 0;
         for (uint32_t c = 0; c < n_letter; c++) {
             out->name[i][c] = (char)('A' + ft_ruler__below(draw, 26));
@@ -56,32 +64,21 @@ static void draw_chains(struct ft_draw *draw, uint32_t n, uint32_t n_letter, str
     }
 }
 
-static void add_link(const struct chains *chains, uint32_t chain, uint32_t link,
-                     struct ft_ruler_text *out) {
-    char(*const name)[NAME + 1] = (char(*)[NAME + 1])(uintptr_t)(chains->name + chain * CHAIN);
-    if (link == 0) {
-        ft_ruler__addf(out, "VAR %s = %s", name[0], chains->value[chain]);
-    } else {
-        ft_ruler__addf(out, "VAR %s = VAR %s ", name[link], name[link - 1]);
-    }
-}
-
-/* n_line lines of noise with the links of every chain in their order; NULL: no memory. */
+/* n_line lines of noise with the links of the chain in their order; NULL: no memory. */
 static char *context_of(const struct chains *chains, uint32_t n_line, struct ft_draw *draw) {
-    uint32_t at[CHAINS_CAP * CHAIN], whose[CHAINS_CAP * CHAIN], next[CHAINS_CAP] = { 0 };
-    uint32_t n_link = chains->n * CHAIN, placed = 0;
+    uint32_t at[CHAIN], placed = 0;
     struct ft_ruler_text text = { 0 };
-    ft_ruler__places(draw, n_link, n_line, at);
-    for (uint32_t i = 0; i < n_link; i++) {
-        whose[i] = i % chains->n;
-    }
-    ft_ruler__shuffle(draw, whose, chains->n > 1 ? n_link : 0);
+    ft_ruler__places(draw, CHAIN, n_line, at);
     for (uint32_t i = 0; i < n_line; i++) {
         ft_ruler__add(&text, i > 0 ? "\n" : "");
-        if (placed < n_link && at[placed] == i) {
-            uint32_t chain = whose[placed++];
-            add_link(chains, chain, next[chain]++, &text);
-            ft_ruler__add(&text, "\n");
+        if (placed < CHAIN && at[placed] == i) {
+            if (placed == 0) {
+                ft_ruler__addf(&text, "VAR %s = %s\n", chains->name[0], chains->value[0]);
+            } else {
+                ft_ruler__addf(&text, "VAR %s = VAR %s \n", chains->name[placed],
+                               chains->name[placed - 1]);
+            }
+            placed++;
         }
         ft_ruler__add(&text, ft_ruler__noise);
     }
@@ -119,7 +116,7 @@ static ft_status measure_example(void *user, uint32_t n_line, uint32_t *n_token,
     struct ft_ruler_text text = { 0 };
     draw.key =
         ft_rng_mix(draw.key); /* a stream of its own: our chain draws the same for any size */
-    draw_chains(&draw, 1, EXAMPLE_NAME, &chains);
+    draw_chains(&draw, 1, CHAIN, EXAMPLE_NAME, &chains);
     text.is_bad = !add_question(&chains, n_line, &draw, &text, &text);
     for (uint32_t i = 0; i < CHAIN; i++) {
         ft_ruler__addf(&text, " %s", chains.name[i]);
@@ -151,7 +148,7 @@ ft_status ft_ruler__vt(const struct ft_ruler_order *order, struct ft_sample *out
     const char *reference[CHAIN];
     ft_status status = make_example(&example, error);
     if (status == FT_OK) {
-        draw_chains(&draw, 1, NAME, &chains);
+        draw_chains(&draw, 1, CHAIN, NAME, &chains);
         ft_ruler__add(&text, example.text);
         text.is_bad = !add_question(&chains, order->size, &draw, &text, &prefix) || text.is_bad;
         for (uint32_t i = 0; i < CHAIN; i++) {
@@ -165,20 +162,42 @@ ft_status ft_ruler__vt(const struct ft_ruler_order *order, struct ft_sample *out
 
 /* ---- pointer chasing ---- */
 
-/* Ours: two chains; the value of one's last variable is four hops away. */
+/* Links of all chains, in any order, as sentences of an essay; NULL: no memory. */
+static char *scatter(const struct ft_ruler_order *order, const struct chains *chains,
+                     struct ft_draw *draw) {
+    char line[CHASED * LINKS][LINE_BYTES];
+    const char *placed[CHASED * LINKS];
+    uint32_t place[CHASED * LINKS];
+    struct ft_ruler_text text = { 0 };
+    for (uint32_t i = 0; i < CHASED * LINKS; i++) {
+        const char *from = i % LINKS == 0 ? chains->value[i / LINKS] : chains->name[i - 1];
+        snprintf(line[i], LINE_BYTES, "VAR %.5s = %s%.5s.", chains->name[i],
+                 i % LINKS == 0 ? "" : "VAR ", from);
+        place[i] = i;
+    }
+    ft_ruler__shuffle(draw, place, CHASED * LINKS);
+    for (uint32_t i = 0; i < CHASED * LINKS; i++) {
+        placed[i] = line[place[i]];
+    }
+    ft_ruler__essay(&order->ruler->hay, order->size, placed, CHASED * LINKS, draw, &text);
+    return ft_ruler__take(&text);
+}
+
+/* Two chains; the value of one's last variable is two hops away, and where the next hop leads is only
+ * known when the one before has been read. */
 ft_status ft_ruler__chain(const struct ft_ruler_order *order, struct ft_sample *out,
                           struct ft_error *error) {
     struct ft_draw draw = order->draw;
     struct ft_ruler_text text = { 0 }, prefix = { 0 };
     struct chains chains;
     (void)error;
-    draw_chains(&draw, CHAINS_CAP, NAME, &chains);
-    char *context = context_of(&chains, order->size, &draw);
+    draw_chains(&draw, CHASED, LINKS, CHASED_NAME, &chains);
+    char *context = scatter(order, &chains, &draw);
     if (!context) {
         return FT_NOMEM;
     }
     const struct ft_ruler_slot slot[] = { { "context", context },
-                                          { "query", chains.name[CHAIN - 1] } };
+                                          { "query", chains.name[LINKS - 1] } };
     const char *const reference[] = { chains.value[0] };
     ft_ruler__fill(&text, chain_form, slot, FT_COUNT(slot));
     ft_ruler__fill(&prefix, chain_prefix, slot, FT_COUNT(slot));
