@@ -392,19 +392,6 @@ static int check_options(const struct ft_conf *conf) {
 }
 
 /* A plot that cannot be written is said before minutes of work, not after. */
-static int check_plot(const struct ft_conf *conf) {
-    struct ft_error error = { 0 };
-    struct ft_save *save = NULL;
-    if (!conf->svg) {
-        return FT_EXIT_OK;
-    }
-    if (ft_save_open(conf->svg, &save, &error) != FT_OK) {
-        return ft_complain_error("--svg", &error);
-    }
-    ft_save_done(save, false, NULL);
-    return FT_EXIT_OK;
-}
-
 /* ---- shapes ---- */
 
 struct shapes {
@@ -488,7 +475,7 @@ int ft_cmd_bench(const struct ft_conf *given) {
         code = ft_cases_init(&plan.cases, &conf);
     }
     if (code == FT_EXIT_OK) {
-        code = check_plot(&conf);
+        code = ft_check_file("--svg", conf.svg);
     }
     if (code == FT_EXIT_OK) {
         code = make_shapes(&setup, &conf, &shapes);

@@ -36,15 +36,47 @@ static void every_method(struct ft_cases *cases, struct ft_setup *setup) {
     setup->params.self_layers = setup->needs_draft ? setup->self_layers : 0;
 }
 
+static bool is_given(const struct ft_conf *conf) {
+    return conf->prompt.n + conf->kv.n > 0;
+}
+
 static int choose(struct ft_cases *cases, struct ft_setup *setup) {
-    const struct ft_conf *conf = setup->conf;
-    if (conf->prompt.n + conf->kv.n > 0) {
-        return ft_cases_init(cases, conf);
+    if (is_given(setup->conf)) {
+        return ft_cases_init(cases, setup->conf);
     }
     every_method(cases, setup);
     return cases->n > 0 ? FT_EXIT_OK
                         : ft_complain(FT_EXIT_USAGE,
                                       "explain: every method there is needs a draft: -d FILE");
+}
+
+/* Every case against this prompt and the memory there is.  A method that nobody asked for by name and
+ * that cannot run on this prompt is left out. */
+static int check_cases(struct ft_cases *cases, struct ft_setup *setup, uint32_t n_prompt) {
+    const ft_model *draft = setup->needs_draft ? setup->draft : NULL;
+    struct ft_error error = { 0 };
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < cases->n; i++) {
+        struct ft_estimate estimate;
+        setup->params.prompt = cases->all[i].prompt;
+        setup->params.kv = cases->all[i].kv;
+        ft_status status =
+            ft_estimate(setup->target, draft, &setup->params, n_prompt, &estimate, &error);
+        if (status != FT_OK && !is_given(setup->conf)) {
+            ft_note("%s is left out: %s", cases->all[i].label, error.text);
+            continue;
+        }
+        int code = ft_setup_fit(setup, n_prompt);
+        if (code != FT_EXIT_OK) {
+            return code;
+        }
+        cases->all[n++] = cases->all[i];
+    }
+    cases->n = n;
+    return n > 0
+               ? FT_EXIT_OK
+               : ft_complain(FT_EXIT_FAILED, "no method can run on this prompt at keep=25%%; give "
+                                             "one with --prompt or --kv");
 }
 
 static void step(uint32_t done, uint32_t total, const char *label, void *user) {
@@ -63,7 +95,7 @@ static int write_page(const struct ft_explain_params *params, const struct ft_ex
     if (status == FT_OK) {
         status = ft_explain_save(params, view, title, save, &error);
     }
-    return status == FT_OK ? FT_EXIT_OK : ft_complain_error(NULL, &error);
+    return status == FT_OK ? FT_EXIT_OK : ft_complain_error(conf->out ? "--out" : NULL, &error);
 }
 
 static int run(struct ft_setup *setup, const struct ft_cases *cases, const struct ft_tokens *tokens,
@@ -106,6 +138,9 @@ int ft_cmd_explain(const struct ft_conf *conf) {
         code = choose(&cases, &setup);
     }
     if (code == FT_EXIT_OK) {
+        code = ft_check_file("--out", conf->out);
+    }
+    if (code == FT_EXIT_OK) {
         code = ft_read_text(conf, &text, &n_text);
     }
     if (code == FT_EXIT_OK) {
@@ -115,7 +150,7 @@ int ft_cmd_explain(const struct ft_conf *conf) {
         code = ft_complain_error(NULL, &error);
     }
     if (code == FT_EXIT_OK) {
-        code = ft_setup_fit(&setup, tokens.n);
+        code = check_cases(&cases, &setup, tokens.n);
     }
     if (code == FT_EXIT_OK) {
         code = ft_setup_load(&setup);

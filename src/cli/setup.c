@@ -18,6 +18,21 @@
 #include "cli/cli.h"
 #include "eval/run.h"
 
+/* ---- files ---- */
+
+int ft_check_file(const char *option, const char *path) {
+    struct ft_error error = { 0 };
+    struct ft_save *save = NULL;
+    if (!path) {
+        return FT_EXIT_OK;
+    }
+    if (ft_save_open(path, &save, &error) != FT_OK) {
+        return ft_complain_error(option, &error);
+    }
+    ft_save_done(save, false, NULL);
+    return FT_EXIT_OK;
+}
+
 /* ---- reading text ---- */
 
 static int read_all(int fd, const char *name, uint64_t n_max, char **out, size_t *n) {

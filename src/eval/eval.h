@@ -200,7 +200,8 @@ ft_status ft_save_open(const char *path, struct ft_save **out, struct ft_error *
 void ft_save_write(struct ft_save *save, const void *data, size_t n);
 void ft_save_print(struct ft_save *save, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-/* ft_save_text - text for XML and HTML: markup is escaped, what XML does not allow becomes '?'. */
+/* ft_save_text - text for XML and HTML: markup is escaped, what XML does not allow becomes '?', and
+ * carriage returns go. */
 void ft_save_text(struct ft_save *save, const char *text, size_t n);
 /* ft_save_done - put it in place, or (not wanted, or a failure) leave what was there; frees. */
 ft_status ft_save_done(struct ft_save *save, bool is_wanted, struct ft_error *error);
@@ -210,7 +211,7 @@ ft_status ft_save_done(struct ft_save *save, bool is_wanted, struct ft_error *er
 struct ft_explain_params {
     const ft_model *target, *draft;
     const struct ft_session_params *session; /* prompt and kv are set here */
-    const struct ft_bench_case *cases;       /* [n_case] none of them dense */
+    const struct ft_bench_case *cases;       /* [n_case] */
     uint32_t n_case;
     const ft_token *id; /* [n] the prompt */
     uint32_t n, n_head; /* leading tokens that stay, as for ft_session_prompt */
@@ -224,6 +225,7 @@ struct ft_explain_view {
     float *weight; /* [n] 0..1: the share of (layer, KV head) pairs that hold the token; with a
                     * prompt method alone its score as a share of the largest */
     bool *is_kept; /* [n] read by the target, and in some head's rows */
+    bool is_score;    /* what weight is */
     uint32_t n_kept;
     struct ft_report report;
 };

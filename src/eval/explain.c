@@ -32,6 +32,7 @@ static void count_rows(const ft_session *session, const struct ft_model_info *in
             const uint32_t *at = NULL;
             uint32_t n = ft_session_kept(session, FT_STAGE_KV, l, h, &at);
             for (uint32_t i = 0; i < n; i++) {
+                ft_assert(!is_read_order || at[i] < n_read);
                 view->weight[is_read_order ? read[at[i]] : at[i]] += 1 / pairs;
             }
         }
@@ -61,7 +62,9 @@ static void look_at(const ft_session *session, const ft_model *target, uint32_t 
     const uint32_t *read = NULL;
     uint32_t n_read = ft_session_kept(session, FT_STAGE_PROMPT, 0, 0, &read);
     ft_model_info(target, &info);
-    if (strcmp(report->kv_method, "dense") == 0 && strcmp(report->prompt_method, "dense") != 0) {
+    view->is_score =
+        strcmp(report->kv_method, "dense") == 0 && strcmp(report->prompt_method, "dense") != 0;
+    if (view->is_score) {
         take_scores(session, view);
         for (uint32_t i = 0; i < n_read; i++) {
             view->is_kept[read[i]] = true;
@@ -144,7 +147,6 @@ static void put_legend(struct ft_save *save, const char *what) {
 
 static void put_summary(struct ft_save *save, const struct ft_explain_view *view) {
     const struct ft_report *r = &view->report;
-    bool is_scores = strcmp(r->kv_method, "dense") == 0 && strcmp(r->prompt_method, "dense") != 0;
     ft_save_print(save, "<h2><code>");
     ft_save_text(save, view->label, strlen(view->label));
     ft_save_print(save,
@@ -157,26 +159,27 @@ static void put_summary(struct ft_save *save, const struct ft_explain_view *view
         ft_save_text(save, r->fallback[i], strlen(r->fallback[i]));
         ft_save_print(save, "</p>\n");
     }
-    put_legend(save, is_scores ? "Score, as a share of the largest"
-                               : "Share of the heads (of every layer) that hold the token");
+    put_legend(save, view->is_score ? "Score, as a share of the largest"
+                                    : "Share of the heads (of every layer) that hold the token");
 }
 
-/* Tokens that share a character are one piece of text, as dark as the darkest, kept if one is. */
+/* Tokens that share a character are one piece of text, as dark as the darkest, kept if one is; the
+ * tooltip counts them. */
 struct span {
     char text[PIECE_CAP];
     size_t n;
-    uint32_t first, last;
+    uint32_t first, last, n_kept;
     float weight;
-    bool is_kept;
 };
 
 static void put_span(struct ft_save *save, const struct span *span) {
     int shade = (int)(span->weight * SHADES);
-    const char *tag = span->is_kept ? "span" : "s";
+    const char *tag = span->n_kept > 0 ? "span" : "s";
     ft_save_print(save, "<%s class=\"w%d\" title=\"token %u", tag,
                   FT_MIN(FT_MAX(shade, 0), SHADES - 1), span->first);
     if (span->last > span->first) {
-        ft_save_print(save, " to %u", span->last);
+        ft_save_print(save, " to %u, %u of %u kept", span->last, span->n_kept,
+                      span->last - span->first + 1);
     }
     ft_save_print(save, ": %.0f %%\">", (double)span->weight * 100);
     ft_save_text(save, span->text, span->n);
@@ -197,7 +200,7 @@ static void put_tokens(struct ft_save *save, const struct ft_explain_params *par
         span.n += n <= room ? n : 0;
         span.last = t;
         span.weight = view->weight[t] > span.weight ? view->weight[t] : span.weight;
-        span.is_kept = span.is_kept || view->is_kept[t];
+        span.n_kept += view->is_kept[t];
         is_open = ft_utf8_tail(span.text, span.n) > 0 && t + 1 < params->n;
         if (!is_open) {
             put_span(save, &span);

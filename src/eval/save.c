@@ -122,6 +122,9 @@ void ft_save_text(struct ft_save *save, const char *text, size_t n) {
             ft_save_print(save, "%s", c == '<' ? "&lt;" : c == '>' ? "&gt;" : "&amp;");
             continue;
         }
+        if (c == '\r') { /* of CR LF; XML would read it as a line end of its own */
+            continue;
+        }
         bool is_control = (c < 32 && c != '\n' && c != '\t') || c == 127;
         char plain = (char)(is_control || (c > 127 && !is_sound) ? '?' : c);
         ft_save_write(save, &plain, 1);

@@ -69,7 +69,7 @@ struct ft_matmul {
  * llama.cpp's answers.  Weights as bytes with a scale and an offset per 16 or 32, exact integer
  * sums per block.
  * Exact      with w the decoded weights, within (1 + 2^-14) sum over blocks b of 32, or 256, of
- *            h_b sum|w_b|, h_b = max|x_b| / 254, for blocks of 32 and 2^-11 max|x_b|, the scale
+ *            h_b sum|w_b|, h_b = max|x_b| / 254, for blocks of 32 plus 2^-11 max|x_b|, the scale
  *            being an f16 where it can: activations alone are rounded; plus f32 rounding of sums,
  *            (3 k / 32 + 8) 2^-24 sum (|x| + h_b) (|w| + 2 |o|), o the offset that the type takes
  *            from the block, 0 for most (8 or 16 times the scale in the 256-bit way's

@@ -47,6 +47,7 @@ struct rows_super {
     float d;
     float pad[11];
 };
+_Static_assert(sizeof(struct rows_super) % 64 == 0, "the part behind it stays aligned");
 
 struct rows_part {
     size_t byte, start, step, sum, super, total; /* byte offsets in a token's part */

@@ -153,7 +153,7 @@ ROWS_INLINE void unpack_q6(const uint8_t *const rows[ROWS_SET], size_t nibbles, 
 }
 
 /* Half n (0, 1) of a super-block.  Sums of 4 products are at most 4 * 32 * 127 < 2^15, those of
- * half a super-block at most 4 * 2 * 4 * 32 * 127 * 128 < 2^25. */
+ * half a super-block at most 4 * 2 * 4 * 32 * 127 * 128 < 2^24. */
 ROWS_INLINE void half_q6(const struct rows_job *job, size_t b, uint32_t n, uint32_t m,
                          __m512i sum[ROWS_TOKEN][ROWS_SETS]) {
     const size_t at = b * Q6K_BYTES;
