@@ -84,7 +84,9 @@ static ft_status expect(ft_session *s, const struct ft_plan *dense, const struct
     ft_meter_free(meter);
     FT_TRY(status);
     if (a->is_measured) {
-        FT_TRY(measure_draft(s, plan->n_prompt, budget_us * 4 / 10, err));
+        if (plan->n_step > 0) {
+            FT_TRY(measure_draft(s, plan->n_prompt, budget_us * 4 / 10, err));
+        }
         ft_cost_plan(&a->target, &a->draft, dense, &a->dense);
         ft_cost_plan(&a->target, &a->draft, plan, &a->plan);
     }

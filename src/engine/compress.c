@@ -5,9 +5,9 @@
  *   draft     evidence of the prompt stage (scores [n_prompt]) and text for the KV stage, in one
  *             run on the full prompt
  *   prompt    scores -> tokens that the target will read
- *   prefill   dense, or with look-ahead rows: the target reads prompt ++ text, every layer's
- *             evidence decides which of its rows stay, and the last prompt token is fed again so
- *             that the first logits come from it
+ *   prefill   dense, or dropping rows: the target reads the prompt (++ text, where a method looks
+ *             ahead) and every layer's evidence decides which of its rows stay.  With text the last
+ *             prompt token is fed again, so that the first logits come from it
  */
 #include <stdlib.h>
 #include <string.h>
@@ -48,12 +48,12 @@ static void fold_layer(const struct drafting *d, const float *mass) {
                   d->out->score);
 }
 
-static ft_status decide_draft(void *user, uint32_t layer, const float *mass,
+static ft_status decide_draft(void *user, uint32_t layer, const float *column,
                               struct ft_decision *out, struct ft_error *err) {
     (void)layer;
     (void)out;
     (void)err;
-    fold_layer(user, mass);
+    fold_layer(user, column);
     return FT_OK;
 }
 
@@ -185,12 +185,13 @@ static ft_status run_draft(struct drafting *d, int64_t *score_us, struct ft_erro
         .id = d->id,
         .pos = d->pos,
         .n = plan->n_prompt,
-        .cap = plan->n_prompt + plan->n_step,
+        .n_more = plan->n_step,
         .logits = wants_steps ? d->logits : NULL,
         .is_staged = !wants_steps,
         .is_evidence_only = !wants_steps,
         .decide = plan->is_prompt_on ? decide_draft : NULL,
         .user = d,
+        .column = plan->prompt_look.column,
         .layer_first = plan->prompt_look.layer_first,
         .n_voter = plan->prompt_look.window,
         .n_col = plan->n_prompt,
@@ -277,53 +278,49 @@ ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head,
 
 /* ---- the KV stage ---- */
 
-struct chooser { /* one prefill's decisions; buffers are reused by every layer */
-    ft_session *s;
-    uint32_t n_col, n_rank, n_vertical;
+struct deciding { /* one prefill's decisions; buffers are reused by every layer */
+    const ft_session *s;
+    struct ft_chooser chooser;
     bool is_sparse;
-    float *pooled;                  /* [n_col] */
-    uint32_t *work, *ranked;        /* [ft_keep_work(n_input)], [n_rank] */
-    ft_row *kept;                   /* [n_head_kv][keep] */
-    struct ft_rows *rows;           /* [n_head_kv] into kept */
+    struct ft_rows *rows;           /* [n_head_kv] into the chooser's lists */
     uint32_t *vertical;             /* [n_head_kv][n_vertical] ascending */
     const uint32_t **vertical_list; /* [n_head_kv] */
     uint32_t *vertical_count;       /* [n_head_kv] */
     struct ft_slash slash;
 };
 
-static void chooser_done(struct chooser *c) {
-    ft_free(c->pooled);
-    ft_free(c->work);
-    ft_free(c->ranked);
-    ft_free(c->kept);
-    ft_free(c->rows);
-    ft_free(c->vertical);
-    ft_free(c->vertical_list);
-    ft_free(c->vertical_count);
+static void deciding_done(struct deciding *d) {
+    ft_chooser_done(&d->chooser);
+    ft_free(d->rows);
+    ft_free(d->vertical);
+    ft_free(d->vertical_list);
+    ft_free(d->vertical_count);
 }
 
-static ft_status chooser_init(struct chooser *c, ft_session *s, uint32_t n_read,
-                              struct ft_error *err) {
+static ft_status deciding_init(struct deciding *d, const ft_session *s, uint32_t n_read,
+                               struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     const struct ft_look *look = &plan->kv_look;
-    uint32_t n_head_kv = s->lane.hp->n_head_kv, n_free = plan->kv_keep - look->window;
-    c->s = s;
-    c->n_col = plan->n_input - look->window - look->refeed;
-    c->is_sparse = look->prefill_window > 0 &&
+    uint32_t n_head_kv = s->lane.hp->n_head_kv;
+    uint32_t n_col = plan->n_input - look->window - look->refeed;
+    d->s = s;
+    d->is_sparse = look->prefill_window > 0 &&
                    n_read > (uint64_t)look->prefill_window + look->prefill_vertical;
-    c->n_vertical = c->is_sparse ? FT_MIN(look->prefill_vertical, c->n_col) : 0;
-    c->n_rank = FT_MIN(FT_MAX(n_free, c->n_vertical), c->n_col);
-    c->pooled = ft_alloc(c->n_col, sizeof *c->pooled);
-    c->work = ft_alloc(ft_keep_work(plan->n_input), sizeof *c->work);
-    c->ranked = ft_alloc(c->n_rank + 1, sizeof *c->ranked);
-    c->kept = ft_alloc((size_t)n_head_kv * plan->kv_keep, sizeof *c->kept);
-    c->rows = ft_alloc(n_head_kv, sizeof *c->rows);
-    c->vertical = ft_alloc((size_t)n_head_kv * c->n_vertical + 1, sizeof *c->vertical);
-    c->vertical_list = ft_alloc(n_head_kv, sizeof *c->vertical_list);
-    c->vertical_count = ft_alloc(n_head_kv, sizeof *c->vertical_count);
-    if (!c->pooled || !c->work || !c->ranked || !c->kept || !c->rows || !c->vertical ||
-        !c->vertical_list || !c->vertical_count) {
-        return ft_fail(err, FT_NOMEM, 0, "no memory to choose among %u rows", c->n_col);
+    struct ft_chooser_params params = {
+        .choice = &s->kv,
+        .look = *look,
+        .n_head = n_head_kv,
+        .n_prompt = plan->n_input,
+        .keep = plan->kv_keep,
+        .n_vertical = d->is_sparse ? FT_MIN(look->prefill_vertical, n_col) : 0,
+    };
+    FT_TRY(ft_chooser_init(&d->chooser, &params, err));
+    d->rows = ft_alloc(n_head_kv, sizeof *d->rows);
+    d->vertical = ft_alloc((size_t)n_head_kv * params.n_vertical + 1, sizeof *d->vertical);
+    d->vertical_list = ft_alloc(n_head_kv, sizeof *d->vertical_list);
+    d->vertical_count = ft_alloc(n_head_kv, sizeof *d->vertical_count);
+    if (!d->rows || !d->vertical || !d->vertical_list || !d->vertical_count) {
+        return ft_fail(err, FT_NOMEM, 0, "no memory to choose among %u rows", n_col);
     }
     return FT_OK;
 }
@@ -333,35 +330,28 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static ft_status decide_target(void *user, uint32_t layer, const float *mass,
+static ft_status decide_target(void *user, uint32_t layer, const float *column,
                                struct ft_decision *out, struct ft_error *err) {
-    (void)layer;
     (void)err;
-    struct chooser *c = user;
-    const ft_session *s = c->s;
-    const struct ft_plan *plan = &s->plan;
-    struct ft_budget budget = { .keep = plan->kv_keep,
-                                .n_prompt = plan->n_input,
-                                .n_rank = c->n_rank };
-    for (uint32_t h = 0; h < s->lane.hp->n_head_kv; h++) {
-        struct ft_evidence evidence = { .n_row = c->n_col, .mass = mass + (size_t)h * c->n_col };
-        s->kv.method->score(&evidence, s->kv.params, c->pooled);
-        ft_keep_rank(c->pooled, c->n_col, c->n_rank, c->work, c->ranked);
-        ft_row *kept = c->kept + (size_t)h * plan->kv_keep;
-        c->rows[h] =
-            (struct ft_rows){ .row = kept,
-                              .n = ft_keep_retain(c->ranked, &plan->kv_look, &budget, kept) };
-        uint32_t *vertical = c->vertical + (size_t)h * c->n_vertical;
-        memcpy(vertical, c->ranked, c->n_vertical * sizeof *vertical);
-        qsort(vertical, c->n_vertical, sizeof *vertical, ascending);
-        c->vertical_list[h] = vertical;
-        c->vertical_count[h] = c->n_vertical;
+    struct deciding *d = user;
+    struct ft_chooser *c = &d->chooser;
+    uint32_t n_vertical = c->p.n_vertical;
+    ft_chooser_score(c, layer, column);
+    ft_chooser_keep(c);
+    for (uint32_t h = 0; h < c->p.n_head; h++) {
+        d->rows[h] =
+            (struct ft_rows){ .row = c->kept + (size_t)h * c->kept_cap, .n = c->n_kept[h] };
+        uint32_t *vertical = d->vertical + (size_t)h * n_vertical;
+        memcpy(vertical, c->ranked + (size_t)h * c->rank_cap, n_vertical * sizeof *vertical);
+        qsort(vertical, n_vertical, sizeof *vertical, ascending);
+        d->vertical_list[h] = vertical;
+        d->vertical_count[h] = n_vertical;
     }
-    c->slash = (struct ft_slash){ .window = plan->kv_look.prefill_window,
-                                  .vertical = c->vertical_list,
-                                  .n_vertical = c->vertical_count };
-    out->keep = c->rows;
-    out->slash = c->is_sparse ? &c->slash : NULL;
+    d->slash = (struct ft_slash){ .window = c->p.look.prefill_window,
+                                  .vertical = d->vertical_list,
+                                  .n_vertical = d->vertical_count };
+    out->keep = d->rows;
+    out->slash = d->is_sparse ? &d->slash : NULL;
     return FT_OK;
 }
 
@@ -393,25 +383,46 @@ static ft_status input_init(struct input *in, const ft_session *s, const ft_toke
     return FT_OK;
 }
 
-static ft_status prefill_lookahead(ft_session *s, const struct input *in, uint32_t cap,
-                                   struct ft_error *err) {
+/* Rows whose queries vote about the KV stage. */
+static uint32_t voters(const struct ft_plan *plan, uint32_t n_read) {
+    const struct ft_look *look = &plan->kv_look;
+    if (look->column != FT_COLUMN_MASS) {
+        return 0;
+    }
+    return look->is_all_voting ? n_read : look->window + look->refeed + (n_read - plan->n_input);
+}
+
+/* The last prompt token once more, behind the rows that stay: its logits are the first. */
+static ft_status feed_again(ft_session *s, const struct input *in, struct ft_error *err) {
+    struct ft_feed again = { .id = in->id + s->plan.n_input - 1,
+                             .pos = in->pos + s->plan.n_input - 1,
+                             .n = 1,
+                             .n_logit = 1,
+                             .logits = s->logits };
+    return ft_lane_feed(&s->lane, &again, err);
+}
+
+static ft_status prefill_dropping(ft_session *s, const struct input *in, struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     const struct ft_look *look = &plan->kv_look;
-    struct chooser chooser = { 0 };
+    struct deciding deciding = { .is_sparse = false };
     struct ft_prefill prefill = {
         .id = in->id,
         .pos = in->pos,
         .n = in->n,
-        .cap = cap,
+        .n_more = look->refeed + plan->n_answer,
+        .logits = look->refeed > 0 ? NULL : s->logits,
         .is_staged = true,
         .decide = decide_target,
-        .user = &chooser,
-        .n_voter = look->window + look->refeed + (in->n - plan->n_input),
+        .user = &deciding,
+        .column = look->column,
+        .n_voter = voters(plan, in->n),
         .n_col = plan->n_input - look->window - look->refeed,
         .red = reduce_of(look->fold),
+        .is_group_max = look->is_group_max,
     };
-    ft_status status = chooser_init(&chooser, s, in->n, err);
-    if (status == FT_OK && chooser.is_sparse && s->params.is_exact) {
+    ft_status status = deciding_init(&deciding, s, in->n, err);
+    if (status == FT_OK && deciding.is_sparse && s->params.is_exact) {
         status = ft_report_fallback(
             s, err,
             "exact: the vertical-slash prefill runs on %s, stock attention has no such "
@@ -421,17 +432,12 @@ static ft_status prefill_lookahead(ft_session *s, const struct input *in, uint32
     if (status == FT_OK) {
         status = ft_lane_prefill(&s->lane, &prefill, err);
     }
-    chooser_done(&chooser);
+    deciding_done(&deciding);
     s->report.score_us += prefill.score_us;
     s->report.prefill_us -= prefill.score_us;
     FT_TRY(status);
     s->report.kv_bytes = ft_kv_bytes(s->lane.kv);
-    struct ft_feed again = { .id = in->id + plan->n_input - 1,
-                             .pos = in->pos + plan->n_input - 1,
-                             .n = 1,
-                             .n_logit = 1,
-                             .logits = s->logits };
-    return ft_lane_feed(&s->lane, &again, err);
+    return look->refeed > 0 ? feed_again(s, in, err) : FT_OK;
 }
 
 ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
@@ -440,15 +446,12 @@ ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
     int64_t start = ft_time_us();
     struct input in = { 0 };
     ft_status status = input_init(&in, s, id, draft, err);
-    uint32_t n_row = plan->is_kv_on ? plan->kv_keep + plan->kv_look.refeed : plan->n_input;
     if (status == FT_OK && plan->is_kv_on) {
-        status = prefill_lookahead(s, &in, n_row + plan->n_answer, err);
+        status = prefill_dropping(s, &in, err);
     } else if (status == FT_OK) {
-        struct ft_prefill prefill = { .id = in.id,
-                                      .pos = in.pos,
-                                      .n = in.n,
-                                      .cap = n_row + plan->n_answer,
-                                      .logits = s->logits };
+        struct ft_prefill prefill = {
+            .id = in.id, .pos = in.pos, .n = in.n, .n_more = plan->n_answer, .logits = s->logits
+        };
         status = ft_lane_prefill(&s->lane, &prefill, err);
         s->report.kv_bytes = ft_kv_bytes(s->lane.kv);
     }

@@ -90,7 +90,7 @@ static ft_status plan_prompt(ft_session *s, uint32_t n_head, struct ft_error *er
     }
     plan->is_prompt_on = true;
     plan->n_input = plan->prompt_keep;
-    plan->n_step = FT_MAX(plan->prompt_look.lookahead, 1);
+    plan->n_step = choice->method->needs_draft ? FT_MAX(plan->prompt_look.lookahead, 1) : 0;
     return FT_OK;
 }
 
@@ -116,7 +116,7 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
             choice->method->name, asked, plan->kv_look.prefill_vertical, plan->kv_keep));
     }
     plan->is_kv_on = true;
-    plan->n_text = FT_MAX(plan->kv_look.lookahead, 1);
+    plan->n_text = choice->method->needs_draft_text ? FT_MAX(plan->kv_look.lookahead, 1) : 0;
     return FT_OK;
 }
 
@@ -124,7 +124,7 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
  * (With auto dense is one of the answers: it asks for that plan itself.) */
 static ft_status check_text(ft_session *s, struct ft_error *err) {
     struct ft_plan *plan = &s->plan;
-    if (!plan->is_kv_on || (uint64_t)plan->pos_first < target_context(s)) {
+    if (plan->n_text == 0 || (uint64_t)plan->pos_first < target_context(s)) {
         return FT_OK;
     }
     if (s->params.is_auto) {
@@ -186,7 +186,7 @@ ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
     FT_TRY(check_positions(s, "target", s->target, n_pos, target_context(s), err));
     plan->pos_first = (ft_pos)n_pos;
     FT_TRY(check_text(s, err));
-    if (plan->is_prompt_on || plan->is_kv_on) {
+    if (FT_MAX(plan->n_text, plan->n_step) > 0) { /* the draft runs */
         FT_TRY(check_positions(s, "draft", s->draft ? s->draft : s->target, n_prompt,
                                draft_context(s), err));
         FT_TRY(plan_text(s, err));

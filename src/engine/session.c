@@ -244,7 +244,7 @@ static ft_status run_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
     }
     FT_TRY(s->params.is_auto ? ft_auto_plan(s, n, FT_MIN(n_head, n), err)
                              : ft_pair_plan(s, n, FT_MIN(n_head, n), err));
-    bool has_drafting = s->plan.is_prompt_on || s->plan.is_kv_on;
+    bool has_drafting = s->plan.n_step > 0;
     if (has_drafting && s->draft) { /* its padded tail may be the shorter one */
         FT_TRY(check_ids(s->draft, "draft", id, n, err));
     }
@@ -285,7 +285,7 @@ ft_status ft_session_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
     s->pos_next = s->plan.pos_first;
     s->pos_kept_end = s->plan.pos_first;
     if (s->plan.is_kv_on && s->plan.kv_look.refeed) { /* rows fed again are not kept ones */
-        s->pos_kept_end = ft_kv_pos(s->lane.kv, 0, 0)[s->plan.kv_keep];
+        s->pos_kept_end = ft_kv_pos(s->lane.kv, 0, 0)[ft_kv_rows(s->lane.kv, 0, 0) - 1];
     }
     s->n_left = s->plan.n_answer;
     s->has_logits = true;

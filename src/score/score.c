@@ -430,6 +430,10 @@ ft_status ft_choice_budget_check(const struct ft_choice *choice, const struct ft
                        "%s: window is %u, expected less than keep, which is %s = %u rows here",
                        method->name, look.window, text, keep);
     }
+    if (look.sinks >= keep) {
+        return ft_fail(err, FT_ARG, 0, "%s: sinks is %u, expected less than keep, which is %u rows",
+                       method->name, look.sinks, keep);
+    }
     if (look.layer_first >= facts->n_layer) {
         return ft_fail(err, FT_ARG, 0, "%s: start_layer is %u, but the layers are 0..%u",
                        method->name, look.layer_first, facts->n_layer - 1);

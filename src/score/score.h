@@ -7,6 +7,10 @@
  *
  *     look (what to watch) -> evidence -> score -> budget -> keep -> apply
  *
+ *   score.c     the catalogue and the parameters
+ *   keep.c      pooling, ranking, which rows of a head stay
+ *   choose.c    these steps for all KV heads of a layer
+ *
  * Scores: higher = more important.  Ties: the lower index wins.
  */
 #ifndef FT_SCORE_SCORE_H
@@ -49,6 +53,8 @@ enum ft_act {
     FT_PROMPT, /* drop prompt tokens before the target reads them */
 };
 enum ft_source { FT_SOURCE_TARGET, FT_SOURCE_DRAFT }; /* whose attention votes */
+/* what rows are known by: the attention they receive, the length of their keys, their place alone */
+enum ft_column { FT_COLUMN_MASS, FT_COLUMN_NORM, FT_COLUMN_NONE };
 /* voters and heads of a group -> one number per row */
 enum ft_fold { FT_FOLD_MAX, FT_FOLD_MEAN, FT_FOLD_SUM };
 /* weight of window row i of w, oldest first: 1, i/(w-1), (i+1)/w */
@@ -63,26 +69,33 @@ struct ft_facts {         /* of this run, for defaults that depend on it */
 
 struct ft_look {
     enum ft_source source;
-    uint32_t window;      /* last prompt rows that stay; with the refeed rows they vote */
-    uint32_t lookahead;   /* kv: drafted tokens that vote too; prompt: draft steps, >= 1 */
-    uint32_t refeed;      /* last prompt rows, dropped and fed again before decoding */
-    uint32_t layer_first; /* layers below do not vote */
+    enum ft_column column; /* without mass nobody votes */
+    uint32_t sinks;        /* kv: first prompt rows that the scores keep; fewer than the budget */
+    uint32_t window;       /* last prompt rows that stay; with the refeed rows they vote */
+    uint32_t lookahead;    /* kv: drafted tokens that vote too; prompt: draft steps, >= 1 */
+    uint32_t refeed;       /* last prompt rows, dropped and fed again before decoding */
+    uint32_t layer_first;  /* layers below do not vote */
     enum ft_fold fold;
     enum ft_ramp ramp;
     uint32_t prefill_window, prefill_vertical; /* vertical-slash prefill; window 0: dense */
+    bool is_all_voting; /* kv: every prompt row votes, not only the last ones */
+    bool is_group_max;  /* kv: `fold` joins voters alone, the largest head of a group counts */
+    bool is_layer_wide; /* kv: the mean over the KV heads of a layer counts for all of them */
     bool is_compact;    /* prompt: kept tokens get new contiguous positions */
     bool is_protecting; /* prompt: BOS and system header are kept */
 };
 
 /* ---- evidence, scores, selection ---- */
 
-struct ft_evidence {   /* of one KV head (kv) or the whole prompt; borrowed for the call */
-    uint32_t n_row;    /* candidates: kv n - window - refeed; prompt n */
-    const float *mass; /* [n_row] >= 0 */
+struct ft_evidence {      /* of one KV head (kv) or the whole prompt; borrowed for the call */
+    uint32_t n_row;       /* candidates: kv n - window - refeed; prompt n */
+    uint32_t layer, head; /* which KV head; prompt 0, 0 */
+    const float *mass;    /* [n_row] >= 0; NULL unless looked at, as the next one */
+    const float *norm;    /* [n_row] >= 0 L2 norms of the keys as stored */
 };
 
 struct ft_budget {        /* what keep must obey */
-    uint32_t keep;        /* C: rows that stay, window included, >= window + 1 */
+    uint32_t keep;        /* C: rows that stay, window included, >= window */
     uint32_t n_prompt;    /* n */
     uint32_t n_rank;      /* how long the ranking is, >= keep - window (kv) */
     const uint32_t *must; /* [n_must] ascending indices that stay whatever their score (prompt) */
@@ -100,7 +113,7 @@ struct ft_method {
     void (*resolve)(void *params, const struct ft_facts *facts);
     /* look - what to watch, with every default resolved against the facts. */
     void (*look)(const void *params, const struct ft_facts *facts, struct ft_look *out);
-    /* score - evidence -> [n_row] numbers.  No allocation; out does not alias mass.
+    /* score - evidence -> [n_row] numbers.  No allocation; out does not alias the evidence.
      * NULL: nothing is ever dropped (dense). */
     void (*score)(const struct ft_evidence *ev, const void *params, float *out);
     /* keep - (prompt methods) scores -> ascending indices: all when keep >= n_prompt, else `keep`
@@ -177,6 +190,10 @@ uint32_t ft_keep_retain(const uint32_t *ranked, const struct ft_look *look,
                         const struct ft_budget *budget, uint32_t *out);
 size_t ft_keep_work(uint32_t n_prompt); /* uint32_t's that a method's keep may scribble on */
 
+/* ft_window_default - window where none was asked for: 32, or 8 of a budget below 64, of which 32
+ * would leave few rows or none to choose. */
+uint32_t ft_window_default(uint32_t keep);
+
 /* ft_pool - one-dimensional pooling, same length, stride 1, window k: left (k-1)/2, right k/2.
  *   is_max   max over what is inside (scores are >= 0: zero padding would change nothing); a NaN
  *            gives way to every number.  Else sum / k, summed in double (edges are damped)
@@ -189,7 +206,46 @@ void ft_pool(const float *in, uint32_t n, uint32_t k, bool is_max, float *out);
  *   mass     [n_head][n];  score [n], starts at 0 */
 void ft_fold_heads(enum ft_fold fold, const float *mass, uint32_t n_head, uint32_t n, float *score);
 
+/* ft_group_max - of each group of query heads the largest, in place.
+ *   column   [n_head][n] -> [n_head_kv][n] */
+void ft_group_max(float *column, uint32_t n_head, uint32_t n_head_kv, uint32_t n);
+
 /* ft_ramp_weight - weight of window row i of w. */
 float ft_ramp_weight(enum ft_ramp ramp, uint32_t i, uint32_t w);
+
+/* ---- all KV heads of a layer (choose.c) ---- */
+
+struct ft_chooser_params {
+    const struct ft_choice *choice; /* borrowed until done */
+    struct ft_look look;
+    uint32_t n_head; /* KV heads of a layer */
+    uint32_t n_prompt;
+    uint32_t keep;       /* window <= keep <= n_prompt - refeed */
+    uint32_t n_vertical; /* ranked columns that the prefill asks for, <= n_col */
+};
+
+struct ft_chooser { /* the answers of one layer; every layer uses the buffers again */
+    struct ft_chooser_params p;
+    uint32_t n_col;              /* candidates: n_prompt - window - refeed, >= 1 */
+    uint32_t rank_cap, kept_cap; /* strides of the lists */
+    float *joined;               /* [n_col] where is_layer_wide */
+    float *pooled;               /* [n_head][n_col] scores */
+    uint32_t *n_free;            /* [n_head] candidates that stay */
+    uint32_t *ranked, *n_ranked; /* [n_head][rank_cap] best first; [n_head] */
+    uint32_t *kept, *n_kept;     /* [n_head][kept_cap] ascending; [n_head] */
+    uint32_t *work;              /* [n_col] */
+};
+/* ft_chooser_init - the caller ends it with ft_chooser_done, also after a failure.
+ * Errors     FT_NOMEM */
+ft_status ft_chooser_init(struct ft_chooser *c, const struct ft_chooser_params *params,
+                          struct ft_error *err);
+void ft_chooser_done(struct ft_chooser *c); /* a zeroed one is a no-op */
+/* ft_chooser_column - what KV head h is scored by, [n_col]: of `column` [n_head][n_col], or the
+ * joined one. */
+const float *ft_chooser_column(const struct ft_chooser *c, const float *column, uint32_t h);
+/* ft_chooser_score - evidence of a layer -> pooled.  column: NULL where nothing is looked at. */
+void ft_chooser_score(struct ft_chooser *c, uint32_t layer, const float *column);
+/* ft_chooser_keep - pooled -> ranked and kept. */
+void ft_chooser_keep(struct ft_chooser *c);
 
 #endif

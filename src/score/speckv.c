@@ -23,9 +23,6 @@ struct speckv {
 enum { POOL_MAX, POOL_MEAN };     /* order of the choices below */
 enum { REDUCE_MAX, REDUCE_MEAN };
 
-/* Below this budget the default window of 32 would leave few rows or none to choose. */
-enum { SMALL_KEEP = 64, SMALL_WINDOW = 8, WINDOW = 32 };
-
 #define AT(field) offsetof(struct speckv, field)
 
 static const struct ft_param table[] = {
@@ -54,7 +51,7 @@ static void resolve(void *params, const struct ft_facts *facts) {
     struct speckv *p = params;
     uint32_t keep = ft_amount_rows(&p->keep, facts);
     if (p->window == FT_UNSET) {
-        p->window = keep < SMALL_KEEP ? SMALL_WINDOW : WINDOW;
+        p->window = ft_window_default(keep);
     }
     if (p->lookahead == FT_UNSET) {
         p->lookahead = FT_MAX(facts->n_predict, 1);

@@ -26,7 +26,15 @@ static const struct method {
     { .name = "speckv, many voters", .kv = "speckv:keep=1080,window=1070,lookahead=8" },
     { .name = "speckv within keep", .kv = "speckv:keep=1500" },
     { .name = "cascade", .prompt = "specpc:keep=200", .kv = "speckv:keep=64,lookahead=8" },
+    { .name = "snapkv", .kv = "snapkv:keep=64" },
+    { .name = "snapkv, group=max", .kv = "snapkv:keep=64,group=max" },
+    { .name = "h2o", .kv = "h2o:keep=64" },
+    { .name = "tova", .kv = "tova:keep=64" },
+    { .name = "knorm", .kv = "knorm:keep=64" },
+    { .name = "streamingllm", .kv = "streamingllm:keep=64" },
+    { .name = "cascade without text", .prompt = "specpc:keep=200", .kv = "snapkv:keep=64" },
     { .name = "dense, exact", .is_exact = true },
+    { .name = "snapkv, exact", .kv = "snapkv:keep=64", .is_exact = true },
     { .name = "speckv, exact", .kv = "speckv:keep=64,lookahead=8", .is_exact = true },
 };
 

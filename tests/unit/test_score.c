@@ -56,7 +56,8 @@ static void expect_settings(enum ft_stage stage, const char *spec, const struct 
 
 static void test_catalogue(void **state) {
     (void)state;
-    static const char *const names[] = { "dense", "specpc", "speckv" };
+    static const char *const names[] = { "dense", "specpc",       "speckv", "snapkv", "h2o",
+                                         "tova",  "streamingllm", "knorm",  "random" };
     assert_int_equal(ft_catalogue_count(), FT_COUNT(names));
     for (uint32_t i = 0; i < FT_COUNT(names); i++) {
         const struct ft_method *method = ft_catalogue(i);
@@ -73,8 +74,8 @@ static void test_catalogue(void **state) {
 
 static void test_public(void **state) {
     (void)state;
-    assert_int_equal(ft_method_count(), 3);
-    assert_null(ft_method_info(3));
+    assert_int_equal(ft_method_count(), 9);
+    assert_null(ft_method_info(9));
     const struct ft_method_info *kv = ft_method_info(2);
     assert_string_equal(kv->name, "speckv");
     assert_string_equal(kv->paper, "arXiv:2506.08373");
@@ -184,7 +185,9 @@ static void test_given(void **state) {
 static void test_errors(void **state) {
     (void)state;
     const enum ft_stage kv = FT_STAGE_KV, pc = FT_STAGE_PROMPT;
-    expect_error(kv, "snapkv", 0, "unknown kv method \"snapkv\"; there are: dense, speckv");
+    expect_error(kv, "snapkw", 0,
+                 "unknown kv method \"snapkw\"; there are: dense, speckv, snapkv, h2o, tova, "
+                 "streamingllm, knorm, random");
     expect_error(pc, "Specpc:keep=3", 0,
                  "unknown prompt method \"Specpc\"; there are: dense, specpc");
     expect_error(kv, "specpc", 0,
