@@ -79,6 +79,12 @@ static void print_markdown(void) {
            "`256` rows or tokens, `25%%` of that stage's input, rounded down, or `64MiB` of K "
            "and V of the whole\n"
            "model. A prompt within `keep` is read densely.\n\n"
+           "`budget=` says how the rows of a KV method are spread over layers and heads: alike "
+           "(`uniform`), fewer in later\n"
+           "layers (`pyramid`, as in PyramidKV), or by score over the heads of a layer (`ada`, as "
+           "in AdaKV; with `speckv`\n"
+           "that is Ada-SpecKV). Dropped rows are freed, also where heads keep different "
+           "numbers.\n\n"
            "| method | option | what it does | needs | paper |\n| --- | --- | --- | --- | --- |\n");
     for (uint32_t i = 0; i < ft_method_count(); i++) {
         const struct ft_method_info *info = ft_method_info(i);

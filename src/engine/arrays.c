@@ -309,7 +309,7 @@ static ft_status kv_layer(struct arrays *a, struct ft_chooser *c, bool is_dense,
         ft_chooser_score(c, l, a->mass);
     }
     if (!is_dense) {
-        ft_chooser_keep(c);
+        ft_chooser_keep(c, l);
     }
     for (uint32_t h = 0; h < a->in->n_head_kv; h++) {
         FT_TRY(kv_head(a, c, is_dense, h, &head[h], err));
@@ -329,6 +329,7 @@ static ft_status kv_run(struct arrays *a, struct ft_score_output *out, struct ft
     if (a->n_col > 0) {
         struct ft_chooser_params params = { .choice = &a->choice,
                                             .look = *look,
+                                            .n_layer = in->n_layer,
                                             .n_head = in->n_head_kv,
                                             .n_prompt = in->n_prompt,
                                             .keep = is_dense ? look->window : a->keep };

@@ -309,6 +309,7 @@ static ft_status deciding_init(struct deciding *d, const ft_session *s, uint32_t
     struct ft_chooser_params params = {
         .choice = &s->kv,
         .look = *look,
+        .n_layer = s->lane.n_layer,
         .n_head = n_head_kv,
         .n_prompt = plan->n_input,
         .keep = plan->kv_keep,
@@ -337,7 +338,7 @@ static ft_status decide_target(void *user, uint32_t layer, const float *column,
     struct ft_chooser *c = &d->chooser;
     uint32_t n_vertical = c->p.n_vertical;
     ft_chooser_score(c, layer, column);
-    ft_chooser_keep(c);
+    ft_chooser_keep(c, layer);
     for (uint32_t h = 0; h < c->p.n_head; h++) {
         d->rows[h] =
             (struct ft_rows){ .row = c->kept + (size_t)h * c->kept_cap, .n = c->n_kept[h] };
@@ -402,6 +403,15 @@ static ft_status feed_again(ft_session *s, const struct input *in, struct ft_err
     return ft_lane_feed(&s->lane, &again, err);
 }
 
+static uint32_t largest_head(const struct ft_kv *kv) {
+    const struct ft_kv_shape *shape = ft_kv_shape_of(kv);
+    uint32_t most = 0;
+    for (uint32_t at = 0; at < shape->n_layer * shape->n_head_kv; at++) {
+        most = FT_MAX(most, ft_kv_rows(kv, at / shape->n_head_kv, at % shape->n_head_kv));
+    }
+    return most;
+}
+
 static ft_status prefill_dropping(ft_session *s, const struct input *in, struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     const struct ft_look *look = &plan->kv_look;
@@ -437,6 +447,7 @@ static ft_status prefill_dropping(ft_session *s, const struct input *in, struct 
     s->report.prefill_us -= prefill.score_us;
     FT_TRY(status);
     s->report.kv_bytes = ft_kv_bytes(s->lane.kv);
+    s->report.n_kv_kept = largest_head(s->lane.kv);
     return look->refeed > 0 ? feed_again(s, in, err) : FT_OK;
 }
 

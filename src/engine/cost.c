@@ -99,7 +99,8 @@ void ft_cost_plan(const struct ft_rates *target, const struct ft_rates *draft,
             w.window = look->prefill_window;
             w.n_vertical = look->prefill_vertical;
         }
-        n_row = plan->kv_keep;
+        n_row = look->window +
+                (double)ft_layers_sum(&plan->kv_layers, target->n_layer) / target->n_layer;
         again = look->refeed > 0 ? steps_us(target, 1, n_row) : 0;
     }
     double reading = read_us(target, &w) + again;

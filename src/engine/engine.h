@@ -140,6 +140,7 @@ struct ft_plan {                   /* how one prompt will be run: decided before
     bool is_prompt_on, is_kv_on;   /* does the stage drop anything */
     uint32_t prompt_keep, kv_keep; /* resolved to rows */
     struct ft_look prompt_look, kv_look;
+    struct ft_layers kv_layers; /* how kv_keep is spread: rows beside the window */
     uint32_t n_text;   /* tokens the draft writes */
     uint32_t n_step;   /* draft steps in all, prefill counted; 0: the draft does not run */
     uint32_t n_answer; /* tokens that may follow the prompt */

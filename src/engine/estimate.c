@@ -49,7 +49,12 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
     uint64_t per_token = token_bytes(target, target->n_layer, s->fmt);
     uint32_t n_read = plan->n_input + plan->n_text;
     *out = (struct ft_run_bytes){ .activation = (uint64_t)n_read * target->n_embd * sizeof(float) };
-    out->kv = per_token * (plan->is_kv_on ? plan->kv_keep : plan->n_input);
+    uint64_t n_row = (uint64_t)plan->n_input * target->n_layer; /* of a head, in all layers */
+    if (plan->is_kv_on) {
+        n_row = (uint64_t)plan->kv_look.window * target->n_layer +
+                ft_layers_sum(&plan->kv_layers, target->n_layer);
+    }
+    out->kv = per_token / target->n_layer * n_row;
     /* while the last layer is read, the others' kept rows; later, the row that is fed again */
     uint64_t on_top =
         FT_MAX(per_token / target->n_layer * n_read, per_token * plan->kv_look.refeed);

@@ -108,6 +108,10 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     FT_TRY(ft_choice_budget_check(choice, &facts, err));
     choice->method->look(choice->params, &facts, &plan->kv_look);
     plan->kv_keep = FT_MIN(plan->kv_keep, plan->n_input - plan->kv_look.refeed);
+    const struct ft_look *look = &plan->kv_look;
+    plan->kv_layers =
+        ft_split_layers(ft_choice_split(choice), plan->kv_keep - look->window,
+                        plan->n_input - look->window - look->refeed, plan->n_input, facts.n_layer);
     uint32_t asked = 0;
     if (ft_choice_uint(choice, "prefill_vertical", &asked) &&
         asked < plan->kv_look.prefill_vertical) {

@@ -127,6 +127,11 @@ ft_status ft_session_policy(ft_session *s, const struct ft_session_params *param
     FT_TRY(ft_choice_parse(FT_STAGE_KV, s->params.kv, &s->kv, err));
     FT_TRY(check_format(s, err));
     FT_TRY(check_numbers(s, err));
+    if (s->params.is_exact && ft_choice_split(&s->kv)->budget == FT_BUDGET_ADA) {
+        return ft_fail(err, FT_ARG, 0,
+                       "%s: budget=ada with exact: stock attention needs heads of one length",
+                       s->kv.method->name);
+    }
     FT_TRY(check_draft(s, &s->prompt, err));
     FT_TRY(check_draft(s, &s->kv, err));
     FT_TRY(ft_report_kernels(s, err)); /* a strict run is refused before anything is loaded */

@@ -50,6 +50,7 @@ const struct ft_method ft_method_random = {
     .paper = "",
     .file = "src/score/random.c",
     .act = FT_RETAIN,
+    .unfit = { [FT_BUDGET_ADA] = "chance says nothing about what a head needs" },
     .params = table,
     .params_size = sizeof(struct random),
     .look = look,

@@ -9,6 +9,7 @@
  *
  *   score.c     the catalogue and the parameters
  *   keep.c      pooling, ranking, which rows of a head stay
+ *   budget.c    how many rows a head of a layer may keep
  *   choose.c    these steps for all KV heads of a layer
  *
  * Scores: higher = more important.  Ties: the lower index wins.
@@ -53,7 +54,7 @@ enum ft_act {
     FT_PROMPT, /* drop prompt tokens before the target reads them */
 };
 enum ft_source { FT_SOURCE_TARGET, FT_SOURCE_DRAFT }; /* whose attention votes */
-/* what rows are known by: the attention they receive, the length of their keys, their place alone */
+/* what rows are known by: the attention they receive, the norm of their keys, their place alone */
 enum ft_column { FT_COLUMN_MASS, FT_COLUMN_NORM, FT_COLUMN_NONE };
 /* voters and heads of a group -> one number per row */
 enum ft_fold { FT_FOLD_MAX, FT_FOLD_MEAN, FT_FOLD_SUM };
@@ -85,6 +86,18 @@ struct ft_look {
     bool is_protecting; /* prompt: BOS and system header are kept */
 };
 
+/* ---- budgets over layers and heads: settings that every KV method has ---- */
+
+enum { FT_BUDGET_UNIFORM, FT_BUDGET_PYRAMID, FT_BUDGET_ADA, FT_BUDGET_COUNT };
+enum { FT_RULE_EXACT, FT_RULE_ADAKV };
+
+struct ft_split {
+    uint32_t budget; /* FT_BUDGET_* */
+    uint32_t beta;   /* pyramid: the last layer's share of B is 1 in beta */
+    uint32_t alpha;  /* ada: percent of B that every head has for certain */
+    uint32_t rule;   /* ada: FT_RULE_* */
+};
+
 /* ---- evidence, scores, selection ---- */
 
 struct ft_evidence {      /* of one KV head (kv) or the whole prompt; borrowed for the call */
@@ -106,6 +119,8 @@ struct ft_method {
     const char *name, *title, *paper, *file;
     enum ft_act act;
     bool needs_draft, needs_draft_text;
+    /* why a budget makes no sense with these scores; NULL: it does */
+    const char *unfit[FT_BUDGET_COUNT];
     const struct ft_param *params; /* ends with name NULL */
     size_t params_size;
     /* resolve - put a number in the place of every default that depends on the run, and raise what
@@ -132,8 +147,11 @@ const struct ft_method *ft_catalogue(uint32_t index); /* in methods.def order; d
 /* A method with its parameters: what "name:key=value,..." means. */
 struct ft_choice {
     const struct ft_method *method;
-    void *params; /* [params_size] owned */
+    void *params; /* [params_size] owned; behind it, struct ft_split */
 };
+/* ft_method_param - parameter i, the method's own first, then those of budgets; NULL: no more. */
+const struct ft_param *ft_method_param(const struct ft_method *method, uint32_t i);
+const struct ft_split *ft_choice_split(const struct ft_choice *choice);
 /* ft_choice_parse - spec for a stage; NULL, "" and "dense" give the method `dense`.
  *   out      the caller ends it with ft_choice_done; untouched on failure
  * Errors     FT_ARG, where = byte of spec: unknown method or parameter (lists what there is), value
@@ -149,7 +167,8 @@ void ft_choice_done(struct ft_choice *choice); /* NULL method: a no-op */
 ft_status ft_choice_budget_check(const struct ft_choice *choice, const struct ft_facts *facts,
                                  struct ft_error *err);
 
-/* ft_choice_setting - parameter i as the user would type it ("1024", "25%", "64MiB", "max").
+/* ft_choice_setting - parameter i of those that apply (no beta without pyramid) as the user would
+ * type it ("1024", "25%", "64MiB", "max").
  *   facts    of the run: the values as used; NULL: an open default reads as its `unset` text
  *   ->       false past the end */
 bool ft_choice_setting(const struct ft_choice *choice, const struct ft_facts *facts, uint32_t i,
@@ -213,12 +232,38 @@ void ft_group_max(float *column, uint32_t n_head, uint32_t n_head_kv, uint32_t n
 /* ft_ramp_weight - weight of window row i of w. */
 float ft_ramp_weight(enum ft_ramp ramp, uint32_t i, uint32_t w);
 
+/* ---- budgets (budget.c) ---- */
+
+/* Rows beside the window that a KV head keeps on average: most - l * step in layer l. */
+struct ft_layers {
+    uint32_t most, step;
+};
+/* ft_split_layers - n_free: B, the same for every layer of a uniform budget
+ *   n_col    candidates of a head, >= n_free;  n_prompt  tokens of the stage's input */
+struct ft_layers ft_split_layers(const struct ft_split *split, uint32_t n_free, uint32_t n_col,
+                                 uint32_t n_prompt, uint32_t n_layer);
+uint64_t ft_layers_sum(const struct ft_layers *layers, uint32_t n_layer); /* over all layers */
+
+/* ft_split_heads - (ada) rows beside the window for each KV head of a layer whose heads have
+ * n_free on average.  rule=exact: together n_head * n_free, and each at least floor(alpha n_free).
+ *   out      [n_head]; none exceeds n
+ * Cost       two passes of ft_keep_rank over all heads; no allocation */
+struct ft_heads {
+    const float *score; /* [n_head][n] */
+    uint32_t n_head, n; /* n_head * n < 2^32 */
+    float *copy;        /* [n_head][n] scratch */
+    uint32_t *work;     /* [n_head][n] scratch */
+    uint32_t *ranked;   /* [n_head][n_free] scratch */
+};
+void ft_split_heads(const struct ft_split *split, const struct ft_heads *heads, uint32_t n_free,
+                    uint32_t *out);
+
 /* ---- all KV heads of a layer (choose.c) ---- */
 
 struct ft_chooser_params {
     const struct ft_choice *choice; /* borrowed until done */
     struct ft_look look;
-    uint32_t n_head; /* KV heads of a layer */
+    uint32_t n_layer, n_head; /* n_head: KV heads of a layer */
     uint32_t n_prompt;
     uint32_t keep;       /* window <= keep <= n_prompt - refeed */
     uint32_t n_vertical; /* ranked columns that the prefill asks for, <= n_col */
@@ -230,13 +275,15 @@ struct ft_chooser { /* the answers of one layer; every layer uses the buffers ag
     uint32_t rank_cap, kept_cap; /* strides of the lists */
     float *joined;               /* [n_col] where is_layer_wide */
     float *pooled;               /* [n_head][n_col] scores */
+    struct ft_layers layers;
+    struct ft_heads heads;       /* budget=ada */
     uint32_t *n_free;            /* [n_head] candidates that stay */
     uint32_t *ranked, *n_ranked; /* [n_head][rank_cap] best first; [n_head] */
     uint32_t *kept, *n_kept;     /* [n_head][kept_cap] ascending; [n_head] */
     uint32_t *work;              /* [n_col] */
 };
 /* ft_chooser_init - the caller ends it with ft_chooser_done, also after a failure.
- * Errors     FT_NOMEM */
+ * Errors     FT_NOMEM; FT_LIMIT: too many scores to compare across heads */
 ft_status ft_chooser_init(struct ft_chooser *c, const struct ft_chooser_params *params,
                           struct ft_error *err);
 void ft_chooser_done(struct ft_chooser *c); /* a zeroed one is a no-op */
@@ -245,7 +292,7 @@ void ft_chooser_done(struct ft_chooser *c); /* a zeroed one is a no-op */
 const float *ft_chooser_column(const struct ft_chooser *c, const float *column, uint32_t h);
 /* ft_chooser_score - evidence of a layer -> pooled.  column: NULL where nothing is looked at. */
 void ft_chooser_score(struct ft_chooser *c, uint32_t layer, const float *column);
-/* ft_chooser_keep - pooled -> ranked and kept. */
-void ft_chooser_keep(struct ft_chooser *c);
+/* ft_chooser_keep - pooled of a layer -> ranked and kept. */
+void ft_chooser_keep(struct ft_chooser *c, uint32_t layer);
 
 #endif

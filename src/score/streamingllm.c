@@ -50,6 +50,8 @@ const struct ft_method ft_method_streamingllm = {
     .paper = "arXiv:2309.17453",
     .file = "src/score/streamingllm.c",
     .act = FT_RETAIN,
+    .unfit = { [FT_BUDGET_PYRAMID] = "the sinks are the only rows that scores choose",
+               [FT_BUDGET_ADA] = "scores say where a row stands, not what a head needs" },
     .params = table,
     .params_size = sizeof(struct streamingllm),
     .look = look,

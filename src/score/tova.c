@@ -46,6 +46,7 @@ const struct ft_method ft_method_tova = {
     .paper = "arXiv:2401.06104",
     .file = "src/score/tova.c",
     .act = FT_RETAIN,
+    .unfit = { [FT_BUDGET_ADA] = "all heads of a layer share one score" },
     .params = table,
     .params_size = sizeof(struct tova),
     .look = look,

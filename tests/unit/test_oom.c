@@ -37,6 +37,7 @@ static const struct scenario scenarios[] = {
       .kv = "speckv:keep=12,lookahead=4,prefill_window=64,prefill_vertical=4" },
     { .name = "snapkv, group=max", .kv = "snapkv:keep=24,group=max" },
     { .name = "tova", .kv = "tova:keep=24" },
+    { .name = "speckv, ada", .kv = "speckv:keep=24,lookahead=4,budget=ada" },
     { .name = "knorm", .kv = "knorm:keep=24" },
     { .name = "cascade",
       .prompt = "specpc:keep=60,window=8,kernel=3",

@@ -82,7 +82,7 @@ static void test_public(void **state) {
     assert_string_equal(kv->file, "src/score/speckv.c");
     assert_int_equal(kv->stage, FT_STAGE_KV);
     assert_true(kv->needs_draft && kv->needs_draft_text);
-    assert_int_equal(kv->n_param, 8);
+    assert_int_equal(kv->n_param, 12); /* four of budgets */
     assert_string_equal(kv->param[0].type, "amount");
     assert_string_equal(kv->param[0].initial, "1024");
     assert_string_equal(kv->param[1].initial, "32 (8 if keep < 64)");
@@ -138,9 +138,10 @@ static void test_dense(void **state) {
 
 static void test_defaults(void **state) {
     (void)state;
-    expect_settings(FT_STAGE_KV, "speckv", NULL,
-                    "keep=1024# window=32 (8 if keep < 64) kernel=7# pool=max reduce=max "
-                    "lookahead=the token limit prefill_window=2048# prefill_vertical=2048#");
+    expect_settings(
+        FT_STAGE_KV, "speckv", NULL,
+        "keep=1024# window=32 (8 if keep < 64) kernel=7# pool=max reduce=max "
+        "lookahead=the token limit prefill_window=2048# prefill_vertical=2048# budget=uniform");
     expect_settings(FT_STAGE_PROMPT, "specpc", NULL,
                     "keep=1024# window=64# kernel=32# neighbors=kernel pool=max reduce=max "
                     "start_layer=min(8, n_layer/2) weighted=code lookahead=1# positions=compact "
@@ -148,7 +149,7 @@ static void test_defaults(void **state) {
     struct ft_facts facts = { .n_prompt = 1000, .n_layer = 6, .n_predict = 256 };
     expect_settings(FT_STAGE_KV, "speckv", &facts,
                     "keep=1024# window=32# kernel=7# pool=max reduce=max lookahead=256# "
-                    "prefill_window=2048# prefill_vertical=2048#");
+                    "prefill_window=2048# prefill_vertical=2048# budget=uniform");
     expect_settings(FT_STAGE_PROMPT, "specpc:kernel=64", &facts,
                     "keep=1024# window=64# kernel=64# neighbors=64# pool=max reduce=max "
                     "start_layer=3# weighted=code lookahead=1# positions=compact protect=on");
@@ -161,19 +162,20 @@ static void test_given(void **state) {
                     "prefill_window=128,prefill_vertical=64",
                     NULL,
                     "keep=25% window=16# kernel=9# pool=mean reduce=mean lookahead=20# "
-                    "prefill_window=128# prefill_vertical=64#");
-    expect_settings(FT_STAGE_KV, /* both ends of every range are inside */
-                    "speckv:keep=65537,window=65536,kernel=4095,lookahead=65536,"
-                    "prefill_window=1048576,prefill_vertical=1048576",
-                    NULL,
-                    "keep=65537# window=65536# kernel=4095# pool=max reduce=max "
-                    "lookahead=65536# prefill_window=1048576# prefill_vertical=1048576#");
+                    "prefill_window=128# prefill_vertical=64# budget=uniform");
+    expect_settings(
+        FT_STAGE_KV, /* both ends of every range are inside */
+        "speckv:keep=65537,window=65536,kernel=4095,lookahead=65536,"
+        "prefill_window=1048576,prefill_vertical=1048576",
+        NULL,
+        "keep=65537# window=65536# kernel=4095# pool=max reduce=max "
+        "lookahead=65536# prefill_window=1048576# prefill_vertical=1048576# budget=uniform");
     expect_settings(FT_STAGE_KV,
                     "speckv:keep=2,window=1,kernel=1,lookahead=1,prefill_window=64,"
                     "prefill_vertical=0",
                     NULL,
                     "keep=2# window=1# kernel=1# pool=max reduce=max lookahead=1# "
-                    "prefill_window=64# prefill_vertical=0#");
+                    "prefill_window=64# prefill_vertical=0# budget=uniform");
     expect_settings(FT_STAGE_PROMPT,
                     "specpc:protect=off,positions=original,lookahead=3,weighted=off,start_layer=0,"
                     "reduce=mean,pool=none,neighbors=0,kernel=2,window=4,keep=64MiB",
@@ -195,7 +197,7 @@ static void test_errors(void **state) {
     expect_error(pc, "speckv:keep=3", 0, "speckv is a kv method, not a prompt method: use --kv");
     expect_error(kv, "speckv:kep=3", 7,
                  "speckv has no parameter \"kep\"; it has: keep, window, kernel, pool, reduce, "
-                 "lookahead, prefill_window, prefill_vertical");
+                 "lookahead, prefill_window, prefill_vertical, budget, beta, alpha, rule");
     expect_error(pc, "specpc:w=3", 7,
                  "it has: keep, window, kernel, neighbors, pool, reduce, start_layer, weighted, "
                  "lookahead, positions, protect");
