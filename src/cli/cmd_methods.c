@@ -4,10 +4,15 @@
 
 #include "cli/cli.h"
 
+bool ft_method_is_for(const struct ft_method_info *info, enum ft_stage stage) {
+    const struct ft_method_info *found = NULL;
+    return ft_method_check(stage, info->name, &found, NULL) == FT_OK && found == info;
+}
+
 /* option_text - the options that take a method; dense goes with both. */
 static const char *option_text(const struct ft_method_info *info) {
-    bool is_prompt = ft_method_check(FT_STAGE_PROMPT, info->name, NULL, NULL) == FT_OK;
-    bool is_kv = ft_method_check(FT_STAGE_KV, info->name, NULL, NULL) == FT_OK;
+    bool is_prompt = ft_method_is_for(info, FT_STAGE_PROMPT);
+    bool is_kv = ft_method_is_for(info, FT_STAGE_KV);
     return is_prompt && is_kv ? "--prompt, --kv" : is_prompt ? "--prompt" : "--kv";
 }
 
@@ -104,7 +109,7 @@ static json_t *stages_value(const struct ft_method_info *info) {
     static const char *const name[] = { [FT_STAGE_PROMPT] = "prompt", [FT_STAGE_KV] = "kv" };
     json_t *list = json_array();
     for (size_t stage = 0; stage < FT_COUNT(name); stage++) {
-        if (ft_method_check((enum ft_stage)stage, info->name, NULL, NULL) == FT_OK) {
+        if (ft_method_is_for(info, (enum ft_stage)stage)) {
             json_array_append_new(list, ft_json_text(name[stage]));
         }
     }

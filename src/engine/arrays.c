@@ -104,7 +104,7 @@ static ft_status lookahead_check(const struct arrays *a, enum ft_stage stage, co
     return FT_OK;
 }
 
-static ft_status choice_check(struct arrays *a, enum ft_stage stage, struct ft_error *err) {
+static ft_status choice_check(struct arrays *a, struct ft_error *err) {
     const struct ft_amount *amount = ft_choice_amount(&a->choice);
     if (a->choice.method->score == NULL) {
         return ft_fail(err, FT_ARG, 0, "%s scores nothing: choose a method that does",
@@ -124,7 +124,11 @@ static ft_status choice_check(struct arrays *a, enum ft_stage stage, struct ft_e
         FT_TRY(ft_choice_budget_check(&a->choice, &a->facts, err));
     }
     a->choice.method->look(a->choice.params, &a->facts, &a->look);
-    if (stage == FT_STAGE_KV && a->look.lookahead == 0 && a->in->n_more > 0) {
+    if (a->look.column == FT_COLUMN_NONE && a->in->score != NULL) {
+        return ft_fail(err, FT_ARG, 0, "%s does not go by scores: give layers",
+                       a->choice.method->name);
+    }
+    if (a->look.lookahead == 0 && a->in->n_more > 0) {
         return ft_fail(err, FT_FORMAT, 0,
                        "%s looks at the prompt alone, the arrays have %u rows beyond n_prompt",
                        a->choice.method->name, a->in->n_more);
@@ -371,7 +375,7 @@ static ft_status prompt_run(struct arrays *a, struct ft_score_output *out, struc
     }
     if (a->in->score != NULL) {
         memcpy(head->mass, a->in->score, n * sizeof(*head->mass));
-    } else {
+    } else if (a->look.column != FT_COLUMN_NONE) {
         a->n_col = n;
         a->n_voter = a->window = FT_MIN(a->look.window, n);
         FT_TRY(buffers_new(a, err));
@@ -393,7 +397,7 @@ ft_status ft_score_arrays(enum ft_stage stage, const char *spec, const struct ft
         status = lookahead_check(&a, stage, spec, err);
     }
     if (status == FT_OK) {
-        status = choice_check(&a, stage, err);
+        status = choice_check(&a, err);
     }
     if (status != FT_OK) {
         goto out;

@@ -67,6 +67,11 @@ static ft_token argmax(const float *logits, uint32_t n) {
     return (ft_token)best;
 }
 
+/* Does the draft's attention choose the prompt's tokens? */
+static bool is_voting(const struct ft_plan *plan) {
+    return plan->is_prompt_on && plan->prompt_look.column == FT_COLUMN_MASS;
+}
+
 static ft_status drafting_init(struct drafting *d, struct ft_error *err) {
     const ft_session *s = d->s;
     const struct ft_plan *plan = &s->plan;
@@ -91,9 +96,9 @@ static ft_status drafting_init(struct drafting *d, struct ft_error *err) {
     d->weight = ft_alloc(window + 1, sizeof *d->weight);
     d->logits = ft_alloc(hp->n_vocab, sizeof *d->logits);
     d->out->text = ft_alloc(plan->n_text + 1, sizeof *d->out->text);
-    d->out->score = plan->is_prompt_on ? ft_alloc(plan->n_prompt, sizeof *d->out->score) : NULL;
+    d->out->score = is_voting(plan) ? ft_alloc(plan->n_prompt, sizeof *d->out->score) : NULL;
     if (!d->pos || !d->weight || !d->logits || !d->out->text ||
-        (plan->is_prompt_on && !d->out->score)) {
+        (is_voting(plan) && !d->out->score)) {
         return ft_fail(err, FT_NOMEM, 0, "no memory for the draft's buffers of %u tokens",
                        plan->n_prompt);
     }
@@ -160,7 +165,7 @@ static ft_status step_draft(struct drafting *d, ft_token id, uint32_t t, bool is
 static ft_status write_text(struct drafting *d, struct ft_error *err) {
     const struct ft_plan *plan = &d->s->plan;
     const ft_model *model = d->s->draft ? d->s->draft : d->s->target;
-    uint32_t n_vote = plan->is_prompt_on ? plan->prompt_look.lookahead : 1;
+    uint32_t n_vote = is_voting(plan) ? plan->prompt_look.lookahead : 1;
     if (n_vote > 1) {
         FT_TRY(watch_init(d, err));
     }
@@ -189,7 +194,7 @@ static ft_status run_draft(struct drafting *d, int64_t *score_us, struct ft_erro
         .logits = wants_steps ? d->logits : NULL,
         .is_staged = !wants_steps,
         .is_evidence_only = !wants_steps,
-        .decide = plan->is_prompt_on ? decide_draft : NULL,
+        .decide = is_voting(plan) ? decide_draft : NULL,
         .user = d,
         .column = plan->prompt_look.column,
         .layer_first = plan->prompt_look.layer_first,

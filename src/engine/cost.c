@@ -70,7 +70,7 @@ static double steps_us(const struct ft_rates *r, double n, double n_row) {
 static double draft_us(const struct ft_rates *r, const struct ft_plan *plan) {
     bool is_writing = plan->n_text > 0 || plan->n_step > 1;
     struct reading w = { .n = plan->n_prompt, .has_logits = is_writing, .has_values = is_writing };
-    if (plan->is_prompt_on) {
+    if (plan->is_prompt_on && plan->prompt_look.column == FT_COLUMN_MASS) {
         w.n_voter = plan->prompt_look.window;
         w.layer_first = plan->prompt_look.layer_first;
     }

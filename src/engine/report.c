@@ -95,7 +95,7 @@ void ft_report_settings(ft_session *s) {
         report->prompt_method = s->prompt.method->name;
         facts.n_layer = ft_pair_draft_layers(s);
         add_settings(s, &s->prompt, "prompt", &facts);
-        set_value(s, "prompt", "lookahead", plan->prompt_look.lookahead);
+        set_value(s, "prompt", "lookahead", plan->prompt_look.lookahead); /* where it has one */
     }
     if (plan->is_kv_on) {
         report->kv_method = s->kv.method->name;

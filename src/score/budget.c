@@ -4,8 +4,9 @@
  * Paper    PyramidKV arXiv:2406.02069, AdaKV arXiv:2407.11550
  * Budget   B = keep - window rows beside the window, for each head of each layer on average.
  *          pyramid   layer l has most - l * step: min = floor(B / beta), most = 2B - min; where a
- *                    head has no more than `most` candidates, most is that many and min = 2B - most;
- *                    step = floor((most - min) / (layers - 1)).  A prompt below 2B tokens: uniform
+ *                    head has no more than `most` candidates, most is that many and min is
+ *                    2B - most; step = floor((most - min) / (layers - 1)).  A prompt below 2B
+ *                    tokens: uniform
  *          ada       of a layer's G heads each keeps its floor(alpha B) best rows; rule=exact: the
  *                    rest of G B goes to the best of all heads' other rows; rule=adakv: head h,
  *                    which has c of the G B best rows of all, keeps round(c (1 - alpha) +

@@ -246,6 +246,51 @@ uint32_t ft_window_default(uint32_t keep) {
     return keep < 64 ? 8 : 32;
 }
 
+/* ---- prompt tokens that stay ---- */
+
+void ft_set_add(struct ft_set *set, uint32_t j) {
+    uint32_t mask = UINT32_C(1) << (j % 32);
+    if (set->room > 0 && (set->bit[j / 32] & mask) == 0) {
+        set->bit[j / 32] |= mask;
+        set->room--;
+    }
+}
+
+struct ft_set ft_set_begin(const struct ft_budget *budget, uint32_t window, uint32_t *bit) {
+    uint32_t n = budget->n_prompt;
+    struct ft_set set = { .bit = bit, .n = n, .room = FT_MIN(budget->keep, n) };
+    memset(bit, 0, ((size_t)n + 31) / 32 * sizeof(*bit));
+    for (uint32_t i = 0; i < budget->n_must; i++) {
+        ft_assert(budget->must[i] < n);
+        ft_set_add(&set, budget->must[i]);
+    }
+    for (uint32_t i = 0; i < FT_MIN(window, n); i++) {
+        ft_set_add(&set, n - 1 - i);
+    }
+    return set;
+}
+
+uint32_t ft_set_list(const struct ft_set *set, uint32_t *out) {
+    uint32_t count = 0;
+    for (uint32_t j = 0; j < set->n; j++) {
+        if ((set->bit[j / 32] >> (j % 32)) & 1) {
+            out[count++] = j;
+        }
+    }
+    return count;
+}
+
+uint32_t ft_keep_tokens(const float *score, uint32_t window, const struct ft_budget *budget,
+                        uint32_t *work, uint32_t *out) {
+    uint32_t *ranked = work + budget->n_prompt;
+    uint32_t n_ranked = ft_keep_rank(score, budget->n_prompt, budget->keep, work, ranked);
+    struct ft_set set = ft_set_begin(budget, window, work);
+    for (uint32_t i = 0; i < n_ranked; i++) {
+        ft_set_add(&set, ranked[i]);
+    }
+    return ft_set_list(&set, out);
+}
+
 size_t ft_keep_work(uint32_t n_prompt) {
     return 2 * (size_t)n_prompt;
 }

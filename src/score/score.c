@@ -309,6 +309,7 @@ static const char *stage_name(enum ft_stage stage) {
 
 static ft_status method_find(enum ft_stage stage, const char *name, size_t n,
                              const struct ft_method **out, struct ft_error *err) {
+    const struct ft_method *other = NULL; /* of that name, but for the other stage */
     char list[TEXT_CAP] = "";
     for (size_t i = 0; i < FT_COUNT(catalogue); i++) {
         bool is_it = strlen(catalogue[i]->name) == n && memcmp(catalogue[i]->name, name, n) == 0;
@@ -316,16 +317,16 @@ static ft_status method_find(enum ft_stage stage, const char *name, size_t n,
             *out = catalogue[i];
             return FT_OK;
         }
+        other = is_it ? catalogue[i] : other;
         if (serves(catalogue[i], stage)) {
             append(list, sizeof(list), list[0] == '\0' ? "" : ", ");
             append(list, sizeof(list), catalogue[i]->name);
         }
-        if (is_it) {
-            enum ft_stage other = stage == FT_STAGE_KV ? FT_STAGE_PROMPT : FT_STAGE_KV;
-            return ft_fail(err, FT_ARG, 0, "%s is a %s method, not a %s method: use --%s %s",
-                           catalogue[i]->name, stage_name(other), stage_name(stage),
-                           stage_name(other), catalogue[i]->name);
-        }
+    }
+    if (other != NULL) {
+        const char *its = stage_name(stage == FT_STAGE_KV ? FT_STAGE_PROMPT : FT_STAGE_KV);
+        return ft_fail(err, FT_ARG, 0, "%s is a %s method, not a %s method: use --%s %s",
+                       other->name, its, stage_name(stage), its, other->name);
     }
     return ft_fail(err, FT_ARG, 0, "unknown %s method \"%s\"; there are: %s", stage_name(stage),
                    show(name, n).text, list);
@@ -521,7 +522,7 @@ ft_status ft_choice_budget_check(const struct ft_choice *choice, const struct ft
         return ft_fail(err, FT_ARG, 0, "%s: sinks is %u, expected less than keep, which is %u rows",
                        method->name, look.sinks, keep);
     }
-    if (look.layer_first >= facts->n_layer) {
+    if (look.column == FT_COLUMN_MASS && look.layer_first >= facts->n_layer) {
         return ft_fail(err, FT_ARG, 0, "%s: start_layer is %u, but the layers are 0..%u",
                        method->name, look.layer_first, facts->n_layer - 1);
     }

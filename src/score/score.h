@@ -207,6 +207,20 @@ uint32_t ft_keep_rank(const float *score, uint32_t n, uint32_t k, uint32_t *work
  *   ranked   [budget->n_rank] distinct, < n_prompt - window - refeed;  out [keep];  ->  count */
 uint32_t ft_keep_retain(const uint32_t *ranked, const struct ft_look *look,
                         const struct ft_budget *budget, uint32_t *out);
+
+/* A set of prompt tokens under construction: one bit per token, and how many more may join. */
+struct ft_set {
+    uint32_t *bit; /* [ceil(n / 32)] borrowed */
+    uint32_t n, room;
+};
+/* ft_set_begin - what must stay, then the last `window` tokens, as far as the budget goes. */
+struct ft_set ft_set_begin(const struct ft_budget *budget, uint32_t window, uint32_t *bit);
+void ft_set_add(struct ft_set *set, uint32_t j);
+uint32_t ft_set_list(const struct ft_set *set, uint32_t *out); /* ascending; ->  count */
+/* ft_keep_tokens - the `keep` of a prompt method that goes by rank alone. */
+uint32_t ft_keep_tokens(const float *score, uint32_t window, const struct ft_budget *budget,
+                        uint32_t *work, uint32_t *out);
+
 size_t ft_keep_work(uint32_t n_prompt); /* uint32_t's that a method's keep may scribble on */
 
 /* ft_window_default - window where none was asked for: 32, or 8 of a budget below 64, of which 32
