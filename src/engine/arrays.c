@@ -146,7 +146,7 @@ static ft_status buffers_new(struct arrays *a, struct ft_error *err) {
     size_t scratch = ft_attn_scratch_bytes(in->n_head / in->n_head_kv, a->width);
     a->q = ft_alloc(voter * in->n_head * a->width, sizeof(*a->q));
     a->k = ft_alloc((size_t)in->n_head_kv * n_q * a->width, sizeof(*a->k));
-    a->n_column = a->look.is_group_max ? in->n_head : in->n_head_kv;
+    a->n_column = a->look.is_group_max || a->look.head_pool > 0 ? in->n_head : in->n_head_kv;
     a->head = ft_alloc(a->n_column, sizeof(*a->head));
     a->vis = ft_alloc(voter, sizeof(*a->vis));
     a->weight = ft_alloc(voter, sizeof(*a->weight));
@@ -221,7 +221,7 @@ static void vote(struct arrays *a, uint32_t l, uint32_t first, uint32_t n) {
     const struct ft_score_input *in = a->in;
     size_t n_q = (size_t)in->n_prompt + in->n_more;
     for (uint32_t i = 0; i < n; i++) {
-        a->vis[i] = first + i + 1;
+        a->vis[i] = a->look.is_prompt_only ? FT_MIN(first + i + 1, in->n_prompt) : first + i + 1;
         a->weight[i] = ft_ramp_weight(a->look.ramp, i, n);
         for (uint32_t g = 0; g < in->n_head; g++) {
             memcpy(a->q + ((size_t)i * in->n_head + g) * a->width,
@@ -250,7 +250,7 @@ static void vote(struct arrays *a, uint32_t l, uint32_t first, uint32_t n) {
     for (uint32_t item = 0; item < ft_evidence_mass_items(&job); item++) {
         ft_evidence_mass(ft_kern(), &job, item, a->scratch);
     }
-    if (a->n_column > in->n_head_kv) {
+    if (a->look.is_group_max) {
         ft_group_max(a->mass, in->n_head, in->n_head_kv, a->n_col);
     }
 }
@@ -349,18 +349,36 @@ static ft_status kv_run(struct arrays *a, struct ft_score_output *out, struct ft
 
 /* ---- prompt stage: one answer ---- */
 
-static void prompt_score(struct arrays *a, float *score) {
+/* The window of the prompt votes, then every row behind it: a window of one, with weight 1. */
+static void prompt_step(struct arrays *a, struct ft_folding *folding, uint32_t step) {
     const struct ft_score_input *in = a->in;
-    uint32_t n = in->n_prompt;
     for (uint32_t l = a->look.layer_first; l < in->n_layer; l++) {
         keys_load(a, l);
-        vote(a, l, n - a->window, a->window);
-        ft_fold_heads(a->look.fold, a->mass, in->n_head_kv, n, score);
-        for (uint32_t step = 0; step < in->n_more; step++) { /* a window of one: weight 1 */
-            vote(a, l, n + step, 1);
-            ft_fold_heads(a->look.fold, a->mass, in->n_head_kv, n, score);
+        if (step == 0) {
+            vote(a, l, in->n_prompt - a->window, a->window);
+        } else {
+            vote(a, l, in->n_prompt + step - 1, 1);
         }
+        ft_folding_layer(folding, a->mass);
     }
+    ft_folding_step(folding);
+}
+
+static ft_status prompt_score(struct arrays *a, float *score, struct ft_error *err) {
+    const struct ft_score_input *in = a->in;
+    struct ft_folding folding = { .n = 0 };
+    ft_status status =
+        ft_folding_init(&folding, &a->look, in->n_head, in->n_head_kv, in->n_prompt, err);
+    for (uint32_t step = 0; status == FT_OK && step <= in->n_more; step++) {
+        prompt_step(a, &folding, step);
+    }
+    if (status == FT_OK) {
+        float *found = ft_folding_end(&folding);
+        memcpy(score, found, in->n_prompt * sizeof(*score));
+        ft_free(found);
+    }
+    ft_folding_done(&folding);
+    return status;
 }
 
 static ft_status prompt_run(struct arrays *a, struct ft_score_output *out, struct ft_error *err) {
@@ -379,7 +397,7 @@ static ft_status prompt_run(struct arrays *a, struct ft_score_output *out, struc
         a->n_col = n;
         a->n_voter = a->window = FT_MIN(a->look.window, n);
         FT_TRY(buffers_new(a, err));
-        prompt_score(a, head->mass);
+        FT_TRY(prompt_score(a, head->mass, err));
     }
     struct ft_evidence evidence = { .n_row = n, .mass = head->mass };
     method->score(&evidence, a->choice.params, head->pooled);

@@ -36,24 +36,19 @@ struct drafting { /* one run of the draft */
     float *weight;          /* [window] ramp of the voting rows */
     float *logits;          /* [n_vocab] */
     struct ft_watch *watch; /* [n_layer] evidence of one further step */
-    float *mass, *lse;      /* [n_layer][n_head_kv][n_prompt], [n_layer][n_head] */
+    float *mass, *lse;      /* [n_layer][n_head_kv, or n_head][n_prompt], [n_layer][n_head] */
+    struct ft_folding folding;
     struct ft_draft_result *out;
     uint32_t n_id; /* ids below this may be drafted */
 };
 
-/* One layer's evidence [n_head_kv][n_prompt] joins the prompt's score. */
-static void fold_layer(const struct drafting *d, const float *mass) {
-    const struct ft_plan *plan = &d->s->plan;
-    ft_fold_heads(plan->prompt_look.fold, mass, d->lane.hp->n_head_kv, plan->n_prompt,
-                  d->out->score);
-}
-
-static ft_status decide_draft(void *user, uint32_t layer, const float *column,
-                              struct ft_decision *out, struct ft_error *err) {
+static ft_status decide_draft(void *user, uint32_t layer, float *column, struct ft_decision *out,
+                              struct ft_error *err) {
+    struct drafting *d = user;
     (void)layer;
     (void)out;
     (void)err;
-    fold_layer(user, column);
+    ft_folding_layer(&d->folding, column);
     return FT_OK;
 }
 
@@ -96,9 +91,7 @@ static ft_status drafting_init(struct drafting *d, struct ft_error *err) {
     d->weight = ft_alloc(window + 1, sizeof *d->weight);
     d->logits = ft_alloc(hp->n_vocab, sizeof *d->logits);
     d->out->text = ft_alloc(plan->n_text + 1, sizeof *d->out->text);
-    d->out->score = is_voting(plan) ? ft_alloc(plan->n_prompt, sizeof *d->out->score) : NULL;
-    if (!d->pos || !d->weight || !d->logits || !d->out->text ||
-        (is_voting(plan) && !d->out->score)) {
+    if (!d->pos || !d->weight || !d->logits || !d->out->text) {
         return ft_fail(err, FT_NOMEM, 0, "no memory for the draft's buffers of %u tokens",
                        plan->n_prompt);
     }
@@ -108,7 +101,9 @@ static ft_status drafting_init(struct drafting *d, struct ft_error *err) {
     for (uint32_t i = 0; i < window; i++) {
         d->weight[i] = ft_ramp_weight(plan->prompt_look.ramp, i, window);
     }
-    return FT_OK;
+    return is_voting(plan) ? ft_folding_init(&d->folding, &plan->prompt_look, hp->n_head,
+                                             hp->n_head_kv, plan->n_prompt, err)
+                           : FT_OK;
 }
 
 static void drafting_done(struct drafting *d) {
@@ -119,13 +114,16 @@ static void drafting_done(struct drafting *d) {
     ft_free(d->watch);
     ft_free(d->mass);
     ft_free(d->lse);
+    ft_folding_done(&d->folding);
 }
 
 /* Evidence of single steps: every layer's share is read when the whole graph has run. */
 static ft_status watch_init(struct drafting *d, struct ft_error *err) {
     const struct ft_look *look = &d->s->plan.prompt_look;
+    const struct ft_hparams *hp = d->lane.hp;
+    bool is_per_head = look->head_pool > 0;
     size_t n = d->s->plan.n_prompt, n_layer = d->lane.n_layer,
-           per_layer = n * d->lane.hp->n_head_kv;
+           per_layer = n * (is_per_head ? hp->n_head : hp->n_head_kv);
     d->watch = ft_alloc(n_layer, sizeof *d->watch);
     d->mass = ft_alloc(n_layer * per_layer, sizeof *d->mass);
     d->lse = ft_alloc(n_layer * d->lane.hp->n_head, sizeof *d->lse);
@@ -137,14 +135,16 @@ static ft_status watch_init(struct drafting *d, struct ft_error *err) {
         d->watch[l] = (struct ft_watch){ .mass = d->mass + l * per_layer,
                                          .lse = d->lse + l * d->lane.hp->n_head,
                                          .n_col = (uint32_t)n,
-                                         .red = reduce_of(look->fold) };
+                                         .red = reduce_of(look->fold),
+                                         .is_per_head = is_per_head };
     }
     return FT_OK;
 }
 
 static ft_status step_draft(struct drafting *d, ft_token id, uint32_t t, bool is_voting,
                             struct ft_error *err) {
-    uint32_t vis = d->s->plan.n_prompt + t + 1;
+    const struct ft_look *look = &d->s->plan.prompt_look;
+    uint32_t vis = d->s->plan.n_prompt + (look->is_prompt_only ? 0 : t + 1);
     for (uint32_t l = 0; is_voting && l < d->lane.n_layer; l++) {
         d->watch[l].vis = &vis;
     }
@@ -155,8 +155,11 @@ static ft_status step_draft(struct drafting *d, ft_token id, uint32_t t, bool is
                             .logits = d->logits,
                             .watch = is_voting ? d->watch : NULL };
     FT_TRY(ft_lane_feed(&d->lane, &feed, err));
-    for (uint32_t l = d->s->plan.prompt_look.layer_first; is_voting && l < d->lane.n_layer; l++) {
-        fold_layer(d, d->watch[l].mass);
+    for (uint32_t l = look->layer_first; is_voting && l < d->lane.n_layer; l++) {
+        ft_folding_layer(&d->folding, d->watch[l].mass);
+    }
+    if (is_voting) {
+        ft_folding_step(&d->folding);
     }
     return FT_OK;
 }
@@ -202,10 +205,16 @@ static ft_status run_draft(struct drafting *d, int64_t *score_us, struct ft_erro
         .n_col = plan->n_prompt,
         .weight = d->weight,
         .red = reduce_of(plan->prompt_look.fold),
+        .is_per_head = plan->prompt_look.head_pool > 0,
     };
     FT_TRY(ft_lane_prefill(&d->lane, &prefill, err));
     *score_us = prefill.score_us;
-    return wants_steps ? write_text(d, err) : FT_OK;
+    ft_folding_step(&d->folding);
+    if (wants_steps) {
+        FT_TRY(write_text(d, err));
+    }
+    d->out->score = ft_folding_end(&d->folding);
+    return FT_OK;
 }
 
 ft_status ft_compress_draft(ft_session *s, const ft_token *id, struct ft_draft_result *out,
@@ -336,12 +345,15 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static ft_status decide_target(void *user, uint32_t layer, const float *column,
-                               struct ft_decision *out, struct ft_error *err) {
+static ft_status decide_target(void *user, uint32_t layer, float *column, struct ft_decision *out,
+                               struct ft_error *err) {
     (void)err;
     struct deciding *d = user;
     struct ft_chooser *c = &d->chooser;
     uint32_t n_vertical = c->p.n_vertical;
+    if (c->p.look.is_group_max) {
+        ft_group_max(column, d->s->lane.hp->n_head, c->p.n_head, c->n_col);
+    }
     ft_chooser_score(c, layer, column);
     ft_chooser_keep(c, layer);
     for (uint32_t h = 0; h < c->p.n_head; h++) {
@@ -434,7 +446,7 @@ static ft_status prefill_dropping(ft_session *s, const struct input *in, struct 
         .n_voter = voters(plan, in->n),
         .n_col = plan->n_input - look->window - look->refeed,
         .red = reduce_of(look->fold),
-        .is_group_max = look->is_group_max,
+        .is_per_head = look->is_group_max,
     };
     ft_status status = deciding_init(&deciding, s, in->n, err);
     if (status == FT_OK && deciding.is_sparse && s->params.is_exact) {

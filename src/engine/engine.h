@@ -86,8 +86,9 @@ struct ft_prefill {
     float *logits;
     /* rows live in the staging store; only decided ones are copied (none without a decision) */
     bool is_staged;
-    /* evidence [n_head_kv][n_col] of a layer, NULL for FT_COLUMN_NONE; NULL decide = no decision */
-    ft_status (*decide)(void *user, uint32_t layer, const float *column, struct ft_decision *out,
+    /* evidence [n_head_kv][n_col] of a layer, the callback's to write on; NULL for FT_COLUMN_NONE;
+     * NULL decide = no decision */
+    ft_status (*decide)(void *user, uint32_t layer, float *column, struct ft_decision *out,
                         struct ft_error *err);
     void *user;
     enum ft_column column;
@@ -96,8 +97,8 @@ struct ft_prefill {
     uint32_t n_voter, n_col;
     const float *weight; /* [n_voter] or NULL */
     enum ft_reduce red;
-    bool is_group_max; /* red joins voters alone, the largest head of a group counts */
-    int64_t score_us;  /* out: time spent on evidence and decisions */
+    bool is_per_head; /* red joins voters alone: evidence is [n_head][n_col] */
+    int64_t score_us; /* out: time spent on evidence and decisions */
 };
 ft_status ft_lane_prefill(struct ft_lane *lane, struct ft_prefill *prefill, struct ft_error *err);
 
@@ -141,10 +142,10 @@ struct ft_plan {                   /* how one prompt will be run: decided before
     uint32_t prompt_keep, kv_keep; /* resolved to rows */
     struct ft_look prompt_look, kv_look;
     struct ft_layers kv_layers; /* how kv_keep is spread: rows beside the window */
-    uint32_t n_text;   /* tokens the draft writes */
-    uint32_t n_step;   /* draft steps in all, prefill counted; 0: the draft does not run */
-    uint32_t n_answer; /* tokens that may follow the prompt */
-    ft_pos pos_first;  /* position of the first answer token */
+    uint32_t n_text;            /* tokens the draft writes */
+    uint32_t n_step;            /* draft steps in all, prefill counted; 0: the draft does not run */
+    uint32_t n_answer;          /* tokens that may follow the prompt */
+    ft_pos pos_first;           /* position of the first answer token */
 };
 
 struct ft_session {

@@ -173,7 +173,7 @@ static ft_status evidence_init(struct reading *r, struct ft_error *err) {
     if (!p->decide || p->column == FT_COLUMN_NONE) {
         return FT_OK;
     }
-    size_t n_column = (size_t)(p->is_group_max ? hp->n_head : hp->n_head_kv) * p->n_col;
+    size_t n_column = (size_t)(p->is_per_head ? hp->n_head : hp->n_head_kv) * p->n_col;
     size_t n_lse = (size_t)hp->n_head * FT_MIN(p->n_voter, (uint32_t)FT_CHUNK);
     r->column = ft_alloc(n_column, sizeof *r->column);
     r->lse = ft_alloc(n_lse, sizeof *r->lse);
@@ -274,7 +274,7 @@ static ft_status run_voters(struct reading *r, struct step *step, uint32_t layer
                               .lse = r->lse,
                               .n_col = p->n_col,
                               .red = p->red == FT_REDUCE_MEAN ? FT_REDUCE_SUM : p->red,
-                              .is_per_head = p->is_group_max,
+                              .is_per_head = p->is_per_head,
                               .is_more = at > 0 };
     step->watch = &watch;
     step->is_watch_only = true;
@@ -294,19 +294,16 @@ static ft_status run_voters(struct reading *r, struct step *step, uint32_t layer
     return status;
 }
 
-/* Sums become means; of a group's heads the largest remains, in the rows of the first KV heads. */
+/* Sums become means. */
 static void finish_mass(const struct reading *r) {
     const struct ft_hparams *hp = r->lane->hp;
     const struct ft_prefill *p = r->prefill;
     uint32_t group = hp->n_head / hp->n_head_kv,
-             n_row = p->is_group_max ? hp->n_head : hp->n_head_kv;
+             n_row = p->is_per_head ? hp->n_head : hp->n_head_kv;
     size_t n = (size_t)n_row * p->n_col;
-    float divisor = (float)((p->is_group_max ? 1 : group) * p->n_voter);
+    float divisor = (float)((p->is_per_head ? 1 : group) * p->n_voter);
     for (size_t at = 0; p->red == FT_REDUCE_MEAN && at < n; at++) {
         r->column[at] /= divisor;
-    }
-    if (p->is_group_max) {
-        ft_group_max(r->column, hp->n_head, hp->n_head_kv, p->n_col);
     }
 }
 

@@ -11,6 +11,7 @@
  *   keep.c      pooling, ranking, which rows of a head stay
  *   budget.c    how many rows a head of a layer may keep
  *   choose.c    these steps for all KV heads of a layer
+ *   fold.c      evidence of a draft's layers and steps -> the score of a prompt
  *
  * Scores: higher = more important.  Ties: the lower index wins.
  */
@@ -79,11 +80,14 @@ struct ft_look {
     enum ft_fold fold;
     enum ft_ramp ramp;
     uint32_t prefill_window, prefill_vertical; /* vertical-slash prefill; window 0: dense */
-    bool is_all_voting; /* kv: every prompt row votes, not only the last ones */
-    bool is_group_max;  /* kv: `fold` joins voters alone, the largest head of a group counts */
-    bool is_layer_wide; /* kv: the mean over the KV heads of a layer counts for all of them */
-    bool is_compact;    /* prompt: kept tokens get new contiguous positions */
-    bool is_protecting; /* prompt: BOS and system header are kept */
+    bool is_all_voting;  /* kv: every prompt row votes, not only the last ones */
+    bool is_group_max;   /* kv: `fold` joins voters alone, the largest head of a group counts */
+    bool is_layer_wide;  /* kv: the mean over the KV heads of a layer counts for all of them */
+    uint32_t head_pool;  /* prompt: mean-pooling width of each query head alone; 0: none */
+    bool is_step_mean;   /* prompt: steps are averaged; else the largest counts */
+    bool is_prompt_only; /* prompt: steps behind the prompt see its rows alone */
+    bool is_compact;     /* prompt: kept tokens get new contiguous positions */
+    bool is_protecting;  /* prompt: BOS and system header are kept */
 };
 
 /* ---- budgets over layers and heads: settings that every KV method has ---- */
@@ -245,6 +249,26 @@ void ft_group_max(float *column, uint32_t n_head, uint32_t n_head_kv, uint32_t n
 
 /* ft_ramp_weight - weight of window row i of w. */
 float ft_ramp_weight(enum ft_ramp ramp, uint32_t i, uint32_t w);
+
+/* ---- the score of a prompt (fold.c) ---- */
+
+struct ft_folding {
+    struct ft_look look;
+    uint32_t n_head, n_head_kv, n, n_step;
+    float *score;  /* [n] of the steps so far */
+    float *step;   /* [n] of the step that votes; score itself where the largest step counts */
+    float *pooled; /* [n] where heads are pooled alone */
+};
+/* ft_folding_init - the caller ends it with ft_folding_done, also after a failure. */
+ft_status ft_folding_init(struct ft_folding *f, const struct ft_look *look, uint32_t n_head,
+                          uint32_t n_head_kv, uint32_t n, struct ft_error *err);
+void ft_folding_done(struct ft_folding *f); /* a zeroed one is a no-op */
+/* ft_folding_layer - a layer votes: mass [n_head_kv][n], or [n_head][n] where heads are pooled
+ * alone. */
+void ft_folding_layer(struct ft_folding *f, const float *column);
+void ft_folding_step(struct ft_folding *f); /* all layers of a step have voted */
+/* ft_folding_end - the score [n]; the caller frees it with ft_free. */
+float *ft_folding_end(struct ft_folding *f);
 
 /* ---- budgets (budget.c) ---- */
 

@@ -36,6 +36,8 @@ static const struct scenario scenarios[] = {
     { .name = "speckv, vertical-slash",
       .kv = "speckv:keep=12,lookahead=4,prefill_window=64,prefill_vertical=4" },
     { .name = "snapkv, group=max", .kv = "snapkv:keep=24,group=max" },
+    { .name = "specprefill", .prompt = "specprefill:keep=40,lookahead=3" },
+    { .name = "random, tova", .prompt = "random:keep=40,window=8", .kv = "tova:keep=24" },
     { .name = "tova", .kv = "tova:keep=24" },
     { .name = "speckv, ada", .kv = "speckv:keep=24,lookahead=4,budget=ada" },
     { .name = "knorm", .kv = "knorm:keep=24" },

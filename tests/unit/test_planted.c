@@ -80,6 +80,7 @@ static const struct method {
     { "specpc: one step", "specpc:keep=128,window=16", NULL, false, false },
     { "specpc: a draft that never asks", "specpc:keep=128,window=16,lookahead=4", NULL, true,
       false },
+    { "tail: the needle is in front", "tail:keep=24", NULL, false, false },
     { "cascade", "specpc:keep=128,window=16,lookahead=3",
       "speckv:keep=64,window=8,kernel=7,lookahead=2", false, true },
     { "cascade: the first stage drops it", "specpc:keep=128,window=16",

@@ -56,9 +56,9 @@ static void expect_settings(enum ft_stage stage, const char *spec, const struct 
 
 static void test_catalogue(void **state) {
     (void)state;
-    static const char *const names[] = { "dense",        "specpc", "random", "tail",
-                                         "speckv",       "snapkv", "h2o",    "tova",
-                                         "streamingllm", "knorm",  "random" };
+    static const char *const names[] = { "dense", "specpc",       "specprefill", "random",
+                                         "tail",  "speckv",       "snapkv",      "h2o",
+                                         "tova",  "streamingllm", "knorm",       "random" };
     assert_int_equal(ft_catalogue_count(), FT_COUNT(names));
     for (uint32_t i = 0; i < FT_COUNT(names); i++) {
         const struct ft_method *method = ft_catalogue(i);
@@ -75,9 +75,9 @@ static void test_catalogue(void **state) {
 
 static void test_public(void **state) {
     (void)state;
-    assert_int_equal(ft_method_count(), 11);
-    assert_null(ft_method_info(11));
-    const struct ft_method_info *kv = ft_method_info(4);
+    assert_int_equal(ft_method_count(), 12);
+    assert_null(ft_method_info(12));
+    const struct ft_method_info *kv = ft_method_info(5);
     assert_string_equal(kv->name, "speckv");
     assert_string_equal(kv->paper, "arXiv:2506.08373");
     assert_string_equal(kv->file, "src/score/speckv.c");
@@ -192,7 +192,8 @@ static void test_errors(void **state) {
                  "unknown kv method \"snapkw\"; there are: dense, speckv, snapkv, h2o, tova, "
                  "streamingllm, knorm, random");
     expect_error(pc, "Specpc:keep=3", 0,
-                 "unknown prompt method \"Specpc\"; there are: dense, specpc, random, tail");
+                 "unknown prompt method \"Specpc\"; there are: dense, specpc, specprefill, random, "
+                 "tail");
     expect_error(kv, "specpc", 0,
                  "specpc is a prompt method, not a kv method: use --prompt specpc");
     expect_error(pc, "speckv:keep=3", 0, "speckv is a kv method, not a prompt method: use --kv");
