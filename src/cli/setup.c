@@ -385,7 +385,8 @@ int ft_setup_load(struct ft_setup *setup) {
     if (code == FT_EXIT_OK) {
         ft_model_info(setup->target, &info);
         setup->progress.n_layer[FT_PHASE_PREFILL] = info.n_layer;
-        setup->progress.n_layer[FT_PHASE_DRAFT] = setup->self_layers;
+        setup->progress.n_layer[FT_PHASE_DRAFT] =
+            setup->self_layers > 0 ? setup->self_layers : info.n_layer;
         if (setup->draft) {
             ft_model_info(setup->draft, &info);
             setup->progress.n_layer[FT_PHASE_DRAFT] = info.n_layer;

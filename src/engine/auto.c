@@ -45,9 +45,9 @@ static void name_plan(const ft_session *s, const struct ft_plan *plan, char out[
 static ft_status measure_draft(ft_session *s, uint32_t n_row, int64_t budget_us,
                                struct ft_error *err) {
     struct ft_auto *a = &s->report.automatic;
-    if (!s->draft) {
+    if (ft_pair_draft(s) == s->target) {
         a->draft = a->target;
-        a->draft.n_layer = s->params.self_layers;
+        a->draft.n_layer = ft_pair_draft_layers(s);
         a->draft.n_weight *= (double)a->draft.n_layer / a->target.n_layer;
         a->draft.measure_us = 0;
         return FT_OK;

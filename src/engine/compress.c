@@ -70,7 +70,7 @@ static bool is_voting(const struct ft_plan *plan) {
 static ft_status drafting_init(struct drafting *d, struct ft_error *err) {
     const ft_session *s = d->s;
     const struct ft_plan *plan = &s->plan;
-    const ft_model *model = s->draft ? s->draft : s->target;
+    const ft_model *model = ft_pair_draft(s);
     const struct ft_hparams *hp = ft_model_hparams(model);
     struct ft_lane_params params = {
         .model = model,
@@ -167,7 +167,7 @@ static ft_status step_draft(struct drafting *d, ft_token id, uint32_t t, bool is
 /* Greedy text; an end token stops it and is kept, as its query is a voter too. */
 static ft_status write_text(struct drafting *d, struct ft_error *err) {
     const struct ft_plan *plan = &d->s->plan;
-    const ft_model *model = d->s->draft ? d->s->draft : d->s->target;
+    const ft_model *model = ft_pair_draft(d->s);
     uint32_t n_vote = is_voting(plan) ? plan->prompt_look.lookahead : 1;
     if (n_vote > 1) {
         FT_TRY(watch_init(d, err));

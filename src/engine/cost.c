@@ -143,6 +143,7 @@ static ft_status expect(ft_session *s, const struct ft_session_params *params, u
                         struct ft_expect *out, struct ft_error *err) {
     FT_TRY(ft_session_policy(s, params, err));
     FT_TRY(ft_pair_plan(s, n_prompt, 0, err));
+    draft = s->kv.method->writes_itself ? target : draft;
     if (s->plan.n_step > 0 && !draft) {
         return ft_fail(err, FT_ARG, 0, "no rates of a draft, and the methods need one");
     }

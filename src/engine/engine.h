@@ -209,7 +209,10 @@ ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
 ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct ft_error *err);
 /* ft_pair_context - positions a model may see. */
 uint64_t ft_pair_context(const ft_model *model, float rope_scale);
-uint32_t ft_pair_draft_layers(const ft_session *s); /* of the draft, or of self:layers */
+/* ft_pair_draft - the model that drafts: the draft; the target where its first layers do, or where
+ * the method wants its own answer. */
+const ft_model *ft_pair_draft(const ft_session *s);
+uint32_t ft_pair_draft_layers(const ft_session *s); /* of that model, as many as draft */
 
 /* ---- estimate.c ---- */
 

@@ -67,7 +67,7 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
         target, n_read, voters(&plan->kv_look, plan->is_kv_on, n_read, plan->n_text), is_exact);
     uint64_t draft_activation = 0;
     if (plan->n_step > 0) {
-        const struct ft_hparams *draft = s->draft ? ft_model_hparams(s->draft) : target;
+        const struct ft_hparams *draft = ft_model_hparams(ft_pair_draft(s));
         bool has_cache = plan->n_text > 0 || plan->n_step > 1;
         uint32_t n_layer =
             has_cache ? ft_pair_draft_layers(s) : 1; /* without steps one layer's rows at a time */

@@ -22,8 +22,13 @@ uint64_t ft_pair_context(const ft_model *model, float rope_scale) {
     return n < INT32_MAX ? (uint64_t)n : INT32_MAX; /* more than an ft_pos counts */
 }
 
+const ft_model *ft_pair_draft(const ft_session *s) {
+    return s->draft && !s->kv.method->writes_itself ? s->draft : s->target;
+}
+
 uint32_t ft_pair_draft_layers(const ft_session *s) {
-    return s->draft ? ft_model_hparams(s->draft)->n_layer : s->params.self_layers;
+    bool is_whole = s->draft || s->kv.method->writes_itself;
+    return is_whole ? ft_model_hparams(ft_pair_draft(s))->n_layer : s->params.self_layers;
 }
 
 static uint64_t target_context(const ft_session *s) {
@@ -32,7 +37,7 @@ static uint64_t target_context(const ft_session *s) {
 }
 
 static uint64_t draft_context(const ft_session *s) {
-    return ft_pair_context(s->draft ? s->draft : s->target, s->params.rope_scale);
+    return ft_pair_context(ft_pair_draft(s), s->params.rope_scale);
 }
 
 static struct ft_facts facts_of(const ft_session *s, uint32_t n_input, uint32_t n_layer) {
@@ -120,7 +125,8 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
             choice->method->name, asked, plan->kv_look.prefill_vertical, plan->kv_keep));
     }
     plan->is_kv_on = true;
-    plan->n_text = choice->method->needs_draft_text ? FT_MAX(plan->kv_look.lookahead, 1) : 0;
+    bool has_text = choice->method->needs_draft_text || choice->method->writes_itself;
+    plan->n_text = has_text ? FT_MAX(plan->kv_look.lookahead, 1) : 0;
     return FT_OK;
 }
 
@@ -191,8 +197,7 @@ ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
     plan->pos_first = (ft_pos)n_pos;
     FT_TRY(check_text(s, err));
     if (FT_MAX(plan->n_text, plan->n_step) > 0) { /* the draft runs */
-        FT_TRY(check_positions(s, "draft", s->draft ? s->draft : s->target, n_prompt,
-                               draft_context(s), err));
+        FT_TRY(check_positions(s, "draft", ft_pair_draft(s), n_prompt, draft_context(s), err));
         FT_TRY(plan_text(s, err));
     }
     uint64_t room = target_context(s) - (uint64_t)plan->pos_first;

@@ -127,6 +127,10 @@ ft_status ft_session_policy(ft_session *s, const struct ft_session_params *param
     FT_TRY(ft_choice_parse(FT_STAGE_KV, s->params.kv, &s->kv, err));
     FT_TRY(check_format(s, err));
     FT_TRY(check_numbers(s, err));
+    if (s->kv.method->writes_itself && s->prompt.method->act == FT_PROMPT) {
+        return ft_fail(err, FT_ARG, 0, "%s answers the whole prompt: it goes without --prompt %s",
+                       s->kv.method->name, s->prompt.method->name);
+    }
     if (s->params.is_exact && ft_choice_split(&s->kv)->budget == FT_BUDGET_ADA) {
         return ft_fail(err, FT_ARG, 0,
                        "%s: budget=ada with exact: stock attention needs heads of one length",
@@ -250,8 +254,9 @@ static ft_status run_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
     FT_TRY(s->params.is_auto ? ft_auto_plan(s, n, FT_MIN(n_head, n), err)
                              : ft_pair_plan(s, n, FT_MIN(n_head, n), err));
     bool has_drafting = s->plan.n_step > 0;
-    if (has_drafting && s->draft) { /* its padded tail may be the shorter one */
-        FT_TRY(check_ids(s->draft, "draft", id, n, err));
+    if (has_drafting &&
+        ft_pair_draft(s) != s->target) { /* its padded tail may be the shorter one */
+        FT_TRY(check_ids(ft_pair_draft(s), "draft", id, n, err));
     }
     FT_TRY(ft_report_kernels(s, err));
     FT_TRY(ft_estimate_check(s, err));

@@ -123,6 +123,7 @@ struct ft_method {
     const char *name, *title, *paper, *file;
     enum ft_act act;
     bool needs_draft, needs_draft_text;
+    bool writes_itself; /* (kv) look-ahead text is the target's own answer: a dense run first */
     /* why a budget makes no sense with these scores; NULL: it does */
     const char *unfit[FT_BUDGET_COUNT];
     const struct ft_param *params; /* ends with name NULL */

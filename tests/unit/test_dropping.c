@@ -325,7 +325,8 @@ static void test_oracle(void **state) {
 static const char *const budgets[] = { "uniform", "pyramid", "ada", "ada,rule=adakv" };
 
 static bool is_draftless(const struct ft_method *method) {
-    return method->act == FT_RETAIN && method->score && !method->needs_draft;
+    return method->act == FT_RETAIN && method->score && !method->needs_draft &&
+           !method->writes_itself;
 }
 
 /* Logits behind the prompt and N_NEXT greedy tokens. */
@@ -527,6 +528,49 @@ static void test_exact(void **state) {
     ft_model_close(model);
 }
 
+/* The oracle is SpecKV with the target for a draft, whatever draft was given; what it writes ahead is
+ * the dense answer. */
+static void test_oracle_method(void **state) {
+    (void)state;
+    ft_model *model = model_made("q8", "--layers 3 --type q8_0" TARGET, FT_LOAD_FULL);
+    ft_model *other = model_made("other", "--layers 1 --seed 3" TARGET, FT_LOAD_FULL);
+    struct ft_session_params params = ft_session_defaults();
+    struct ft_draft_result text = { .n_text = 0 };
+    struct ft_report report;
+    struct ft_error err;
+    ft_token id[N_SHORT], dense[N_NEXT];
+    ids_random(id, N_SHORT, model, 6);
+    params.n_thread = 2;
+    params.n_predict = N_NEXT + 1;
+    ft_session *s = session_made(model, NULL, &params);
+    prompt_read(s, id, N_SHORT);
+    tokens_drawn(s, dense, N_NEXT);
+    ft_session_free(s);
+    params.kv = "speckv:keep=40,lookahead=6";
+    s = session_made(model, model, &params);
+    prompt_read(s, id, N_SHORT);
+    struct answer want = answer_of(s);
+    ft_session_free(s);
+    params.kv = "oracle:keep=40,lookahead=6";
+    for (int has_draft = 0; has_draft < 2; has_draft++) {
+        s = session_made(model, has_draft ? other : NULL, &params);
+        prompt_read(s, id, N_SHORT);
+        assert_string_equal(report_of(s, &report)->kv_method, "oracle");
+        assert_same_answer(params.kv, s, &want);
+        assert_int_equal(ft_compress_draft(s, id, &text, &err), FT_OK);
+        assert_int_equal(text.n_text, LOOK);
+        assert_memory_equal(text.text, dense, sizeof(dense));
+        ft_draft_result_done(&text);
+        ft_session_free(s);
+    }
+    answer_done(&want);
+    params.prompt = "tail:keep=100";
+    assert_int_equal(ft_session_new(model, NULL, &params, &s, &err), FT_ARG);
+    assert_non_null(strstr(err.text, "oracle answers the whole prompt"));
+    ft_model_close(other);
+    ft_model_close(model);
+}
+
 /* A draft that was given is not read for a method that has no use for it. */
 static void test_draft_idle(void **state) {
     (void)state;
@@ -548,13 +592,14 @@ static void test_draft_idle(void **state) {
 }
 
 int main(void) {
-    struct CMUnitTest tests[FT_COUNT(archs) + 6] = {
-        cmocka_unit_test(test_all_kept), cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_bytes),    cmocka_unit_test(test_draft_idle),
-        cmocka_unit_test(test_matrix),   cmocka_unit_test(test_exact),
+    struct CMUnitTest tests[FT_COUNT(archs) + 7] = {
+        cmocka_unit_test(test_all_kept),      cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_bytes),         cmocka_unit_test(test_draft_idle),
+        cmocka_unit_test(test_matrix),        cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_oracle_method),
     };
     for (size_t i = 0; i < FT_COUNT(archs); i++) {
-        tests[i + 6] = (struct CMUnitTest){ .name = archs[i].name,
+        tests[i + 7] = (struct CMUnitTest){ .name = archs[i].name,
                                             .test_func = test_oracle,
                                             .initial_state = (void *)(uintptr_t)&archs[i] };
     }

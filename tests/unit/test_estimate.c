@@ -28,6 +28,7 @@ static const struct method {
     { .name = "speckv, many voters", .kv = "speckv:keep=1080,window=1070,lookahead=8" },
     { .name = "speckv within keep", .kv = "speckv:keep=1500" },
     { .name = "cascade", .prompt = "specpc:keep=200", .kv = "speckv:keep=64,lookahead=8" },
+    { .name = "oracle", .kv = "oracle:keep=64,lookahead=8" },
     { .name = "snapkv", .kv = "snapkv:keep=64" },
     { .name = "snapkv, group=max", .kv = "snapkv:keep=64,group=max" },
     { .name = "h2o", .kv = "h2o:keep=64" },

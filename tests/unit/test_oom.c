@@ -38,6 +38,7 @@ static const struct scenario scenarios[] = {
     { .name = "snapkv, group=max", .kv = "snapkv:keep=24,group=max" },
     { .name = "specprefill", .prompt = "specprefill:keep=40,lookahead=3" },
     { .name = "random, tova", .prompt = "random:keep=40,window=8", .kv = "tova:keep=24" },
+    { .name = "oracle", .kv = "oracle:keep=24,lookahead=4" },
     { .name = "tova", .kv = "tova:keep=24" },
     { .name = "speckv, ada", .kv = "speckv:keep=24,lookahead=4,budget=ada" },
     { .name = "knorm", .kv = "knorm:keep=24" },

@@ -68,6 +68,8 @@ static const struct method {
       false },
     { "speckv: budgets by score", NULL, "speckv:keep=64,window=8,lookahead=2,budget=ada", false,
       true },
+    { "oracle: the target's own answer asks, whatever the draft", NULL,
+      "oracle:keep=64,window=8,lookahead=2", true, true },
     { "snapkv: no prompt token asks", NULL, "snapkv:keep=64,window=8,kernel=7", false, false },
     { "snapkv: budgets by score", NULL, "snapkv:keep=64,window=8,budget=ada", false, false },
     { "h2o: no prompt token asks", NULL, "h2o:keep=64,window=8", false, false },

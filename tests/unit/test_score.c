@@ -56,9 +56,9 @@ static void expect_settings(enum ft_stage stage, const char *spec, const struct 
 
 static void test_catalogue(void **state) {
     (void)state;
-    static const char *const names[] = { "dense", "specpc",       "specprefill", "random",
-                                         "tail",  "speckv",       "snapkv",      "h2o",
-                                         "tova",  "streamingllm", "knorm",       "random" };
+    static const char *const names[] = { "dense",        "specpc", "specprefill", "random", "tail",
+                                         "speckv",       "oracle", "snapkv",      "h2o",    "tova",
+                                         "streamingllm", "knorm",  "random" };
     assert_int_equal(ft_catalogue_count(), FT_COUNT(names));
     for (uint32_t i = 0; i < FT_COUNT(names); i++) {
         const struct ft_method *method = ft_catalogue(i);
@@ -75,8 +75,8 @@ static void test_catalogue(void **state) {
 
 static void test_public(void **state) {
     (void)state;
-    assert_int_equal(ft_method_count(), 12);
-    assert_null(ft_method_info(12));
+    assert_int_equal(ft_method_count(), 13);
+    assert_null(ft_method_info(13));
     const struct ft_method_info *kv = ft_method_info(5);
     assert_string_equal(kv->name, "speckv");
     assert_string_equal(kv->paper, "arXiv:2506.08373");
@@ -188,9 +188,10 @@ static void test_given(void **state) {
 static void test_errors(void **state) {
     (void)state;
     const enum ft_stage kv = FT_STAGE_KV, pc = FT_STAGE_PROMPT;
-    expect_error(kv, "snapkw", 0,
-                 "unknown kv method \"snapkw\"; there are: dense, speckv, snapkv, h2o, tova, "
-                 "streamingllm, knorm, random");
+    expect_error(
+        kv, "snapkw", 0,
+        "unknown kv method \"snapkw\"; there are: dense, speckv, oracle, snapkv, h2o, tova, "
+        "streamingllm, knorm, random");
     expect_error(pc, "Specpc:keep=3", 0,
                  "unknown prompt method \"Specpc\"; there are: dense, specpc, specprefill, random, "
                  "tail");
