@@ -88,8 +88,10 @@ static void print_markdown(void) {
            "(`uniform`), fewer in later\n"
            "layers (`pyramid`, as in PyramidKV), or by score over the heads of a layer (`ada`, as "
            "in AdaKV; with `speckv`\n"
-           "that is Ada-SpecKV). Dropped rows are freed, also where heads keep different "
-           "numbers.\n\n"
+           "that is Ada-SpecKV). Dropped rows are freed, also where heads keep different numbers. "
+           "`pyramid` rounds its steps\n"
+           "down and keeps a few percent more than `keep` says, `rule=adakv` up to half a row per "
+           "head more or less.\n\n"
            "| method | option | what it does | needs | paper |\n| --- | --- | --- | --- | --- |\n");
     for (uint32_t i = 0; i < ft_method_count(); i++) {
         const struct ft_method_info *info = ft_method_info(i);

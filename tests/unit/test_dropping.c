@@ -528,8 +528,8 @@ static void test_exact(void **state) {
     ft_model_close(model);
 }
 
-/* The oracle is SpecKV with the target for a draft, whatever draft was given; what it writes ahead is
- * the dense answer. */
+/* The oracle is SpecKV with the target for a draft, whatever draft was given; what it writes ahead
+ * is the dense answer. */
 static void test_oracle_method(void **state) {
     (void)state;
     ft_model *model = model_made("q8", "--layers 3 --type q8_0" TARGET, FT_LOAD_FULL);
