@@ -323,6 +323,7 @@ struct ft_expect {
     int64_t draft_us, target_us; /* reading the prompt, with scoring; draft: writing text too */
     int64_t ttft_us;             /* both: to the first logits */
     int64_t answer_us;           /* to the last of n_predict tokens */
+    bool is_dropping;            /* tokens or rows are dropped: not a dense run */
 };
 
 struct ft_auto {      /* the choice of a session with is_auto */

@@ -248,29 +248,29 @@ static inline struct forward forward_run(const ft_model *model, const ft_token *
     return f;
 }
 
-/* One more token on chosen rows of f: kept[l * n_head_kv + h] lists n_kept rows.  logits: [n_vocab]
- */
-static inline void forward_step(const struct forward *f, ft_token id, ft_pos pos,
-                                const uint32_t *const *kept, uint32_t n_kept, double *logits) {
+/* One more token on chosen rows of f: kept[l * n_head_kv + h] lists as many rows as n_kept[the
+ * same] says.  logits: [n_vocab] */
+static inline void forward_step_ragged(const struct forward *f, ft_token id, ft_pos pos,
+                                       const uint32_t *const *kept, const uint32_t *n_kept,
+                                       double *logits) {
     const struct ft_hparams *hp = &f->model->hp;
     uint32_t d = hp->head_dim, g = hp->n_head_kv, group = hp->n_head / g;
     double *x = malloc(hp->n_embd * sizeof(*x)), *q = malloc((size_t)hp->n_head * d * sizeof(*q));
     double *k = malloc((size_t)g * d * sizeof(*k)), *v = malloc((size_t)g * d * sizeof(*v));
     double *y = malloc((size_t)hp->n_head * d * sizeof(*y));
-    const double **kr = malloc((n_kept + 1) * sizeof(*kr)),
-                 **vr = malloc((n_kept + 1) * sizeof(*vr));
+    const double **kr = malloc((f->n + 1) * sizeof(*kr)), **vr = malloc((f->n + 1) * sizeof(*vr));
     forward_embed(f->model, id, x);
     for (uint32_t l = 0; l < hp->n_layer; l++) {
         forward_project(f->model, &f->model->layer[l], pos, x, q, k, v);
         for (uint32_t head = 0; head < hp->n_head; head++) {
-            uint32_t h = head / group;
-            for (uint32_t j = 0; j < n_kept; j++) {
+            uint32_t h = head / group, n = n_kept[l * g + h];
+            for (uint32_t j = 0; j < n; j++) {
                 kr[j] = f->kd + forward_at(f, l, g, h, kept[l * g + h][j]);
                 vr[j] = f->v + forward_at(f, l, g, h, kept[l * g + h][j]);
             }
-            kr[n_kept] = k + (size_t)h * d;
-            vr[n_kept] = v + (size_t)h * d;
-            forward_attend(d, q + (size_t)head * d, kr, vr, n_kept + 1, y + (size_t)head * d);
+            kr[n] = k + (size_t)h * d;
+            vr[n] = v + (size_t)h * d;
+            forward_attend(d, q + (size_t)head * d, kr, vr, n + 1, y + (size_t)head * d);
         }
         forward_rest(f->model, &f->model->layer[l], y, x);
     }
@@ -282,6 +282,18 @@ static inline void forward_step(const struct forward *f, ft_token id, ft_pos pos
     free(y);
     free((void *)kr);
     free((void *)vr);
+}
+
+/* The same with n_kept rows in every head. */
+static inline void forward_step(const struct forward *f, ft_token id, ft_pos pos,
+                                const uint32_t *const *kept, uint32_t n_kept, double *logits) {
+    uint32_t n = f->model->hp.n_layer * f->model->hp.n_head_kv;
+    uint32_t *counts = malloc(n * sizeof(*counts));
+    for (uint32_t at = 0; at < n; at++) {
+        counts[at] = n_kept;
+    }
+    forward_step_ragged(f, id, pos, kept, counts, logits);
+    free(counts);
 }
 
 static inline void forward_done(struct forward *f) {

@@ -84,6 +84,20 @@ static inline void oracle_speckv(const struct oracle_layer *x, uint32_t h, uint3
     free(p);
 }
 
+/* out[j], j < n_col: sum over the queries from row `first` on of query head g's softmax. */
+static inline void oracle_votes(const struct oracle_layer *x, uint32_t g, uint32_t first,
+                                uint32_t n_col, double *out) {
+    double *p = malloc(x->n_q * sizeof(*p));
+    memset(out, 0, n_col * sizeof(*out));
+    for (uint32_t t = first; t < x->n_q; t++) {
+        oracle_row(x, g, t, p);
+        for (uint32_t j = 0; j < n_col; j++) {
+            out[j] += p[j];
+        }
+    }
+    free(p);
+}
+
 /* SpecPC score of one layer folded into score[n] by max: the last w prompt queries with the weights
  * u[w], then every row beyond n as a decode step of weight 1. */
 static inline void oracle_specpc(const struct oracle_layer *x, uint32_t n, uint32_t w,

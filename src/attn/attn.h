@@ -88,6 +88,7 @@ void ft_attn_join(const struct ft_attn_job *job, uint32_t h, const float *state)
  *   lse      [n_head][n_voter]      written by pass 1, read by pass 2
  *   mass     [n_head_kv][n_col]     zeroed by pass 2, then folded over the group's heads and all
  *            voters; FT_REDUCE_MEAN divides by group * n_voter
+ *   is_more  these voters follow others: not zeroed; max and sum only
  * Pass 1 covers ALL rows a voter sees; nothing of size [voters][rows] ever exists.
  */
 struct ft_evidence_job {
@@ -99,6 +100,7 @@ struct ft_evidence_job {
     uint32_t n_voter, n_head, n_head_kv, d, n_col;
     enum ft_fmt k_fmt;
     enum ft_reduce red;
+    bool is_more;
     float scale;
 };
 uint32_t ft_evidence_lse_items(const struct ft_evidence_job *job);
@@ -107,5 +109,10 @@ void ft_evidence_lse(const struct ft_kern *kern, const struct ft_evidence_job *j
                      void *scratch);
 void ft_evidence_mass(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t item,
                       void *scratch);
+
+/* ft_evidence_norms - the L2 norm of the first n keys of a head, as they decode, summed in double.
+ *   out      [n] */
+void ft_evidence_norms(const struct ft_kern *kern, const struct ft_span *head, enum ft_fmt k_fmt,
+                       uint32_t d, uint32_t n, float *out);
 
 #endif

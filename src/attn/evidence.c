@@ -94,7 +94,10 @@ void ft_evidence_mass(const struct ft_kern *kern, const struct ft_evidence_job *
     ft_assert(from < job->n_col && job->n_col <= job->head[h].n_row);
     uint32_t n_col = FT_MIN(job->n_col - from, (uint32_t)MASS_COLUMN);
     float *out = job->mass + (size_t)h * job->n_col + from;
-    memset(out, 0, n_col * sizeof *out);
+    ft_assert(!job->is_more || job->red != FT_REDUCE_MEAN);
+    if (!job->is_more) {
+        memset(out, 0, n_col * sizeof *out);
+    }
     struct ft_attn_scratch s;
     ft_scratch_cut(&s, scratch, job->d);
     for (uint32_t first = 0; first < job->n_voter; first += block) {
@@ -112,5 +115,20 @@ void ft_evidence_mass(const struct ft_kern *kern, const struct ft_evidence_job *
     }
     for (uint32_t j = 0; j < n_col && job->red == FT_REDUCE_MEAN; j++) {
         out[j] /= (float)(group * job->n_voter);
+    }
+}
+
+void ft_evidence_norms(const struct ft_kern *kern, const struct ft_span *head, enum ft_fmt k_fmt,
+                       uint32_t d, uint32_t n, float *out) {
+    float row[FT_HEAD_MAX];
+    size_t stride = ft_fmt_row_bytes(k_fmt, d);
+    ft_assert(d <= FT_HEAD_MAX && n <= head->n_row);
+    for (uint32_t j = 0; j < n; j++) {
+        double sum = 0;
+        kern->decode(k_fmt, (const char *)head->k + j * stride, row, d);
+        for (uint32_t c = 0; c < d; c++) {
+            sum += (double)row[c] * (double)row[c];
+        }
+        out[j] = (float)sqrt(sum);
     }
 }

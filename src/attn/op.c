@@ -25,7 +25,7 @@ struct slot {
     struct ft_span *span; /* [n_head_kv] of job */
     bool is_slash;
     struct ft_evidence_job evidence;
-    struct ft_span *seen; /* [n_head_kv] of evidence */
+    struct ft_span *seen; /* [n_head] of evidence: one for each KV head, or for each query head */
     atomic_uint next[4];  /* item counters: attend or split, join, lse, mass */
 };
 
@@ -33,7 +33,7 @@ struct ft_ops {
     struct ft_ops_shape shape;
     const struct ft_kern *kern;
     struct slot *slot;     /* [n_layer] */
-    struct ft_span *spans; /* [n_layer][2][n_head_kv] */
+    struct ft_span *spans; /* [n_layer][n_head_kv + n_head] */
     ft_row *firsts;        /* [n_layer][n_head_kv] */
     uint8_t *scratch;      /* [n_thread][scratch_bytes], 64-byte aligned */
     size_t scratch_bytes, scratch_total;
@@ -47,7 +47,8 @@ ft_status ft_ops_new(const struct ft_ops_shape *shape, struct ft_ops **out, stru
     ops->shape = *shape;
     ops->kern = ft_kern();
     ops->slot = ft_alloc(shape->n_layer, sizeof *ops->slot);
-    ops->spans = ft_alloc((size_t)2 * shape->n_layer * shape->n_head_kv, sizeof *ops->spans);
+    size_t n_span = (size_t)shape->n_head_kv + shape->n_head;
+    ops->spans = ft_alloc(n_span * shape->n_layer, sizeof *ops->spans);
     ops->firsts = ft_alloc((size_t)shape->n_layer * shape->n_head_kv, sizeof *ops->firsts);
     size_t bytes = ft_attn_scratch_bytes(shape->n_head / shape->n_head_kv, shape->d);
     ops->scratch_bytes = (bytes + 63) / 64 * 64;
@@ -61,7 +62,7 @@ ft_status ft_ops_new(const struct ft_ops_shape *shape, struct ft_ops **out, stru
     for (uint32_t l = 0; l < shape->n_layer; l++) {
         struct slot *slot = &ops->slot[l];
         slot->ops = ops;
-        slot->span = ops->spans + (size_t)2 * l * shape->n_head_kv;
+        slot->span = ops->spans + n_span * l;
         slot->seen = slot->span + shape->n_head_kv;
         slot->append.first = ops->firsts + (size_t)l * shape->n_head_kv;
     }
@@ -248,7 +249,11 @@ void ft_op_evidence(struct ft_ops *ops, const struct ft_attn_in *in, const struc
                     struct ggml_tensor *dep) {
     const struct ft_ops_shape *shape = &ops->shape;
     struct slot *slot = &ops->slot[in->slot];
+    uint32_t group = shape->n_head / shape->n_head_kv;
     fill_spans(in, shape->n_head_kv, NULL, slot->seen);
+    for (uint32_t g = shape->n_head; watch->is_per_head && g-- > 0;) { /* from behind: in place */
+        slot->seen[g] = slot->seen[g / group];
+    }
     slot->evidence = (struct ft_evidence_job){
         .vis = watch->vis,
         .weight = watch->weight,
@@ -257,11 +262,12 @@ void ft_op_evidence(struct ft_ops *ops, const struct ft_attn_in *in, const struc
         .mass = watch->mass,
         .n_voter = in->n_token,
         .n_head = shape->n_head,
-        .n_head_kv = shape->n_head_kv,
+        .n_head_kv = watch->is_per_head ? shape->n_head : shape->n_head_kv,
         .d = shape->d,
         .n_col = watch->n_col,
         .k_fmt = ft_kv_shape_of(in->kv)->k_fmt,
         .red = watch->red,
+        .is_more = watch->is_more,
         .scale = 1.0f / sqrtf((float)shape->d),
     };
     atomic_store(&slot->next[2], 0);

@@ -73,7 +73,9 @@ struct ggml_tensor *ft_op_stock(struct ft_ops *ops, const struct ft_attn_in *in,
  * graph.
  *   vis        [n_token] rows that each voter sees; weight [n_token] or NULL; both borrowed until
  *              the graph has run
- *   mass       [n_head_kv][n_col] written when the graph has run */
+ *   mass       [n_head_kv][n_col] written when the graph has run; [n_head][n_col] where heads of a
+ *              group are told apart
+ *   is_more    the voters follow others: folded into what mass holds, not written over it */
 struct ft_watch {
     const uint32_t *vis;
     const float *weight;
@@ -81,6 +83,7 @@ struct ft_watch {
     float *lse; /* [n_head][n_token] scratch */
     uint32_t n_col;
     enum ft_reduce red;
+    bool is_per_head, is_more;
 };
 void ft_op_evidence(struct ft_ops *ops, const struct ft_attn_in *in, const struct ft_watch *watch,
                     struct ggml_tensor *dep);

@@ -159,6 +159,9 @@ uint32_t ft_bench_threads(const struct ft_setup *setup);
 /* ft_bench_depth - the rest of `bench --depth`, after ft_setup_peek. */
 int ft_bench_depth(struct ft_setup *setup);
 
+/* ft_method_is_for - does a stage take this method?  Two of one name may serve a stage each. */
+bool ft_method_is_for(const struct ft_method_info *info, enum ft_stage stage);
+
 /* ---- eval (cmd_eval.c, cmd_report.c) ---- */
 
 /* ft_eval_compare - `eval compare A B`; A and B are the arguments behind the suite's name. */

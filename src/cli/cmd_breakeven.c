@@ -105,7 +105,7 @@ static void print_text(const struct ft_even_params *params, const struct ft_even
             for (uint32_t k = 0; k < table->n_column; k++) {
                 const struct ft_expect *cell = cell_at(params, table, c, i, k);
                 snprintf(text, sizeof text, "%.2f", speedup(&table->dense[i], cell));
-                ft_out(" %12s", cell->draft_us > 0 ? text : "dense");
+                ft_out(" %12s", cell->is_dropping ? text : "dense");
             }
             ft_out("\n");
         }
@@ -157,7 +157,7 @@ static json_t *cell_value(const struct ft_even_params *params, const struct ft_e
     json_object_set_new(value, "ratio", json_real(table->column[k].ratio));
     json_object_set_new(value, "given", json_boolean(table->column[k].is_given));
     json_object_set_new(value, "n_prompt", json_integer(params->n_prompt[i]));
-    json_object_set_new(value, "drops", json_boolean(cell->draft_us > 0));
+    json_object_set_new(value, "drops", json_boolean(cell->is_dropping));
     json_object_set_new(value, "dense_ttft_ms", ft_json_ms(dense->ttft_us));
     json_object_set_new(value, "ttft_ms", ft_json_ms(cell->ttft_us));
     json_object_set_new(value, "draft_ms", ft_json_ms(cell->draft_us));

@@ -263,7 +263,7 @@ static void completion_words(const struct ft_option *option) {
     bool is_first = true;
     for (uint32_t m = 0; m < ft_method_count(); m++) {
         const struct ft_method_info *info = ft_method_info(m);
-        if (ft_method_check(stage, info->name, NULL, NULL) == FT_OK) {
+        if (ft_method_is_for(info, stage)) {
             ft_out(is_first ? "%s" : " %s", info->name);
             is_first = false;
         }

@@ -4,10 +4,15 @@
 
 #include "cli/cli.h"
 
+bool ft_method_is_for(const struct ft_method_info *info, enum ft_stage stage) {
+    const struct ft_method_info *found = NULL;
+    return ft_method_check(stage, info->name, &found, NULL) == FT_OK && found == info;
+}
+
 /* option_text - the options that take a method; dense goes with both. */
 static const char *option_text(const struct ft_method_info *info) {
-    bool is_prompt = ft_method_check(FT_STAGE_PROMPT, info->name, NULL, NULL) == FT_OK;
-    bool is_kv = ft_method_check(FT_STAGE_KV, info->name, NULL, NULL) == FT_OK;
+    bool is_prompt = ft_method_is_for(info, FT_STAGE_PROMPT);
+    bool is_kv = ft_method_is_for(info, FT_STAGE_KV);
     return is_prompt && is_kv ? "--prompt, --kv" : is_prompt ? "--prompt" : "--kv";
 }
 
@@ -79,6 +84,14 @@ static void print_markdown(void) {
            "`256` rows or tokens, `25%%` of that stage's input, rounded down, or `64MiB` of K "
            "and V of the whole\n"
            "model. A prompt within `keep` is read densely.\n\n"
+           "`budget=` says how the rows of a KV method are spread over layers and heads: alike "
+           "(`uniform`), fewer in later\n"
+           "layers (`pyramid`, as in PyramidKV), or by score over the heads of a layer (`ada`, as "
+           "in AdaKV; with `speckv`\n"
+           "that is Ada-SpecKV). Dropped rows are freed, also where heads keep different numbers. "
+           "`pyramid` rounds its steps\n"
+           "down and keeps a few percent more than `keep` says, `rule=adakv` up to half a row per "
+           "head more or less.\n\n"
            "| method | option | what it does | needs | paper |\n| --- | --- | --- | --- | --- |\n");
     for (uint32_t i = 0; i < ft_method_count(); i++) {
         const struct ft_method_info *info = ft_method_info(i);
@@ -98,7 +111,7 @@ static json_t *stages_value(const struct ft_method_info *info) {
     static const char *const name[] = { [FT_STAGE_PROMPT] = "prompt", [FT_STAGE_KV] = "kv" };
     json_t *list = json_array();
     for (size_t stage = 0; stage < FT_COUNT(name); stage++) {
-        if (ft_method_check((enum ft_stage)stage, info->name, NULL, NULL) == FT_OK) {
+        if (ft_method_is_for(info, (enum ft_stage)stage)) {
             json_array_append_new(list, ft_json_text(name[stage]));
         }
     }

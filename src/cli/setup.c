@@ -210,13 +210,26 @@ static int check_methods(struct ft_setup *setup, enum ft_stage stage,
     return FT_EXIT_OK;
 }
 
+/* Is one of these more than dense? */
+static bool drops(enum ft_stage stage, const struct ft_texts *specs) {
+    for (uint32_t i = 0; i < specs->n; i++) {
+        const struct ft_method_info *info = NULL;
+        if (ft_method_check(stage, specs->text[i], &info, NULL) == FT_OK && info &&
+            strcmp(info->name, "dense") != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* --auto chooses between dense and what was asked for; with a draft alone that is specpc. */
 static int check_auto(struct ft_setup *setup) {
     const struct ft_conf *conf = setup->conf;
     if (conf->prompt.n + conf->kv.n == 0 && conf->draft) {
         setup->needs_draft = true;
     }
-    return setup->needs_draft
+    return setup->needs_draft || drops(FT_STAGE_PROMPT, &conf->prompt) ||
+                   drops(FT_STAGE_KV, &conf->kv)
                ? FT_EXIT_OK
                : ft_complain(FT_EXIT_USAGE,
                              "--auto has nothing to choose from: give a draft "
@@ -415,7 +428,8 @@ int ft_setup_load(struct ft_setup *setup) {
     if (code == FT_EXIT_OK) {
         ft_model_info(setup->target, &info);
         setup->progress.n_layer[FT_PHASE_PREFILL] = info.n_layer;
-        setup->progress.n_layer[FT_PHASE_DRAFT] = setup->self_layers;
+        setup->progress.n_layer[FT_PHASE_DRAFT] =
+            setup->self_layers > 0 ? setup->self_layers : info.n_layer;
         if (setup->draft) {
             ft_model_info(setup->draft, &info);
             setup->progress.n_layer[FT_PHASE_DRAFT] = info.n_layer;

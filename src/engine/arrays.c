@@ -27,12 +27,13 @@ struct arrays {
     uint32_t keep, window; /* rows; the window clamped to the prompt */
     uint32_t n_voter;      /* of the largest job */
     uint32_t n_col, width; /* width: d padded */
+    uint32_t n_column;     /* heads that votes are folded for: KV heads, or all */
     float *q;              /* [n_voter][n_head][width] */
     float *k;              /* [n_head_kv][n_q][width] */
-    struct ft_span *head;  /* [n_head_kv] */
+    struct ft_span *head;  /* [n_head_kv], or one for each query head */
     uint32_t *vis;         /* [n_voter] */
     float *weight, *lse;   /* [n_voter], [n_head][n_voter] */
-    float *mass;           /* [n_head_kv][n_col] */
+    float *mass;           /* [n_column][n_col]; key norms where these are looked at */
     void *scratch, *scratch_base;
     uint32_t *work; /* ranking */
 };
@@ -123,6 +124,15 @@ static ft_status choice_check(struct arrays *a, struct ft_error *err) {
         FT_TRY(ft_choice_budget_check(&a->choice, &a->facts, err));
     }
     a->choice.method->look(a->choice.params, &a->facts, &a->look);
+    if (a->look.column == FT_COLUMN_NONE && a->in->score != NULL) {
+        return ft_fail(err, FT_ARG, 0, "%s does not go by scores: give layers",
+                       a->choice.method->name);
+    }
+    if (a->look.lookahead == 0 && a->in->n_more > 0) {
+        return ft_fail(err, FT_FORMAT, 0,
+                       "%s looks at the prompt alone, the arrays have %u rows beyond n_prompt",
+                       a->choice.method->name, a->in->n_more);
+    }
     return FT_OK;
 }
 
@@ -136,11 +146,12 @@ static ft_status buffers_new(struct arrays *a, struct ft_error *err) {
     size_t scratch = ft_attn_scratch_bytes(in->n_head / in->n_head_kv, a->width);
     a->q = ft_alloc(voter * in->n_head * a->width, sizeof(*a->q));
     a->k = ft_alloc((size_t)in->n_head_kv * n_q * a->width, sizeof(*a->k));
-    a->head = ft_alloc(in->n_head_kv, sizeof(*a->head));
+    a->n_column = a->look.is_group_max || a->look.head_pool > 0 ? in->n_head : in->n_head_kv;
+    a->head = ft_alloc(a->n_column, sizeof(*a->head));
     a->vis = ft_alloc(voter, sizeof(*a->vis));
     a->weight = ft_alloc(voter, sizeof(*a->weight));
     a->lse = ft_alloc(voter * in->n_head, sizeof(*a->lse));
-    a->mass = ft_alloc((size_t)in->n_head_kv * a->n_col, sizeof(*a->mass));
+    a->mass = ft_alloc((size_t)a->n_column * a->n_col, sizeof(*a->mass));
     a->scratch_base = ft_alloc(scratch + ALIGN, 1);
     if (a->q == NULL || a->k == NULL || a->head == NULL || a->vis == NULL || a->weight == NULL ||
         a->lse == NULL || a->mass == NULL || a->scratch_base == NULL) {
@@ -189,13 +200,16 @@ static void keep_all(struct ft_score_head *head, uint32_t n) {
 static void keys_load(struct arrays *a, uint32_t l) {
     const struct ft_score_input *in = a->in;
     size_t n_q = (size_t)in->n_prompt + in->n_more;
+    uint32_t group = a->n_column / in->n_head_kv;
     for (uint32_t h = 0; h < in->n_head_kv; h++) {
         float *rows = a->k + h * n_q * a->width;
         for (size_t j = 0; j < n_q; j++) {
             memcpy(rows + j * a->width, in->layer[l].k + (h * n_q + j) * in->d,
                    in->d * sizeof(float));
         }
-        a->head[h] = (struct ft_span){ .k = rows, .n_row = (uint32_t)n_q };
+        for (uint32_t g = 0; g < group; g++) {
+            a->head[h * group + g] = (struct ft_span){ .k = rows, .n_row = (uint32_t)n_q };
+        }
     }
 }
 
@@ -207,7 +221,7 @@ static void vote(struct arrays *a, uint32_t l, uint32_t first, uint32_t n) {
     const struct ft_score_input *in = a->in;
     size_t n_q = (size_t)in->n_prompt + in->n_more;
     for (uint32_t i = 0; i < n; i++) {
-        a->vis[i] = first + i + 1;
+        a->vis[i] = a->look.is_prompt_only ? FT_MIN(first + i + 1, in->n_prompt) : first + i + 1;
         a->weight[i] = ft_ramp_weight(a->look.ramp, i, n);
         for (uint32_t g = 0; g < in->n_head; g++) {
             memcpy(a->q + ((size_t)i * in->n_head + g) * a->width,
@@ -223,7 +237,7 @@ static void vote(struct arrays *a, uint32_t l, uint32_t first, uint32_t n) {
         .mass = a->mass,
         .n_voter = n,
         .n_head = in->n_head,
-        .n_head_kv = in->n_head_kv,
+        .n_head_kv = a->n_column,
         .d = a->width,
         .n_col = a->n_col,
         .k_fmt = FT_F32,
@@ -236,73 +250,135 @@ static void vote(struct arrays *a, uint32_t l, uint32_t first, uint32_t n) {
     for (uint32_t item = 0; item < ft_evidence_mass_items(&job); item++) {
         ft_evidence_mass(ft_kern(), &job, item, a->scratch);
     }
+    if (a->look.is_group_max) {
+        ft_group_max(a->mass, in->n_head, in->n_head_kv, a->n_col);
+    }
 }
 
 /* ---- kv stage: one answer per KV head ---- */
 
-static ft_status kv_head(struct arrays *a, const float *mass, struct ft_score_head *head,
-                         struct ft_error *err) {
-    const struct ft_method *method = a->choice.method;
+static void copy(uint32_t *to, const uint32_t *from, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        to[i] = from[i];
+    }
+}
+
+/* The answer of KV head h of a layer; dense: everything stays, and the scores say what they say. */
+static ft_status kv_head(const struct arrays *a, const struct ft_chooser *c, bool is_dense,
+                         uint32_t h, struct ft_score_head *head, struct ft_error *err) {
     uint32_t n = a->in->n_prompt;
-    bool is_dense = n <= a->keep;
-    struct ft_budget budget = { .keep = a->keep, .n_prompt = n };
-    budget.n_rank = is_dense ? 0 : a->keep - a->look.window;
-    FT_TRY(head_new(head, a->n_col, budget.n_rank, FT_MIN(n, a->keep), err));
+    uint32_t n_ranked = is_dense ? 0 : c->n_ranked[h], n_kept = is_dense ? n : c->n_kept[h];
+    FT_TRY(head_new(head, a->n_col, n_ranked, n_kept, err));
     if (a->n_col > 0) {
-        struct ft_evidence evidence = { .n_row = a->n_col, .mass = head->mass };
-        memcpy(head->mass, mass, a->n_col * sizeof(*mass));
-        method->score(&evidence, a->choice.params, head->pooled);
+        const float *column =
+            ft_chooser_column(c, a->look.column == FT_COLUMN_NONE ? NULL : a->mass, h);
+        if (column != NULL) {
+            memcpy(head->mass, column, a->n_col * sizeof(*column));
+        }
+        memcpy(head->pooled, c->pooled + (size_t)h * a->n_col, a->n_col * sizeof(*head->pooled));
     }
     if (is_dense) {
         keep_all(head, n);
         return FT_OK;
     }
-    (void)ft_keep_rank(head->pooled, a->n_col, budget.n_rank, a->work, head->ranked);
-    head->n_ranked = budget.n_rank;
-    head->n_kept = ft_keep_retain(head->ranked, &a->look, &budget, head->kept);
+    copy(head->ranked, c->ranked + (size_t)h * c->rank_cap, n_ranked);
+    copy(head->kept, c->kept + (size_t)h * c->kept_cap, n_kept);
+    head->n_ranked = n_ranked;
+    head->n_kept = n_kept;
+    return FT_OK;
+}
+
+/* What a layer's rows are known by: a->mass, unless nothing is looked at. */
+static void kv_column(struct arrays *a, uint32_t l) {
+    const struct ft_score_input *in = a->in;
+    if (a->look.column == FT_COLUMN_NONE) {
+        return;
+    }
+    keys_load(a, l);
+    if (a->look.column == FT_COLUMN_MASS) {
+        uint32_t n_q = in->n_prompt + in->n_more;
+        vote(a, l, n_q - a->n_voter, a->n_voter);
+        return;
+    }
+    for (uint32_t h = 0; h < in->n_head_kv; h++) {
+        ft_evidence_norms(ft_kern(), &a->head[h], FT_F32, a->width, a->n_col,
+                          a->mass + (size_t)h * a->n_col);
+    }
+}
+
+static ft_status kv_layer(struct arrays *a, struct ft_chooser *c, bool is_dense, uint32_t l,
+                          struct ft_score_head *head, struct ft_error *err) {
+    if (a->n_col > 0) {
+        kv_column(a, l);
+        ft_chooser_score(c, l, a->mass);
+    }
+    if (!is_dense) {
+        ft_chooser_keep(c, l);
+    }
+    for (uint32_t h = 0; h < a->in->n_head_kv; h++) {
+        FT_TRY(kv_head(a, c, is_dense, h, &head[h], err));
+    }
     return FT_OK;
 }
 
 static ft_status kv_run(struct arrays *a, struct ft_score_output *out, struct ft_error *err) {
     const struct ft_score_input *in = a->in;
-    uint32_t tail = a->look.window + a->look.refeed;
+    const struct ft_look *look = &a->look;
+    struct ft_chooser chooser = { .n_col = 0 };
+    uint32_t tail = look->window + look->refeed;
+    bool is_dense = in->n_prompt <= a->keep;
+    ft_status status = FT_OK;
     a->n_col = in->n_prompt > tail ? in->n_prompt - tail : 0;
-    a->n_voter = tail + in->n_more;
+    a->n_voter = look->is_all_voting ? in->n_prompt + in->n_more : tail + in->n_more;
     if (a->n_col > 0) {
+        struct ft_chooser_params params = { .choice = &a->choice,
+                                            .look = *look,
+                                            .n_layer = in->n_layer,
+                                            .n_head = in->n_head_kv,
+                                            .n_prompt = in->n_prompt,
+                                            .keep = is_dense ? look->window : a->keep };
         FT_TRY(buffers_new(a, err));
-        a->work = ft_alloc(a->n_col, sizeof(*a->work));
-        if (a->work == NULL) {
-            return ft_fail(err, FT_NOMEM, 0, "no memory to rank %u rows", a->n_col);
-        }
+        status = ft_chooser_init(&chooser, &params, err);
     }
-    for (uint32_t l = 0; l < in->n_layer; l++) {
-        if (a->n_col > 0) {
-            keys_load(a, l);
-            vote(a, l, in->n_prompt - tail, a->n_voter);
-        }
-        for (uint32_t h = 0; h < in->n_head_kv; h++) {
-            size_t at = (size_t)h * a->n_col;
-            FT_TRY(kv_head(a, a->n_col > 0 ? a->mass + at : NULL,
-                           &out->head[(size_t)l * in->n_head_kv + h], err));
-        }
+    for (uint32_t l = 0; status == FT_OK && l < in->n_layer; l++) {
+        status = kv_layer(a, &chooser, is_dense, l, &out->head[(size_t)l * in->n_head_kv], err);
     }
-    return FT_OK;
+    ft_chooser_done(&chooser);
+    return status;
 }
 
 /* ---- prompt stage: one answer ---- */
 
-static void prompt_score(struct arrays *a, float *score) {
+/* The window of the prompt votes, then every row behind it: a window of one, with weight 1. */
+static void prompt_step(struct arrays *a, struct ft_folding *folding, uint32_t step) {
     const struct ft_score_input *in = a->in;
-    uint32_t n = in->n_prompt;
     for (uint32_t l = a->look.layer_first; l < in->n_layer; l++) {
         keys_load(a, l);
-        vote(a, l, n - a->window, a->window);
-        ft_fold_heads(a->look.fold, a->mass, in->n_head_kv, n, score);
-        for (uint32_t step = 0; step < in->n_more; step++) { /* a window of one: weight 1 */
-            vote(a, l, n + step, 1);
-            ft_fold_heads(a->look.fold, a->mass, in->n_head_kv, n, score);
+        if (step == 0) {
+            vote(a, l, in->n_prompt - a->window, a->window);
+        } else {
+            vote(a, l, in->n_prompt + step - 1, 1);
         }
+        ft_folding_layer(folding, a->mass);
     }
+    ft_folding_step(folding);
+}
+
+static ft_status prompt_score(struct arrays *a, float *score, struct ft_error *err) {
+    const struct ft_score_input *in = a->in;
+    struct ft_folding folding = { .n = 0 };
+    ft_status status =
+        ft_folding_init(&folding, &a->look, in->n_head, in->n_head_kv, in->n_prompt, err);
+    for (uint32_t step = 0; status == FT_OK && step <= in->n_more; step++) {
+        prompt_step(a, &folding, step);
+    }
+    if (status == FT_OK) {
+        float *found = ft_folding_end(&folding);
+        memcpy(score, found, in->n_prompt * sizeof(*score));
+        ft_free(found);
+    }
+    ft_folding_done(&folding);
+    return status;
 }
 
 static ft_status prompt_run(struct arrays *a, struct ft_score_output *out, struct ft_error *err) {
@@ -317,11 +393,11 @@ static ft_status prompt_run(struct arrays *a, struct ft_score_output *out, struc
     }
     if (a->in->score != NULL) {
         memcpy(head->mass, a->in->score, n * sizeof(*head->mass));
-    } else {
+    } else if (a->look.column != FT_COLUMN_NONE) {
         a->n_col = n;
         a->n_voter = a->window = FT_MIN(a->look.window, n);
         FT_TRY(buffers_new(a, err));
-        prompt_score(a, head->mass);
+        FT_TRY(prompt_score(a, head->mass, err));
     }
     struct ft_evidence evidence = { .n_row = n, .mass = head->mass };
     method->score(&evidence, a->choice.params, head->pooled);

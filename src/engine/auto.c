@@ -45,9 +45,9 @@ static void name_plan(const ft_session *s, const struct ft_plan *plan, char out[
 static ft_status measure_draft(ft_session *s, uint32_t n_row, int64_t budget_us,
                                struct ft_error *err) {
     struct ft_auto *a = &s->report.automatic;
-    if (!s->draft) {
+    if (ft_pair_draft(s) == s->target) {
         a->draft = a->target;
-        a->draft.n_layer = s->params.self_layers;
+        a->draft.n_layer = ft_pair_draft_layers(s);
         a->draft.n_weight *= (double)a->draft.n_layer / a->target.n_layer;
         a->draft.measure_us = 0;
         return FT_OK;
@@ -84,7 +84,9 @@ static ft_status expect(ft_session *s, const struct ft_plan *dense, const struct
     ft_meter_free(meter);
     FT_TRY(status);
     if (a->is_measured) {
-        FT_TRY(measure_draft(s, plan->n_prompt, budget_us * 4 / 10, err));
+        if (plan->n_step > 0) {
+            FT_TRY(measure_draft(s, plan->n_prompt, budget_us * 4 / 10, err));
+        }
         ft_cost_plan(&a->target, &a->draft, dense, &a->dense);
         ft_cost_plan(&a->target, &a->draft, plan, &a->plan);
     }

@@ -5,9 +5,9 @@
  *   draft     evidence of the prompt stage (scores [n_prompt]) and text for the KV stage, in one
  *             run on the full prompt
  *   prompt    scores -> tokens that the target will read
- *   prefill   dense, or with look-ahead rows: the target reads prompt ++ text, every layer's
- *             evidence decides which of its rows stay, and the last prompt token is fed again so
- *             that the first logits come from it
+ *   prefill   dense, or dropping rows: the target reads the prompt (++ text, where a method looks
+ *             ahead) and every layer's evidence decides which of its rows stay.  With text the last
+ *             prompt token is fed again, so that the first logits come from it
  */
 #include <stdlib.h>
 #include <string.h>
@@ -36,24 +36,19 @@ struct drafting { /* one run of the draft */
     float *weight;          /* [window] ramp of the voting rows */
     float *logits;          /* [n_vocab] */
     struct ft_watch *watch; /* [n_layer] evidence of one further step */
-    float *mass, *lse;      /* [n_layer][n_head_kv][n_prompt], [n_layer][n_head] */
+    float *mass, *lse;      /* [n_layer][n_head_kv, or n_head][n_prompt], [n_layer][n_head] */
+    struct ft_folding folding;
     struct ft_draft_result *out;
     uint32_t n_id; /* ids below this may be drafted */
 };
 
-/* One layer's evidence [n_head_kv][n_prompt] joins the prompt's score. */
-static void fold_layer(const struct drafting *d, const float *mass) {
-    const struct ft_plan *plan = &d->s->plan;
-    ft_fold_heads(plan->prompt_look.fold, mass, d->lane.hp->n_head_kv, plan->n_prompt,
-                  d->out->score);
-}
-
-static ft_status decide_draft(void *user, uint32_t layer, const float *mass,
-                              struct ft_decision *out, struct ft_error *err) {
+static ft_status decide_draft(void *user, uint32_t layer, float *column, struct ft_decision *out,
+                              struct ft_error *err) {
+    struct drafting *d = user;
     (void)layer;
     (void)out;
     (void)err;
-    fold_layer(user, mass);
+    ft_folding_layer(&d->folding, column);
     return FT_OK;
 }
 
@@ -67,10 +62,15 @@ static ft_token argmax(const float *logits, uint32_t n) {
     return (ft_token)best;
 }
 
+/* Does the draft's attention choose the prompt's tokens? */
+static bool is_voting(const struct ft_plan *plan) {
+    return plan->is_prompt_on && plan->prompt_look.column == FT_COLUMN_MASS;
+}
+
 static ft_status drafting_init(struct drafting *d, struct ft_error *err) {
     const ft_session *s = d->s;
     const struct ft_plan *plan = &s->plan;
-    const ft_model *model = s->draft ? s->draft : s->target;
+    const ft_model *model = ft_pair_draft(s);
     const struct ft_hparams *hp = ft_model_hparams(model);
     struct ft_lane_params params = {
         .model = model,
@@ -91,9 +91,7 @@ static ft_status drafting_init(struct drafting *d, struct ft_error *err) {
     d->weight = ft_alloc(window + 1, sizeof *d->weight);
     d->logits = ft_alloc(hp->n_vocab, sizeof *d->logits);
     d->out->text = ft_alloc(plan->n_text + 1, sizeof *d->out->text);
-    d->out->score = plan->is_prompt_on ? ft_alloc(plan->n_prompt, sizeof *d->out->score) : NULL;
-    if (!d->pos || !d->weight || !d->logits || !d->out->text ||
-        (plan->is_prompt_on && !d->out->score)) {
+    if (!d->pos || !d->weight || !d->logits || !d->out->text) {
         return ft_fail(err, FT_NOMEM, 0, "no memory for the draft's buffers of %u tokens",
                        plan->n_prompt);
     }
@@ -103,7 +101,9 @@ static ft_status drafting_init(struct drafting *d, struct ft_error *err) {
     for (uint32_t i = 0; i < window; i++) {
         d->weight[i] = ft_ramp_weight(plan->prompt_look.ramp, i, window);
     }
-    return FT_OK;
+    return is_voting(plan) ? ft_folding_init(&d->folding, &plan->prompt_look, hp->n_head,
+                                             hp->n_head_kv, plan->n_prompt, err)
+                           : FT_OK;
 }
 
 static void drafting_done(struct drafting *d) {
@@ -114,13 +114,16 @@ static void drafting_done(struct drafting *d) {
     ft_free(d->watch);
     ft_free(d->mass);
     ft_free(d->lse);
+    ft_folding_done(&d->folding);
 }
 
 /* Evidence of single steps: every layer's share is read when the whole graph has run. */
 static ft_status watch_init(struct drafting *d, struct ft_error *err) {
     const struct ft_look *look = &d->s->plan.prompt_look;
+    const struct ft_hparams *hp = d->lane.hp;
+    bool is_per_head = look->head_pool > 0;
     size_t n = d->s->plan.n_prompt, n_layer = d->lane.n_layer,
-           per_layer = n * d->lane.hp->n_head_kv;
+           per_layer = n * (is_per_head ? hp->n_head : hp->n_head_kv);
     d->watch = ft_alloc(n_layer, sizeof *d->watch);
     d->mass = ft_alloc(n_layer * per_layer, sizeof *d->mass);
     d->lse = ft_alloc(n_layer * d->lane.hp->n_head, sizeof *d->lse);
@@ -132,14 +135,16 @@ static ft_status watch_init(struct drafting *d, struct ft_error *err) {
         d->watch[l] = (struct ft_watch){ .mass = d->mass + l * per_layer,
                                          .lse = d->lse + l * d->lane.hp->n_head,
                                          .n_col = (uint32_t)n,
-                                         .red = reduce_of(look->fold) };
+                                         .red = reduce_of(look->fold),
+                                         .is_per_head = is_per_head };
     }
     return FT_OK;
 }
 
 static ft_status step_draft(struct drafting *d, ft_token id, uint32_t t, bool is_voting,
                             struct ft_error *err) {
-    uint32_t vis = d->s->plan.n_prompt + t + 1;
+    const struct ft_look *look = &d->s->plan.prompt_look;
+    uint32_t vis = d->s->plan.n_prompt + (look->is_prompt_only ? 0 : t + 1);
     for (uint32_t l = 0; is_voting && l < d->lane.n_layer; l++) {
         d->watch[l].vis = &vis;
     }
@@ -150,8 +155,11 @@ static ft_status step_draft(struct drafting *d, ft_token id, uint32_t t, bool is
                             .logits = d->logits,
                             .watch = is_voting ? d->watch : NULL };
     FT_TRY(ft_lane_feed(&d->lane, &feed, err));
-    for (uint32_t l = d->s->plan.prompt_look.layer_first; is_voting && l < d->lane.n_layer; l++) {
-        fold_layer(d, d->watch[l].mass);
+    for (uint32_t l = look->layer_first; is_voting && l < d->lane.n_layer; l++) {
+        ft_folding_layer(&d->folding, d->watch[l].mass);
+    }
+    if (is_voting) {
+        ft_folding_step(&d->folding);
     }
     return FT_OK;
 }
@@ -159,8 +167,8 @@ static ft_status step_draft(struct drafting *d, ft_token id, uint32_t t, bool is
 /* Greedy text; an end token stops it and is kept, as its query is a voter too. */
 static ft_status write_text(struct drafting *d, struct ft_error *err) {
     const struct ft_plan *plan = &d->s->plan;
-    const ft_model *model = d->s->draft ? d->s->draft : d->s->target;
-    uint32_t n_vote = plan->is_prompt_on ? plan->prompt_look.lookahead : 1;
+    const ft_model *model = ft_pair_draft(d->s);
+    uint32_t n_vote = is_voting(plan) ? plan->prompt_look.lookahead : 1;
     if (n_vote > 1) {
         FT_TRY(watch_init(d, err));
     }
@@ -185,21 +193,28 @@ static ft_status run_draft(struct drafting *d, int64_t *score_us, struct ft_erro
         .id = d->id,
         .pos = d->pos,
         .n = plan->n_prompt,
-        .cap = plan->n_prompt + plan->n_step,
+        .n_more = plan->n_step,
         .logits = wants_steps ? d->logits : NULL,
         .is_staged = !wants_steps,
         .is_evidence_only = !wants_steps,
-        .decide = plan->is_prompt_on ? decide_draft : NULL,
+        .decide = is_voting(plan) ? decide_draft : NULL,
         .user = d,
+        .column = plan->prompt_look.column,
         .layer_first = plan->prompt_look.layer_first,
         .n_voter = plan->prompt_look.window,
         .n_col = plan->n_prompt,
         .weight = d->weight,
         .red = reduce_of(plan->prompt_look.fold),
+        .is_per_head = plan->prompt_look.head_pool > 0,
     };
     FT_TRY(ft_lane_prefill(&d->lane, &prefill, err));
     *score_us = prefill.score_us;
-    return wants_steps ? write_text(d, err) : FT_OK;
+    ft_folding_step(&d->folding);
+    if (wants_steps) {
+        FT_TRY(write_text(d, err));
+    }
+    d->out->score = ft_folding_end(&d->folding);
+    return FT_OK;
 }
 
 ft_status ft_compress_draft(ft_session *s, const ft_token *id, struct ft_draft_result *out,
@@ -278,53 +293,50 @@ ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head,
 
 /* ---- the KV stage ---- */
 
-struct chooser { /* one prefill's decisions; buffers are reused by every layer */
-    ft_session *s;
-    uint32_t n_col, n_rank, n_vertical;
+struct deciding { /* one prefill's decisions; buffers are reused by every layer */
+    const ft_session *s;
+    struct ft_chooser chooser;
     bool is_sparse;
-    float *pooled;                  /* [n_col] */
-    uint32_t *work, *ranked;        /* [ft_keep_work(n_input)], [n_rank] */
-    ft_row *kept;                   /* [n_head_kv][keep] */
-    struct ft_rows *rows;           /* [n_head_kv] into kept */
+    struct ft_rows *rows;           /* [n_head_kv] into the chooser's lists */
     uint32_t *vertical;             /* [n_head_kv][n_vertical] ascending */
     const uint32_t **vertical_list; /* [n_head_kv] */
     uint32_t *vertical_count;       /* [n_head_kv] */
     struct ft_slash slash;
 };
 
-static void chooser_done(struct chooser *c) {
-    ft_free(c->pooled);
-    ft_free(c->work);
-    ft_free(c->ranked);
-    ft_free(c->kept);
-    ft_free(c->rows);
-    ft_free(c->vertical);
-    ft_free(c->vertical_list);
-    ft_free(c->vertical_count);
+static void deciding_done(struct deciding *d) {
+    ft_chooser_done(&d->chooser);
+    ft_free(d->rows);
+    ft_free(d->vertical);
+    ft_free(d->vertical_list);
+    ft_free(d->vertical_count);
 }
 
-static ft_status chooser_init(struct chooser *c, ft_session *s, uint32_t n_read,
-                              struct ft_error *err) {
+static ft_status deciding_init(struct deciding *d, const ft_session *s, uint32_t n_read,
+                               struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     const struct ft_look *look = &plan->kv_look;
-    uint32_t n_head_kv = s->lane.hp->n_head_kv, n_free = plan->kv_keep - look->window;
-    c->s = s;
-    c->n_col = plan->n_input - look->window - look->refeed;
-    c->is_sparse = look->prefill_window > 0 &&
+    uint32_t n_head_kv = s->lane.hp->n_head_kv;
+    uint32_t n_col = plan->n_input - look->window - look->refeed;
+    d->s = s;
+    d->is_sparse = look->prefill_window > 0 &&
                    n_read > (uint64_t)look->prefill_window + look->prefill_vertical;
-    c->n_vertical = c->is_sparse ? FT_MIN(look->prefill_vertical, c->n_col) : 0;
-    c->n_rank = FT_MIN(FT_MAX(n_free, c->n_vertical), c->n_col);
-    c->pooled = ft_alloc(c->n_col, sizeof *c->pooled);
-    c->work = ft_alloc(ft_keep_work(plan->n_input), sizeof *c->work);
-    c->ranked = ft_alloc(c->n_rank + 1, sizeof *c->ranked);
-    c->kept = ft_alloc((size_t)n_head_kv * plan->kv_keep, sizeof *c->kept);
-    c->rows = ft_alloc(n_head_kv, sizeof *c->rows);
-    c->vertical = ft_alloc((size_t)n_head_kv * c->n_vertical + 1, sizeof *c->vertical);
-    c->vertical_list = ft_alloc(n_head_kv, sizeof *c->vertical_list);
-    c->vertical_count = ft_alloc(n_head_kv, sizeof *c->vertical_count);
-    if (!c->pooled || !c->work || !c->ranked || !c->kept || !c->rows || !c->vertical ||
-        !c->vertical_list || !c->vertical_count) {
-        return ft_fail(err, FT_NOMEM, 0, "no memory to choose among %u rows", c->n_col);
+    struct ft_chooser_params params = {
+        .choice = &s->kv,
+        .look = *look,
+        .n_layer = s->lane.n_layer,
+        .n_head = n_head_kv,
+        .n_prompt = plan->n_input,
+        .keep = plan->kv_keep,
+        .n_vertical = d->is_sparse ? FT_MIN(look->prefill_vertical, n_col) : 0,
+    };
+    FT_TRY(ft_chooser_init(&d->chooser, &params, err));
+    d->rows = ft_alloc(n_head_kv, sizeof *d->rows);
+    d->vertical = ft_alloc((size_t)n_head_kv * params.n_vertical + 1, sizeof *d->vertical);
+    d->vertical_list = ft_alloc(n_head_kv, sizeof *d->vertical_list);
+    d->vertical_count = ft_alloc(n_head_kv, sizeof *d->vertical_count);
+    if (!d->rows || !d->vertical || !d->vertical_list || !d->vertical_count) {
+        return ft_fail(err, FT_NOMEM, 0, "no memory to choose among %u rows", n_col);
     }
     return FT_OK;
 }
@@ -334,35 +346,31 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static ft_status decide_target(void *user, uint32_t layer, const float *mass,
-                               struct ft_decision *out, struct ft_error *err) {
-    (void)layer;
+static ft_status decide_target(void *user, uint32_t layer, float *column, struct ft_decision *out,
+                               struct ft_error *err) {
     (void)err;
-    struct chooser *c = user;
-    const ft_session *s = c->s;
-    const struct ft_plan *plan = &s->plan;
-    struct ft_budget budget = { .keep = plan->kv_keep,
-                                .n_prompt = plan->n_input,
-                                .n_rank = c->n_rank };
-    for (uint32_t h = 0; h < s->lane.hp->n_head_kv; h++) {
-        struct ft_evidence evidence = { .n_row = c->n_col, .mass = mass + (size_t)h * c->n_col };
-        s->kv.method->score(&evidence, s->kv.params, c->pooled);
-        ft_keep_rank(c->pooled, c->n_col, c->n_rank, c->work, c->ranked);
-        ft_row *kept = c->kept + (size_t)h * plan->kv_keep;
-        c->rows[h] =
-            (struct ft_rows){ .row = kept,
-                              .n = ft_keep_retain(c->ranked, &plan->kv_look, &budget, kept) };
-        uint32_t *vertical = c->vertical + (size_t)h * c->n_vertical;
-        memcpy(vertical, c->ranked, c->n_vertical * sizeof *vertical);
-        qsort(vertical, c->n_vertical, sizeof *vertical, ascending);
-        c->vertical_list[h] = vertical;
-        c->vertical_count[h] = c->n_vertical;
+    struct deciding *d = user;
+    struct ft_chooser *c = &d->chooser;
+    uint32_t n_vertical = c->p.n_vertical;
+    if (c->p.look.is_group_max) {
+        ft_group_max(column, d->s->lane.hp->n_head, c->p.n_head, c->n_col);
     }
-    c->slash = (struct ft_slash){ .window = plan->kv_look.prefill_window,
-                                  .vertical = c->vertical_list,
-                                  .n_vertical = c->vertical_count };
-    out->keep = c->rows;
-    out->slash = c->is_sparse ? &c->slash : NULL;
+    ft_chooser_score(c, layer, column);
+    ft_chooser_keep(c, layer);
+    for (uint32_t h = 0; h < c->p.n_head; h++) {
+        d->rows[h] =
+            (struct ft_rows){ .row = c->kept + (size_t)h * c->kept_cap, .n = c->n_kept[h] };
+        uint32_t *vertical = d->vertical + (size_t)h * n_vertical;
+        memcpy(vertical, c->ranked + (size_t)h * c->rank_cap, n_vertical * sizeof *vertical);
+        qsort(vertical, n_vertical, sizeof *vertical, ascending);
+        d->vertical_list[h] = vertical;
+        d->vertical_count[h] = n_vertical;
+    }
+    d->slash = (struct ft_slash){ .window = c->p.look.prefill_window,
+                                  .vertical = d->vertical_list,
+                                  .n_vertical = d->vertical_count };
+    out->keep = d->rows;
+    out->slash = d->is_sparse ? &d->slash : NULL;
     return FT_OK;
 }
 
@@ -394,25 +402,55 @@ static ft_status input_init(struct input *in, const ft_session *s, const ft_toke
     return FT_OK;
 }
 
-static ft_status prefill_lookahead(ft_session *s, const struct input *in, uint32_t cap,
-                                   struct ft_error *err) {
+/* Rows whose queries vote about the KV stage. */
+static uint32_t voters(const struct ft_plan *plan, uint32_t n_read) {
+    const struct ft_look *look = &plan->kv_look;
+    if (look->column != FT_COLUMN_MASS) {
+        return 0;
+    }
+    return look->is_all_voting ? n_read : look->window + look->refeed + (n_read - plan->n_input);
+}
+
+/* The last prompt token once more, behind the rows that stay: its logits are the first. */
+static ft_status feed_again(ft_session *s, const struct input *in, struct ft_error *err) {
+    struct ft_feed again = { .id = in->id + s->plan.n_input - 1,
+                             .pos = in->pos + s->plan.n_input - 1,
+                             .n = 1,
+                             .n_logit = 1,
+                             .logits = s->logits };
+    return ft_lane_feed(&s->lane, &again, err);
+}
+
+static uint32_t largest_head(const struct ft_kv *kv) {
+    const struct ft_kv_shape *shape = ft_kv_shape_of(kv);
+    uint32_t most = 0;
+    for (uint32_t at = 0; at < shape->n_layer * shape->n_head_kv; at++) {
+        most = FT_MAX(most, ft_kv_rows(kv, at / shape->n_head_kv, at % shape->n_head_kv));
+    }
+    return most;
+}
+
+static ft_status prefill_dropping(ft_session *s, const struct input *in, struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     const struct ft_look *look = &plan->kv_look;
-    struct chooser chooser = { 0 };
+    struct deciding deciding = { .is_sparse = false };
     struct ft_prefill prefill = {
         .id = in->id,
         .pos = in->pos,
         .n = in->n,
-        .cap = cap,
+        .n_more = look->refeed + plan->n_answer,
+        .logits = look->refeed > 0 ? NULL : s->logits,
         .is_staged = true,
         .decide = decide_target,
-        .user = &chooser,
-        .n_voter = look->window + look->refeed + (in->n - plan->n_input),
+        .user = &deciding,
+        .column = look->column,
+        .n_voter = voters(plan, in->n),
         .n_col = plan->n_input - look->window - look->refeed,
         .red = reduce_of(look->fold),
+        .is_per_head = look->is_group_max,
     };
-    ft_status status = chooser_init(&chooser, s, in->n, err);
-    if (status == FT_OK && chooser.is_sparse && s->params.is_exact) {
+    ft_status status = deciding_init(&deciding, s, in->n, err);
+    if (status == FT_OK && deciding.is_sparse && s->params.is_exact) {
         status = ft_report_fallback(
             s, err,
             "exact: the vertical-slash prefill runs on %s, stock attention has no such "
@@ -422,17 +460,13 @@ static ft_status prefill_lookahead(ft_session *s, const struct input *in, uint32
     if (status == FT_OK) {
         status = ft_lane_prefill(&s->lane, &prefill, err);
     }
-    chooser_done(&chooser);
+    deciding_done(&deciding);
     s->report.score_us += prefill.score_us;
     s->report.prefill_us -= prefill.score_us;
     FT_TRY(status);
     s->report.kv_bytes = ft_kv_bytes(s->lane.kv);
-    struct ft_feed again = { .id = in->id + plan->n_input - 1,
-                             .pos = in->pos + plan->n_input - 1,
-                             .n = 1,
-                             .n_logit = 1,
-                             .logits = s->logits };
-    return ft_lane_feed(&s->lane, &again, err);
+    s->report.n_kv_kept = largest_head(s->lane.kv);
+    return look->refeed > 0 ? feed_again(s, in, err) : FT_OK;
 }
 
 ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
@@ -441,15 +475,12 @@ ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
     int64_t start = ft_time_us();
     struct input in = { 0 };
     ft_status status = input_init(&in, s, id, draft, err);
-    uint32_t n_row = plan->is_kv_on ? plan->kv_keep + plan->kv_look.refeed : plan->n_input;
     if (status == FT_OK && plan->is_kv_on) {
-        status = prefill_lookahead(s, &in, n_row + plan->n_answer, err);
+        status = prefill_dropping(s, &in, err);
     } else if (status == FT_OK) {
-        struct ft_prefill prefill = { .id = in.id,
-                                      .pos = in.pos,
-                                      .n = in.n,
-                                      .cap = n_row + plan->n_answer,
-                                      .logits = s->logits };
+        struct ft_prefill prefill = {
+            .id = in.id, .pos = in.pos, .n = in.n, .n_more = plan->n_answer, .logits = s->logits
+        };
         status = ft_lane_prefill(&s->lane, &prefill, err);
         s->report.kv_bytes = ft_kv_bytes(s->lane.kv);
     }

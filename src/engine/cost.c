@@ -53,7 +53,8 @@ static double read_us(const struct ft_rates *r, const struct reading *w) {
         us += r->token_us * (r->share_q + r->share_o + r->share_f) + n * pair + r->head_us;
     }
     if (w->n_voter > 0 && w->layer_first < r->n_layer) {
-        double one = (n_chunk + 1) * r->pass_us + w->n_voter * r->token_us * r->share_q;
+        double n_pass = n_chunk + ceil((double)w->n_voter / FT_CHUNK);
+        double one = n_pass * r->pass_us + w->n_voter * r->token_us * r->share_q;
         one += (double)w->n_voter * (n - w->n_voter / 2.0) * pair_us(r, n);
         us += (n_layer - w->layer_first) * one;
     }
@@ -69,7 +70,7 @@ static double steps_us(const struct ft_rates *r, double n, double n_row) {
 static double draft_us(const struct ft_rates *r, const struct ft_plan *plan) {
     bool is_writing = plan->n_text > 0 || plan->n_step > 1;
     struct reading w = { .n = plan->n_prompt, .has_logits = is_writing, .has_values = is_writing };
-    if (plan->is_prompt_on) {
+    if (plan->is_prompt_on && plan->prompt_look.column == FT_COLUMN_MASS) {
         w.n_voter = plan->prompt_look.window;
         w.layer_first = plan->prompt_look.layer_first;
     }
@@ -80,7 +81,7 @@ static double draft_us(const struct ft_rates *r, const struct ft_plan *plan) {
 void ft_cost_plan(const struct ft_rates *target, const struct ft_rates *draft,
                   const struct ft_plan *plan, struct ft_expect *out) {
     double drafting = 0, n_row = plan->n_input;
-    if (draft && (plan->is_prompt_on || plan->is_kv_on)) {
+    if (draft && plan->n_step > 0) {
         drafting = draft_us(draft, plan);
     }
     struct reading w = { .n = plan->n_input, .has_logits = true, .has_values = true };
@@ -89,18 +90,24 @@ void ft_cost_plan(const struct ft_rates *target, const struct ft_rates *draft,
         const struct ft_look *look = &plan->kv_look;
         w = (struct reading){ .n = plan->n_input + plan->n_text,
                               .has_values = true,
-                              .n_voter = look->window + look->refeed + plan->n_text };
+                              .has_logits = look->refeed == 0 };
+        if (look->column == FT_COLUMN_MASS) {
+            w.n_voter = look->is_all_voting ? w.n : look->window + look->refeed + plan->n_text;
+        }
         if (look->prefill_window > 0 &&
             w.n > (uint64_t)look->prefill_window + look->prefill_vertical) {
             w.window = look->prefill_window;
             w.n_vertical = look->prefill_vertical;
         }
-        n_row = plan->kv_keep;
-        again = steps_us(target, 1, n_row);
+        n_row = look->window +
+                (double)ft_layers_sum(&plan->kv_layers, target->n_layer) / target->n_layer;
+        again = look->refeed > 0 ? steps_us(target, 1, n_row) : 0;
     }
     double reading = read_us(target, &w) + again;
     double n_more = plan->n_answer > 0 ? plan->n_answer - 1.0 : 0;
-    *out = (struct ft_expect){ .draft_us = (int64_t)drafting, .target_us = (int64_t)reading };
+    *out = (struct ft_expect){ .draft_us = (int64_t)drafting,
+                               .target_us = (int64_t)reading,
+                               .is_dropping = plan->is_prompt_on || plan->is_kv_on };
     out->ttft_us = out->draft_us + out->target_us;
     out->answer_us = out->ttft_us + (int64_t)steps_us(target, n_more, n_row);
 }
@@ -136,8 +143,8 @@ static ft_status expect(ft_session *s, const struct ft_session_params *params, u
                         struct ft_expect *out, struct ft_error *err) {
     FT_TRY(ft_session_policy(s, params, err));
     FT_TRY(ft_pair_plan(s, n_prompt, 0, err));
-    bool has_drafting = s->plan.is_prompt_on || s->plan.is_kv_on;
-    if (has_drafting && !draft) {
+    draft = s->kv.method->writes_itself ? target : draft;
+    if (s->plan.n_step > 0 && !draft) {
         return ft_fail(err, FT_ARG, 0, "no rates of a draft, and the methods need one");
     }
     ft_cost_plan(target, draft, &s->plan, out);

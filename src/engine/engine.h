@@ -76,25 +76,28 @@ struct ft_decision {
  *
  * For every layer: keys and values of all tokens, then the evidence of the last n_voter queries
  * where a layer votes, then the decision, then attention, output projection and FFN.  Layers that
- * do not vote do all of it in one graph. */
+ * do not vote do all of it in one graph, and what is decided without votes is decided behind it. */
 struct ft_prefill {
     const ft_token *id;
     const ft_pos *pos; /* [n] increasing */
     uint32_t n;
-    uint32_t cap; /* rows to reserve per head and layer, answer included */
+    uint32_t n_more; /* rows to reserve per head and layer behind those that stay */
     /* [n_vocab] of the last token; NULL: none wanted, and the last layer stops early */
     float *logits;
     /* rows live in the staging store; only decided ones are copied (none without a decision) */
     bool is_staged;
-    /* evidence: NULL decide = none */
-    ft_status (*decide)(void *user, uint32_t layer, const float *mass, struct ft_decision *out,
+    /* evidence [n_head_kv][n_col] of a layer, the callback's to write on; NULL for FT_COLUMN_NONE;
+     * NULL decide = no decision */
+    ft_status (*decide)(void *user, uint32_t layer, float *column, struct ft_decision *out,
                         struct ft_error *err);
     void *user;
+    enum ft_column column;
     uint32_t layer_first;  /* layers below do not vote */
     bool is_evidence_only; /* neither rows nor logits are wanted: the last layer needs no V */
     uint32_t n_voter, n_col;
     const float *weight; /* [n_voter] or NULL */
     enum ft_reduce red;
+    bool is_per_head; /* red joins voters alone: evidence is [n_head][n_col] */
     int64_t score_us; /* out: time spent on evidence and decisions */
 };
 ft_status ft_lane_prefill(struct ft_lane *lane, struct ft_prefill *prefill, struct ft_error *err);
@@ -138,10 +141,11 @@ struct ft_plan {                   /* how one prompt will be run: decided before
     bool is_prompt_on, is_kv_on;   /* does the stage drop anything */
     uint32_t prompt_keep, kv_keep; /* resolved to rows */
     struct ft_look prompt_look, kv_look;
-    uint32_t n_text;   /* tokens the draft writes */
-    uint32_t n_step;   /* draft steps in all, prefill counted */
-    uint32_t n_answer; /* tokens that may follow the prompt */
-    ft_pos pos_first;  /* position of the first answer token */
+    struct ft_layers kv_layers; /* how kv_keep is spread: rows beside the window */
+    uint32_t n_text;            /* tokens the draft writes */
+    uint32_t n_step;            /* draft steps in all, prefill counted; 0: the draft does not run */
+    uint32_t n_answer;          /* tokens that may follow the prompt */
+    ft_pos pos_first;           /* position of the first answer token */
 };
 
 struct ft_session {
@@ -194,8 +198,8 @@ ft_status ft_compress_draft(ft_session *s, const ft_token *id, struct ft_draft_r
 /* ft_compress_prompt - scores -> s->kept.  n_head: leading tokens that must stay. */
 ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head,
                              struct ft_error *err);
-/* ft_compress_prefill - the target reads s->kept of id, dense or with look-ahead rows; fills
- * s->logits. */
+/* ft_compress_prefill - the target reads s->kept of id, dense or dropping rows, with look-ahead text
+ * where the method asks for it; fills s->logits. */
 ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
                               const struct ft_draft_result *draft, struct ft_error *err);
 
@@ -206,7 +210,10 @@ ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
 ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct ft_error *err);
 /* ft_pair_context - positions a model may see. */
 uint64_t ft_pair_context(const ft_model *model, float rope_scale);
-uint32_t ft_pair_draft_layers(const ft_session *s); /* of the draft, or of self:layers */
+/* ft_pair_draft - the model that drafts: the draft; the target where its first layers do, or where
+ * the method wants its own answer. */
+const ft_model *ft_pair_draft(const ft_session *s);
+uint32_t ft_pair_draft_layers(const ft_session *s); /* of that model, as many as draft */
 
 /* ---- estimate.c ---- */
 

@@ -35,17 +35,26 @@ static uint64_t compute_bytes(const struct ft_hparams *hp, uint32_t n_token, uin
            sizeof(float);
 }
 
-/* rows whose queries vote about a stage, together in one graph */
-static uint32_t voters(const struct ft_look *look, bool is_on, uint32_t n_text) {
-    return is_on ? look->window + look->refeed + n_text : 0;
+/* rows whose queries vote about a stage, a chunk at most in one graph */
+static uint32_t voters(const struct ft_look *look, bool is_on, uint32_t n_read, uint32_t n_text) {
+    if (!is_on || look->column != FT_COLUMN_MASS) {
+        return 0;
+    }
+    uint32_t n = look->is_all_voting ? n_read : look->window + look->refeed + n_text;
+    return FT_MIN(n, (uint32_t)FT_CHUNK);
 }
 
 void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_run_bytes *out) {
     const struct ft_hparams *target = s->lane.hp;
     uint64_t per_token = token_bytes(target, target->n_layer, s->fmt);
-    uint32_t n_read = plan->n_input + (plan->is_kv_on ? plan->n_text : 0);
+    uint32_t n_read = plan->n_input + plan->n_text;
     *out = (struct ft_run_bytes){ .activation = (uint64_t)n_read * target->n_embd * sizeof(float) };
-    out->kv = per_token * (plan->is_kv_on ? plan->kv_keep : plan->n_input);
+    uint64_t n_row = (uint64_t)plan->n_input * target->n_layer; /* of a head, in all layers */
+    if (plan->is_kv_on) {
+        n_row = (uint64_t)plan->kv_look.window * target->n_layer +
+                ft_layers_sum(&plan->kv_layers, target->n_layer);
+    }
+    out->kv = per_token / target->n_layer * n_row;
     /* while the last layer is read, the others' kept rows; later, the row that is fed again */
     uint64_t on_top =
         FT_MAX(per_token / target->n_layer * n_read, per_token * plan->kv_look.refeed);
@@ -54,18 +63,18 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
     uint64_t answer = per_token * plan->n_answer; /* its last token gets no row */
     out->kv_peak = FT_MAX(reading, out->kv + refed + answer - FT_MIN(answer, per_token));
     bool is_exact = s->params.is_exact;
-    out->compute = compute_bytes(target, n_read,
-                                 voters(&plan->kv_look, plan->is_kv_on, plan->n_text), is_exact);
+    out->compute = compute_bytes(
+        target, n_read, voters(&plan->kv_look, plan->is_kv_on, n_read, plan->n_text), is_exact);
     uint64_t draft_activation = 0;
-    if (plan->is_prompt_on || plan->is_kv_on) {
-        const struct ft_hparams *draft = s->draft ? ft_model_hparams(s->draft) : target;
+    if (plan->n_step > 0) {
+        const struct ft_hparams *draft = ft_model_hparams(ft_pair_draft(s));
         bool has_cache = plan->n_text > 0 || plan->n_step > 1;
         uint32_t n_layer =
             has_cache ? ft_pair_draft_layers(s) : 1; /* without steps one layer's rows at a time */
         out->draft_kv_peak = token_bytes(draft, n_layer, s->fmt) *
                              (plan->n_prompt + (has_cache ? plan->n_step - 1 : 0));
         draft_activation = (uint64_t)plan->n_prompt * draft->n_embd * sizeof(float);
-        uint32_t n_voter = voters(&plan->prompt_look, plan->is_prompt_on, 0);
+        uint32_t n_voter = voters(&plan->prompt_look, plan->is_prompt_on, 0, 0);
         out->compute =
             FT_MAX(out->compute, compute_bytes(draft, plan->n_prompt, n_voter, is_exact));
     }

@@ -38,7 +38,8 @@ static void tell(void) {
             .needs_draft_text = method->needs_draft_text,
             .param = &told.param[at],
         };
-        for (const struct ft_param *p = method->params; p->name != NULL; p++, at++) {
+        const struct ft_param *p;
+        for (uint32_t j = 0; (p = ft_method_param(method, j)) != NULL; j++, at++) {
             ft_assert(at < PARAM_CAP);
             ft_param_range(p, told.range[at], RANGE_CAP);
             told.param[at] = (struct ft_param_info){

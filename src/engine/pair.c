@@ -22,8 +22,13 @@ uint64_t ft_pair_context(const ft_model *model, float rope_scale) {
     return n < INT32_MAX ? (uint64_t)n : INT32_MAX; /* more than an ft_pos counts */
 }
 
+const ft_model *ft_pair_draft(const ft_session *s) {
+    return s->draft && !s->kv.method->writes_itself ? s->draft : s->target;
+}
+
 uint32_t ft_pair_draft_layers(const ft_session *s) {
-    return s->draft ? ft_model_hparams(s->draft)->n_layer : s->params.self_layers;
+    bool is_whole = s->draft || s->kv.method->writes_itself;
+    return is_whole ? ft_model_hparams(ft_pair_draft(s))->n_layer : s->params.self_layers;
 }
 
 static uint64_t target_context(const ft_session *s) {
@@ -32,7 +37,7 @@ static uint64_t target_context(const ft_session *s) {
 }
 
 static uint64_t draft_context(const ft_session *s) {
-    return ft_pair_context(s->draft ? s->draft : s->target, s->params.rope_scale);
+    return ft_pair_context(ft_pair_draft(s), s->params.rope_scale);
 }
 
 static struct ft_facts facts_of(const ft_session *s, uint32_t n_input, uint32_t n_layer) {
@@ -90,7 +95,7 @@ static ft_status plan_prompt(ft_session *s, uint32_t n_head, struct ft_error *er
     }
     plan->is_prompt_on = true;
     plan->n_input = plan->prompt_keep;
-    plan->n_step = FT_MAX(plan->prompt_look.lookahead, 1);
+    plan->n_step = choice->method->needs_draft ? FT_MAX(plan->prompt_look.lookahead, 1) : 0;
     return FT_OK;
 }
 
@@ -108,6 +113,10 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     FT_TRY(ft_choice_budget_check(choice, &facts, err));
     choice->method->look(choice->params, &facts, &plan->kv_look);
     plan->kv_keep = FT_MIN(plan->kv_keep, plan->n_input - plan->kv_look.refeed);
+    const struct ft_look *look = &plan->kv_look;
+    plan->kv_layers =
+        ft_split_layers(ft_choice_split(choice), plan->kv_keep - look->window,
+                        plan->n_input - look->window - look->refeed, plan->n_input, facts.n_layer);
     uint32_t asked = 0;
     if (ft_choice_uint(choice, "prefill_vertical", &asked) &&
         asked < plan->kv_look.prefill_vertical) {
@@ -116,7 +125,8 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
             choice->method->name, asked, plan->kv_look.prefill_vertical, plan->kv_keep));
     }
     plan->is_kv_on = true;
-    plan->n_text = FT_MAX(plan->kv_look.lookahead, 1);
+    bool has_text = choice->method->needs_draft_text || choice->method->writes_itself;
+    plan->n_text = has_text ? FT_MAX(plan->kv_look.lookahead, 1) : 0;
     return FT_OK;
 }
 
@@ -124,7 +134,7 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
  * (With auto dense is one of the answers: it asks for that plan itself.) */
 static ft_status check_text(ft_session *s, struct ft_error *err) {
     struct ft_plan *plan = &s->plan;
-    if (!plan->is_kv_on || (uint64_t)plan->pos_first < target_context(s)) {
+    if (plan->n_text == 0 || (uint64_t)plan->pos_first < target_context(s)) {
         return FT_OK;
     }
     if (s->params.is_auto) {
@@ -186,9 +196,8 @@ ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
     FT_TRY(check_positions(s, "target", s->target, n_pos, target_context(s), err));
     plan->pos_first = (ft_pos)n_pos;
     FT_TRY(check_text(s, err));
-    if (plan->is_prompt_on || plan->is_kv_on) {
-        FT_TRY(check_positions(s, "draft", s->draft ? s->draft : s->target, n_prompt,
-                               draft_context(s), err));
+    if (FT_MAX(plan->n_text, plan->n_step) > 0) { /* the draft runs */
+        FT_TRY(check_positions(s, "draft", ft_pair_draft(s), n_prompt, draft_context(s), err));
         FT_TRY(plan_text(s, err));
     }
     uint64_t room = target_context(s) - (uint64_t)plan->pos_first;

@@ -8,8 +8,10 @@
  * before its own attention runs.
  *
  *   layer that does not vote     for each chunk: q, k, v -> append -> attend -> rest
+ *                                where rows leave all the same: decision, copy the kept rows
  *   layer that votes             for each chunk: k, v -> append
- *                                queries of the last n_voter tokens -> evidence -> decision
+ *                                queries of the last n_voter tokens -> evidence -> decision;
+ *                                many of them in chunks, folded in order
  *                                for each chunk: q -> attend -> rest
  *                                copy the kept rows, forget the others
  *
@@ -151,17 +153,39 @@ struct reading { /* one prefill in progress */
     struct ft_prefill *prefill;
     float *hidden; /* [n][n_embd] */
     size_t hidden_bytes;
-    float *mass, *lse;    /* [n_head_kv][n_col], [n_head][n_voter] */
-    uint32_t *vis;        /* [n_voter] */
+    float *column; /* [n_head_kv][n_col]; [n_head][n_col] where heads of a group are told apart */
+    float *lse;    /* [n_head][n_voter, at most a chunk] */
+    uint32_t *vis; /* [n_voter] */
     uint64_t done, total; /* tokens x layers */
 };
 
 static void reading_done(struct reading *r) {
     ft_pages_unmap(r->hidden, r->hidden_bytes);
     ft_gauge_add(&r->lane->activation, -(int64_t)r->hidden_bytes);
-    ft_free(r->mass);
+    ft_free(r->column);
     ft_free(r->lse);
     ft_free(r->vis);
+}
+
+static ft_status evidence_init(struct reading *r, struct ft_error *err) {
+    const struct ft_hparams *hp = r->lane->hp;
+    const struct ft_prefill *p = r->prefill;
+    if (!p->decide || p->column == FT_COLUMN_NONE) {
+        return FT_OK;
+    }
+    size_t n_column = (size_t)(p->is_per_head ? hp->n_head : hp->n_head_kv) * p->n_col;
+    size_t n_lse = (size_t)hp->n_head * FT_MIN(p->n_voter, (uint32_t)FT_CHUNK);
+    r->column = ft_alloc(n_column, sizeof *r->column);
+    r->lse = ft_alloc(n_lse, sizeof *r->lse);
+    r->vis = ft_alloc(p->n_voter, sizeof *r->vis);
+    if (!r->column || !r->lse || !r->vis) {
+        return ft_fail_memory(err, (n_column + n_lse) * sizeof(float),
+                              "evidence (%u columns, %u voters)", p->n_col, p->n_voter);
+    }
+    for (uint32_t i = 0; i < p->n_voter; i++) {
+        r->vis[i] = p->n - p->n_voter + i + 1;
+    }
+    return FT_OK;
 }
 
 static ft_status reading_init(struct reading *r, struct ft_error *err) {
@@ -174,21 +198,7 @@ static ft_status reading_init(struct reading *r, struct ft_error *err) {
         return ft_fail_memory(err, wanted, "hidden states (%u tokens x %u)", p->n, hp->n_embd);
     }
     ft_gauge_add(&r->lane->activation, (int64_t)r->hidden_bytes);
-    if (!p->decide) {
-        return FT_OK;
-    }
-    r->mass = ft_alloc((size_t)hp->n_head_kv * p->n_col, sizeof(float));
-    r->lse = ft_alloc((size_t)hp->n_head * p->n_voter, sizeof(float));
-    r->vis = ft_alloc(p->n_voter, sizeof *r->vis);
-    if (!r->mass || !r->lse || !r->vis) {
-        uint64_t need = ((uint64_t)hp->n_head_kv * p->n_col + (uint64_t)hp->n_head * p->n_voter) *
-                        sizeof(float);
-        return ft_fail_memory(err, need, "evidence (%u columns, %u voters)", p->n_col, p->n_voter);
-    }
-    for (uint32_t i = 0; i < p->n_voter; i++) {
-        r->vis[i] = p->n - p->n_voter + i + 1;
-    }
-    return FT_OK;
+    return evidence_init(r, err);
 }
 
 static void tell_progress(struct reading *r, uint32_t n_token) {
@@ -253,52 +263,102 @@ static ft_status run_part(struct reading *r, struct step *step, uint32_t layer, 
     return FT_OK;
 }
 
-/* The queries of the last n_voter tokens, once more: only these are projected. */
-static ft_status run_evidence(struct reading *r, struct step *step, uint32_t layer,
-                              struct ft_error *err) {
+/* Voters [at, at + n) of a layer: only their queries are projected, once more. */
+static ft_status run_voters(struct reading *r, struct step *step, uint32_t layer, uint32_t at,
+                            uint32_t n, struct ft_error *err) {
     struct ft_prefill *p = r->prefill;
-    uint32_t first = p->n - p->n_voter;
-    struct ft_watch watch = { .vis = r->vis,
-                              .weight = p->weight,
-                              .mass = r->mass,
+    uint32_t first = p->n - p->n_voter + at;
+    struct ft_watch watch = { .vis = r->vis + at,
+                              .weight = p->weight ? p->weight + at : NULL,
+                              .mass = r->column,
                               .lse = r->lse,
                               .n_col = p->n_col,
-                              .red = p->red };
+                              .red = p->red == FT_REDUCE_MEAN ? FT_REDUCE_SUM : p->red,
+                              .is_per_head = p->is_per_head,
+                              .is_more = at > 0 };
     step->watch = &watch;
     step->is_watch_only = true;
     struct ft_pass pass = { .layer_first = layer,
                             .layer_end = layer + 1,
-                            .n_token = p->n_voter,
+                            .n_token = n,
                             .pos = p->pos + first,
                             .hidden_in = r->hidden + (size_t)first * r->lane->hp->n_embd,
                             .has_q = true,
                             .attend = attend,
                             .user = step };
     count_work(r->lane, &pass);
-    r->lane->work.voter += p->n_voter;
+    r->lane->work.voter += n;
     ft_status status = ft_eval_run(r->lane->eval, &pass, err);
     step->watch = NULL;
     step->is_watch_only = false;
     return status;
 }
 
-static ft_status read_voting_layer(struct reading *r, struct step *step, uint32_t layer,
-                                   struct ft_error *err) {
+/* Sums become means. */
+static void finish_mass(const struct reading *r) {
+    const struct ft_hparams *hp = r->lane->hp;
+    const struct ft_prefill *p = r->prefill;
+    uint32_t group = hp->n_head / hp->n_head_kv,
+             n_row = p->is_per_head ? hp->n_head : hp->n_head_kv;
+    size_t n = (size_t)n_row * p->n_col;
+    float divisor = (float)((p->is_per_head ? 1 : group) * p->n_voter);
+    for (size_t at = 0; p->red == FT_REDUCE_MEAN && at < n; at++) {
+        r->column[at] /= divisor;
+    }
+}
+
+static ft_status run_votes(struct reading *r, struct step *step, uint32_t layer,
+                           struct ft_error *err) {
+    uint32_t n_voter = r->prefill->n_voter;
+    for (uint32_t at = 0; at < n_voter; at += FT_CHUNK) {
+        FT_TRY(run_voters(r, step, layer, at, FT_MIN((uint32_t)FT_CHUNK, n_voter - at), err));
+    }
+    finish_mass(r);
+    return FT_OK;
+}
+
+static void measure_keys(const struct reading *r, const struct step *step) {
+    const struct ft_kv_shape *shape = ft_kv_shape_of(step->kv);
+    for (uint32_t h = 0; h < shape->n_head_kv; h++) {
+        struct ft_span span = { .k = ft_kv_k(step->kv, step->kv_layer, h),
+                                .n_row = ft_kv_rows(step->kv, step->kv_layer, h) };
+        ft_evidence_norms(ft_kern(), &span, shape->k_fmt, shape->d, r->prefill->n_col,
+                          r->column + (size_t)h * r->prefill->n_col);
+    }
+}
+
+/* The decided rows of a staged layer, and room for what follows them. */
+static ft_status keep_rows(struct reading *r, uint32_t layer, const struct ft_rows *keep,
+                           struct ft_error *err) {
+    struct ft_lane *lane = r->lane;
+    uint32_t most = 0;
+    for (uint32_t h = 0; h < lane->hp->n_head_kv; h++) {
+        most = FT_MAX(most, keep[h].n);
+    }
+    FT_TRY(ft_kv_reserve(lane->kv, layer, most + r->prefill->n_more, err));
+    return ft_kv_gather(lane->kv, layer, lane->stage, 0, keep, err);
+}
+
+static ft_status read_deciding_layer(struct reading *r, struct step *step, uint32_t layer,
+                                     struct ft_error *err) {
     struct ft_prefill *p = r->prefill;
     struct ft_decision decision = { 0 };
-    FT_TRY(run_part(r, step, layer, PART_KV, err));
+    bool is_voting = p->column == FT_COLUMN_MASS;
+    FT_TRY(run_part(r, step, layer, is_voting ? PART_KV : PART_ALL, err));
     int64_t start = ft_time_us();
-    FT_TRY(run_evidence(r, step, layer, err));
-    FT_TRY(p->decide(p->user, layer, r->mass, &decision, err));
-    p->score_us += ft_time_us() - start;
-    step->slash = decision.slash;
-    FT_TRY(run_part(r, step, layer, PART_REST, err));
-    step->slash = NULL;
-    if (p->is_staged && decision.keep) {
-        FT_TRY(ft_kv_reserve(r->lane->kv, layer, p->cap, err));
-        FT_TRY(ft_kv_gather(r->lane->kv, layer, r->lane->stage, 0, decision.keep, err));
+    if (is_voting) {
+        FT_TRY(run_votes(r, step, layer, err));
+    } else if (p->column == FT_COLUMN_NORM) {
+        measure_keys(r, step);
     }
-    return FT_OK;
+    FT_TRY(p->decide(p->user, layer, r->column, &decision, err));
+    p->score_us += ft_time_us() - start;
+    if (is_voting) {
+        step->slash = decision.slash;
+        FT_TRY(run_part(r, step, layer, PART_REST, err));
+        step->slash = NULL;
+    }
+    return p->is_staged && decision.keep ? keep_rows(r, layer, decision.keep, err) : FT_OK;
 }
 
 static ft_status read_layer(struct reading *r, uint32_t layer, struct ft_error *err) {
@@ -312,10 +372,10 @@ static ft_status read_layer(struct reading *r, uint32_t layer, struct ft_error *
         FT_TRY(ft_kv_rewind(lane->stage, 0, p->n,
                             err)); /* the room is used again, its old pages are given back */
     } else {
-        FT_TRY(ft_kv_reserve(step.kv, step.kv_layer, p->is_staged ? p->n : p->cap, err));
+        FT_TRY(ft_kv_reserve(step.kv, step.kv_layer, p->is_staged ? p->n : p->n + p->n_more, err));
     }
     if (p->decide && layer >= p->layer_first) {
-        return read_voting_layer(r, &step, layer, err);
+        return read_deciding_layer(r, &step, layer, err);
     }
     return run_part(r, &step, layer, PART_ALL, err);
 }

@@ -95,13 +95,15 @@ void ft_report_settings(ft_session *s) {
         report->prompt_method = s->prompt.method->name;
         facts.n_layer = ft_pair_draft_layers(s);
         add_settings(s, &s->prompt, "prompt", &facts);
-        set_value(s, "prompt", "lookahead", plan->prompt_look.lookahead);
+        set_value(s, "prompt", "lookahead", plan->prompt_look.lookahead); /* where it has one */
     }
     if (plan->is_kv_on) {
         report->kv_method = s->kv.method->name;
         facts.n_prompt = plan->n_input;
         facts.n_layer = s->lane.hp->n_layer;
         add_settings(s, &s->kv, "kv", &facts);
-        set_value(s, "kv", "lookahead", plan->n_text);
+        if (plan->n_text > 0) {
+            set_value(s, "kv", "lookahead", plan->n_text);
+        }
     }
 }

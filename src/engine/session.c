@@ -127,6 +127,15 @@ ft_status ft_session_policy(ft_session *s, const struct ft_session_params *param
     FT_TRY(ft_choice_parse(FT_STAGE_KV, s->params.kv, &s->kv, err));
     FT_TRY(check_format(s, err));
     FT_TRY(check_numbers(s, err));
+    if (s->kv.method->writes_itself && s->prompt.method->act == FT_PROMPT) {
+        return ft_fail(err, FT_ARG, 0, "%s answers the whole prompt: it goes without --prompt %s",
+                       s->kv.method->name, s->prompt.method->name);
+    }
+    if (s->params.is_exact && ft_choice_split(&s->kv)->budget == FT_BUDGET_ADA) {
+        return ft_fail(err, FT_ARG, 0,
+                       "%s: budget=ada with exact: stock attention needs heads of one length",
+                       s->kv.method->name);
+    }
     FT_TRY(check_draft(s, &s->prompt, err));
     FT_TRY(check_draft(s, &s->kv, err));
     FT_TRY(ft_report_kernels(s, err)); /* a strict run is refused before anything is loaded */
@@ -245,9 +254,10 @@ static ft_status run_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
     }
     FT_TRY(s->params.is_auto ? ft_auto_plan(s, n, FT_MIN(n_head, n), err)
                              : ft_pair_plan(s, n, FT_MIN(n_head, n), err));
-    bool has_drafting = s->plan.is_prompt_on || s->plan.is_kv_on;
-    if (has_drafting && s->draft) { /* its padded tail may be the shorter one */
-        FT_TRY(check_ids(s->draft, "draft", id, n, err));
+    bool has_drafting = s->plan.n_step > 0;
+    if (has_drafting &&
+        ft_pair_draft(s) != s->target) { /* its padded tail may be the shorter one */
+        FT_TRY(check_ids(ft_pair_draft(s), "draft", id, n, err));
     }
     FT_TRY(ft_report_kernels(s, err));
     FT_TRY(ft_estimate_check(s, err));
@@ -286,7 +296,7 @@ ft_status ft_session_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
     s->pos_next = s->plan.pos_first;
     s->pos_kept_end = s->plan.pos_first;
     if (s->plan.is_kv_on && s->plan.kv_look.refeed) { /* rows fed again are not kept ones */
-        s->pos_kept_end = ft_kv_pos(s->lane.kv, 0, 0)[s->plan.kv_keep];
+        s->pos_kept_end = ft_kv_pos(s->lane.kv, 0, 0)[ft_kv_rows(s->lane.kv, 0, 0) - 1];
     }
     s->n_left = s->plan.n_answer;
     s->has_logits = true;

@@ -58,7 +58,7 @@ static ft_status pays_at(const struct ft_even_params *params, const struct ft_be
     struct ft_expect dense, plan;
     FT_TRY(expect(params, NULL, NULL, n, &dense, error));
     FT_TRY(expect(params, which, column, n, &plan, error));
-    *out = plan.draft_us > 0 && plan.ttft_us < dense.ttft_us;
+    *out = plan.is_dropping && plan.ttft_us < dense.ttft_us;
     return FT_OK;
 }
 

@@ -131,7 +131,7 @@ struct ft_even_table {
     double exponent;         /* attention of a draft goes with ratio to this power */
     bool is_exponent_known;  /* taken from the draft given; else 2/3, depth and width alike */
     struct ft_expect *dense; /* [n_length] owned */
-    /* [n_case][n_length][n_column] owned; draft_us 0: the method drops nothing at that length */
+    /* [n_case][n_length][n_column] owned; not is_dropping: too short to drop anything */
     struct ft_expect *cell;
     uint32_t
         *pays; /* [n_case][n_column] owned: shortest prompt that pays; 0: none that was tried */

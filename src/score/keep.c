@@ -85,6 +85,17 @@ void ft_fold_heads(enum ft_fold fold, const float *mass, uint32_t n_head, uint32
     }
 }
 
+void ft_group_max(float *column, uint32_t n_head, uint32_t n_head_kv, uint32_t n) {
+    uint32_t group = n_head / n_head_kv;
+    for (uint32_t g = 0; g < n_head; g++) { /* what is overwritten has been read: g / group <= g */
+        float *to = column + (size_t)(g / group) * n;
+        const float *from = column + (size_t)g * n;
+        for (uint32_t j = 0; j < n; j++) {
+            to[j] = g % group == 0 || from[j] > to[j] ? from[j] : to[j];
+        }
+    }
+}
+
 float ft_ramp_weight(enum ft_ramp ramp, uint32_t i, uint32_t w) {
     switch (ramp) {
     case FT_RAMP_CODE:
@@ -220,7 +231,7 @@ static void sort_ascending(uint32_t *x, uint32_t n) {
 uint32_t ft_keep_retain(const uint32_t *ranked, const struct ft_look *look,
                         const struct ft_budget *budget, uint32_t *out) {
     uint32_t tail = look->window + look->refeed;
-    ft_assert(budget->keep > look->window && budget->n_prompt > tail);
+    ft_assert(budget->keep >= look->window && budget->n_prompt > tail);
     ft_assert(budget->n_rank >= budget->keep - look->window);
     uint32_t count = budget->keep - look->window;
     memcpy(out, ranked, count * sizeof(*out));
@@ -229,6 +240,55 @@ uint32_t ft_keep_retain(const uint32_t *ranked, const struct ft_look *look,
         out[count++] = budget->n_prompt - tail + i;
     }
     return count;
+}
+
+uint32_t ft_window_default(uint32_t keep) {
+    return keep < 64 ? 8 : 32;
+}
+
+/* ---- prompt tokens that stay ---- */
+
+void ft_set_add(struct ft_set *set, uint32_t j) {
+    uint32_t mask = UINT32_C(1) << (j % 32);
+    if (set->room > 0 && (set->bit[j / 32] & mask) == 0) {
+        set->bit[j / 32] |= mask;
+        set->room--;
+    }
+}
+
+struct ft_set ft_set_begin(const struct ft_budget *budget, uint32_t window, uint32_t *bit) {
+    uint32_t n = budget->n_prompt;
+    struct ft_set set = { .bit = bit, .n = n, .room = FT_MIN(budget->keep, n) };
+    memset(bit, 0, ((size_t)n + 31) / 32 * sizeof(*bit));
+    for (uint32_t i = 0; i < budget->n_must; i++) {
+        ft_assert(budget->must[i] < n);
+        ft_set_add(&set, budget->must[i]);
+    }
+    for (uint32_t i = 0; i < FT_MIN(window, n); i++) {
+        ft_set_add(&set, n - 1 - i);
+    }
+    return set;
+}
+
+uint32_t ft_set_list(const struct ft_set *set, uint32_t *out) {
+    uint32_t count = 0;
+    for (uint32_t j = 0; j < set->n; j++) {
+        if ((set->bit[j / 32] >> (j % 32)) & 1) {
+            out[count++] = j;
+        }
+    }
+    return count;
+}
+
+uint32_t ft_keep_tokens(const float *score, uint32_t window, const struct ft_budget *budget,
+                        uint32_t *work, uint32_t *out) {
+    uint32_t *ranked = work + budget->n_prompt;
+    uint32_t n_ranked = ft_keep_rank(score, budget->n_prompt, budget->keep, work, ranked);
+    struct ft_set set = ft_set_begin(budget, window, work);
+    for (uint32_t i = 0; i < n_ranked; i++) {
+        ft_set_add(&set, ranked[i]);
+    }
+    return ft_set_list(&set, out);
 }
 
 size_t ft_keep_work(uint32_t n_prompt) {

@@ -19,8 +19,51 @@ static const struct ft_method *const catalogue[] = {
 enum {
     TEXT_CAP = 160,  /* a list of names inside an error line */
     VALUE_CAP = 24,  /* as ft_setting.value: nothing longer can be meant */
-    PARAMS_CAP = 128 /* largest params struct */
+    PARAMS_CAP = 128 /* largest params struct; struct ft_split stands behind it */
 };
+
+#define AT(field) (PARAMS_CAP + offsetof(struct ft_split, field))
+
+/* What every KV method can be told about its budget: parameters of its own, written once. */
+static const struct shared {
+    struct ft_param param;
+    uint32_t budget; /* that it belongs to; FT_BUDGET_COUNT: to all */
+} shared[] = {
+    { { .name = "budget", .type = FT_CHOICE, .offset = AT(budget), .initial = "uniform",
+        .choices = "uniform|pyramid|ada",
+        .help = "spread of rows: alike, fewer in later layers, by score over a layer's heads" },
+      FT_BUDGET_COUNT },
+    { { .name = "beta", .type = FT_UINT, .offset = AT(beta), .initial = "20", .low = 1,
+        .high = 1000, .help = "pyramid: the last layer's share is 1 in beta of the average" },
+      FT_BUDGET_PYRAMID },
+    { { .name = "alpha", .type = FT_UINT, .offset = AT(alpha), .initial = "20", .low = 0,
+        .high = 100, .help = "ada: percent of the average that every head keeps for certain" },
+      FT_BUDGET_ADA },
+    { { .name = "rule", .type = FT_CHOICE, .offset = AT(rule), .initial = "exact",
+        .choices = "exact|adakv",
+        .help = "ada: the total is exact, or rounded head by head as in AdaKV's code" },
+      FT_BUDGET_ADA },
+};
+
+#undef AT
+
+/* Parameter i of a method; *own: the first one that is not its own. */
+static const struct ft_param *param_at(const struct ft_method *method, uint32_t i, uint32_t *own) {
+    *own = 0;
+    while (method->params[*own].name != NULL) {
+        (*own)++;
+    }
+    if (i < *own) {
+        return &method->params[i];
+    }
+    bool has_budget = method->act == FT_RETAIN && method->score != NULL;
+    return has_budget && i - *own < FT_COUNT(shared) ? &shared[i - *own].param : NULL;
+}
+
+const struct ft_param *ft_method_param(const struct ft_method *method, uint32_t i) {
+    uint32_t own;
+    return param_at(method, i, &own);
+}
 
 uint32_t ft_catalogue_count(void) {
     return (uint32_t)FT_COUNT(catalogue);
@@ -243,7 +286,8 @@ static bool param_set(const struct ft_param *param, const char *text, void *para
 }
 
 static void params_init(const struct ft_method *method, void *params) {
-    for (const struct ft_param *p = method->params; p->name != NULL; p++) {
+    const struct ft_param *p;
+    for (uint32_t i = 0; (p = ft_method_param(method, i)) != NULL; i++) {
         if (p->initial == NULL) {
             *(uint32_t *)field(p, params) = FT_UNSET;
         } else {
@@ -265,6 +309,7 @@ static const char *stage_name(enum ft_stage stage) {
 
 static ft_status method_find(enum ft_stage stage, const char *name, size_t n,
                              const struct ft_method **out, struct ft_error *err) {
+    const struct ft_method *other = NULL; /* of that name, but for the other stage */
     char list[TEXT_CAP] = "";
     for (size_t i = 0; i < FT_COUNT(catalogue); i++) {
         bool is_it = strlen(catalogue[i]->name) == n && memcmp(catalogue[i]->name, name, n) == 0;
@@ -272,16 +317,16 @@ static ft_status method_find(enum ft_stage stage, const char *name, size_t n,
             *out = catalogue[i];
             return FT_OK;
         }
+        other = is_it ? catalogue[i] : other;
         if (serves(catalogue[i], stage)) {
             append(list, sizeof(list), list[0] == '\0' ? "" : ", ");
             append(list, sizeof(list), catalogue[i]->name);
         }
-        if (is_it) {
-            enum ft_stage other = stage == FT_STAGE_KV ? FT_STAGE_PROMPT : FT_STAGE_KV;
-            return ft_fail(err, FT_ARG, 0, "%s is a %s method, not a %s method: use --%s %s",
-                           catalogue[i]->name, stage_name(other), stage_name(stage),
-                           stage_name(other), catalogue[i]->name);
-        }
+    }
+    if (other != NULL) {
+        const char *its = stage_name(stage == FT_STAGE_KV ? FT_STAGE_PROMPT : FT_STAGE_KV);
+        return ft_fail(err, FT_ARG, 0, "%s is a %s method, not a %s method: use --%s %s",
+                       other->name, its, stage_name(stage), its, other->name);
     }
     return ft_fail(err, FT_ARG, 0, "unknown %s method \"%s\"; there are: %s", stage_name(stage),
                    show(name, n).text, list);
@@ -299,9 +344,10 @@ static ft_status param_find(const struct reading *in, size_t where, size_t n, ui
                             struct ft_error *err) {
     const struct ft_method *method = in->method;
     const char *name = in->spec + where;
+    const struct ft_param *param;
     char list[TEXT_CAP] = "";
-    for (uint32_t i = 0; method->params[i].name != NULL; i++) {
-        const char *own = method->params[i].name;
+    for (uint32_t i = 0; (param = ft_method_param(method, i)) != NULL; i++) {
+        const char *own = param->name;
         if (strlen(own) == n && memcmp(own, name, n) == 0) {
             *index = i;
             return FT_OK;
@@ -324,7 +370,7 @@ static ft_status item_parse(struct reading *in, size_t where, size_t n, struct f
     size_t n_name = equals != NULL ? (size_t)(equals - item) : n, n_value = n - n_name;
     uint32_t i = 0;
     FT_TRY(param_find(in, where, n_name, &i, err));
-    const struct ft_param *param = &method->params[i];
+    const struct ft_param *param = ft_method_param(method, i);
     char value[VALUE_CAP] = "", range[64];
     ft_param_range(param, range, sizeof(range));
     if ((in->seen >> i) & 1) {
@@ -362,6 +408,45 @@ static ft_status list_parse(struct reading *in, size_t where, struct ft_error *e
     }
 }
 
+const struct ft_split *ft_choice_split(const struct ft_choice *choice) {
+    return (const void *)((const unsigned char *)choice->params + PARAMS_CAP);
+}
+
+/* Does parameter i apply?  beta belongs to pyramid alone. */
+static bool applies(const struct ft_choice *choice, uint32_t i) {
+    uint32_t own;
+    (void)param_at(choice->method, i, &own);
+    uint32_t budget = i < own ? FT_BUDGET_COUNT : shared[i - own].budget;
+    return budget == FT_BUDGET_COUNT || budget == ft_choice_split(choice)->budget;
+}
+
+static const char *budget_name(uint32_t budget, char buf[16]) {
+    choice_text(shared[0].param.choices, budget, buf, 16);
+    return buf;
+}
+
+/* Budgets that make no sense with a method, and settings of budgets that were not chosen. */
+static ft_status split_check(const struct ft_choice *choice, uint32_t seen, struct ft_error *err) {
+    const struct ft_method *method = choice->method;
+    const struct ft_split *split = ft_choice_split(choice);
+    const struct ft_param *param;
+    char name[16], other[16];
+    if (method->unfit[split->budget] != NULL) {
+        return ft_fail(err, FT_ARG, 0, "%s: budget=%s makes no sense, %s", method->name,
+                       budget_name(split->budget, name), method->unfit[split->budget]);
+    }
+    for (uint32_t i = 0; (param = ft_method_param(method, i)) != NULL; i++) {
+        uint32_t own;
+        (void)param_at(method, i, &own);
+        if (((seen >> i) & 1) && !applies(choice, i)) {
+            return ft_fail(err, FT_ARG, 0, "%s: %s belongs to budget=%s, the budget is %s",
+                           method->name, param->name, budget_name(shared[i - own].budget, other),
+                           budget_name(split->budget, name));
+        }
+    }
+    return FT_OK;
+}
+
 const struct ft_amount *ft_choice_amount(const struct ft_choice *choice) {
     for (const struct ft_param *p = choice->method->params; p->name != NULL; p++) {
         if (p->type == FT_KEEP) {
@@ -380,7 +465,7 @@ ft_status ft_choice_parse(enum ft_stage stage, const char *spec, struct ft_choic
     size_t n_name = strcspn(spec, ":");
     FT_TRY(method_find(stage, spec, n_name, &choice.method, err));
     ft_assert(choice.method->params_size <= PARAMS_CAP);
-    choice.params = ft_alloc(PARAMS_CAP, 1);
+    choice.params = ft_alloc(PARAMS_CAP + sizeof(struct ft_split), 1);
     if (choice.params == NULL) {
         return ft_fail(err, FT_NOMEM, 0, "no memory for the parameters of %s", choice.method->name);
     }
@@ -389,6 +474,9 @@ ft_status ft_choice_parse(enum ft_stage stage, const char *spec, struct ft_choic
     if (spec[n_name] == ':') {
         struct reading in = { .method = choice.method, .spec = spec, .params = choice.params };
         status = list_parse(&in, n_name + 1, err);
+        if (status == FT_OK) {
+            status = split_check(&choice, in.seen, err);
+        }
     }
     const struct ft_amount *keep = ft_choice_amount(&choice);
     if (status == FT_OK && keep != NULL && keep->unit == FT_AMOUNT_ROWS) {
@@ -430,7 +518,11 @@ ft_status ft_choice_budget_check(const struct ft_choice *choice, const struct ft
                        "%s: window is %u, expected less than keep, which is %s = %u rows here",
                        method->name, look.window, text, keep);
     }
-    if (look.layer_first >= facts->n_layer) {
+    if (look.sinks >= keep) {
+        return ft_fail(err, FT_ARG, 0, "%s: sinks is %u, expected less than keep, which is %u rows",
+                       method->name, look.sinks, keep);
+    }
+    if (look.column == FT_COLUMN_MASS && look.layer_first >= facts->n_layer) {
         return ft_fail(err, FT_ARG, 0, "%s: start_layer is %u, but the layers are 0..%u",
                        method->name, look.layer_first, facts->n_layer - 1);
     }
@@ -458,14 +550,15 @@ static void setting_text(const struct ft_param *param, const void *params, struc
 bool ft_choice_setting(const struct ft_choice *choice, const struct ft_facts *facts, uint32_t i,
                        struct ft_setting *out) {
     const struct ft_method *method = choice->method;
-    uint32_t n = 0;
-    while (method->params[n].name != NULL) {
-        n++;
+    const struct ft_param *param;
+    uint32_t at = 0;
+    while ((param = ft_method_param(method, at)) != NULL && (!applies(choice, at) || i-- > 0)) {
+        at++;
     }
-    if (i >= n) {
+    if (param == NULL) {
         return false;
     }
-    _Alignas(max_align_t) unsigned char used[PARAMS_CAP];
+    _Alignas(max_align_t) unsigned char used[PARAMS_CAP + sizeof(struct ft_split)];
     memcpy(used, choice->params, sizeof(used));
     if (facts != NULL && method->resolve != NULL) {
         method->resolve(used, facts);
@@ -473,8 +566,8 @@ bool ft_choice_setting(const struct ft_choice *choice, const struct ft_facts *fa
     memset(out, 0, sizeof(*out));
     (void)snprintf(out->stage, sizeof(out->stage), "%s",
                    stage_name(method->act == FT_PROMPT ? FT_STAGE_PROMPT : FT_STAGE_KV));
-    (void)snprintf(out->name, sizeof(out->name), "%s", method->params[i].name);
-    setting_text(&method->params[i], used, out);
+    (void)snprintf(out->name, sizeof(out->name), "%s", param->name);
+    setting_text(param, used, out);
     return true;
 }
 
@@ -484,7 +577,8 @@ uint32_t ft_choice_keep(const struct ft_choice *choice, const struct ft_facts *f
 }
 
 bool ft_choice_uint(const struct ft_choice *choice, const char *name, uint32_t *out) {
-    for (const struct ft_param *p = choice->method->params; p->name != NULL; p++) {
+    const struct ft_param *p;
+    for (uint32_t i = 0; (p = ft_method_param(choice->method, i)) != NULL; i++) {
         if (p->type == FT_UINT && strcmp(p->name, name) == 0) {
             *out = uint_of(p, choice->params);
             return true;

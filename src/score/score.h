@@ -7,6 +7,12 @@
  *
  *     look (what to watch) -> evidence -> score -> budget -> keep -> apply
  *
+ *   score.c     the catalogue and the parameters
+ *   keep.c      pooling, ranking, which rows of a head stay
+ *   budget.c    how many rows a head of a layer may keep
+ *   choose.c    these steps for all KV heads of a layer
+ *   fold.c      evidence of a draft's layers and steps -> the score of a prompt
+ *
  * Scores: higher = more important.  Ties: the lower index wins.
  */
 #ifndef FT_SCORE_SCORE_H
@@ -49,6 +55,8 @@ enum ft_act {
     FT_PROMPT, /* drop prompt tokens before the target reads them */
 };
 enum ft_source { FT_SOURCE_TARGET, FT_SOURCE_DRAFT }; /* whose attention votes */
+/* what rows are known by: the attention they receive, the norm of their keys, their place alone */
+enum ft_column { FT_COLUMN_MASS, FT_COLUMN_NORM, FT_COLUMN_NONE };
 /* voters and heads of a group -> one number per row */
 enum ft_fold { FT_FOLD_MAX, FT_FOLD_MEAN, FT_FOLD_SUM };
 /* weight of window row i of w, oldest first: 1, i/(w-1), (i+1)/w */
@@ -63,26 +71,48 @@ struct ft_facts {         /* of this run, for defaults that depend on it */
 
 struct ft_look {
     enum ft_source source;
-    uint32_t window;      /* last prompt rows that stay; with the refeed rows they vote */
-    uint32_t lookahead;   /* kv: drafted tokens that vote too; prompt: draft steps, >= 1 */
-    uint32_t refeed;      /* last prompt rows, dropped and fed again before decoding */
-    uint32_t layer_first; /* layers below do not vote */
+    enum ft_column column; /* without mass nobody votes */
+    uint32_t sinks;        /* kv: first prompt rows that the scores keep; fewer than the budget */
+    uint32_t window;       /* last prompt rows that stay; with the refeed rows they vote */
+    uint32_t lookahead;    /* kv: drafted tokens that vote too; prompt: draft steps, >= 1 */
+    uint32_t refeed;       /* last prompt rows, dropped and fed again before decoding */
+    uint32_t layer_first;  /* layers below do not vote */
     enum ft_fold fold;
     enum ft_ramp ramp;
     uint32_t prefill_window, prefill_vertical; /* vertical-slash prefill; window 0: dense */
-    bool is_compact;    /* prompt: kept tokens get new contiguous positions */
-    bool is_protecting; /* prompt: BOS and system header are kept */
+    bool is_all_voting;  /* kv: every prompt row votes, not only the last ones */
+    bool is_group_max;   /* kv: `fold` joins voters alone, the largest head of a group counts */
+    bool is_layer_wide;  /* kv: the mean over the KV heads of a layer counts for all of them */
+    uint32_t head_pool;  /* prompt: mean-pooling width of each query head alone; 0: none */
+    bool is_step_mean;   /* prompt: steps are averaged; else the largest counts */
+    bool is_prompt_only; /* prompt: steps behind the prompt see its rows alone */
+    bool is_compact;     /* prompt: kept tokens get new contiguous positions */
+    bool is_protecting;  /* prompt: BOS and system header are kept */
+};
+
+/* ---- budgets over layers and heads: settings that every KV method has ---- */
+
+enum { FT_BUDGET_UNIFORM, FT_BUDGET_PYRAMID, FT_BUDGET_ADA, FT_BUDGET_COUNT };
+enum { FT_RULE_EXACT, FT_RULE_ADAKV };
+
+struct ft_split {
+    uint32_t budget; /* FT_BUDGET_* */
+    uint32_t beta;   /* pyramid: the last layer's share of B is 1 in beta */
+    uint32_t alpha;  /* ada: percent of B that every head has for certain */
+    uint32_t rule;   /* ada: FT_RULE_* */
 };
 
 /* ---- evidence, scores, selection ---- */
 
-struct ft_evidence {   /* of one KV head (kv) or the whole prompt; borrowed for the call */
-    uint32_t n_row;    /* candidates: kv n - window - refeed; prompt n */
-    const float *mass; /* [n_row] >= 0 */
+struct ft_evidence {      /* of one KV head (kv) or the whole prompt; borrowed for the call */
+    uint32_t n_row;       /* candidates: kv n - window - refeed; prompt n */
+    uint32_t layer, head; /* which KV head; prompt 0, 0 */
+    const float *mass;    /* [n_row] >= 0; NULL unless looked at, as the next one */
+    const float *norm;    /* [n_row] >= 0 L2 norms of the keys as stored */
 };
 
 struct ft_budget {        /* what keep must obey */
-    uint32_t keep;        /* C: rows that stay, window included, >= window + 1 */
+    uint32_t keep;        /* C: rows that stay, window included, >= window */
     uint32_t n_prompt;    /* n */
     uint32_t n_rank;      /* how long the ranking is, >= keep - window (kv) */
     const uint32_t *must; /* [n_must] ascending indices that stay whatever their score (prompt) */
@@ -93,6 +123,9 @@ struct ft_method {
     const char *name, *title, *paper, *file;
     enum ft_act act;
     bool needs_draft, needs_draft_text;
+    bool writes_itself; /* (kv) look-ahead text is the target's own answer: a dense run first */
+    /* why a budget makes no sense with these scores; NULL: it does */
+    const char *unfit[FT_BUDGET_COUNT];
     const struct ft_param *params; /* ends with name NULL */
     size_t params_size;
     /* resolve - put a number in the place of every default that depends on the run, and raise what
@@ -100,7 +133,7 @@ struct ft_method {
     void (*resolve)(void *params, const struct ft_facts *facts);
     /* look - what to watch, with every default resolved against the facts. */
     void (*look)(const void *params, const struct ft_facts *facts, struct ft_look *out);
-    /* score - evidence -> [n_row] numbers.  No allocation; out does not alias mass.
+    /* score - evidence -> [n_row] numbers.  No allocation; out does not alias the evidence.
      * NULL: nothing is ever dropped (dense). */
     void (*score)(const struct ft_evidence *ev, const void *params, float *out);
     /* keep - (prompt methods) scores -> ascending indices: all when keep >= n_prompt, else `keep`
@@ -119,8 +152,11 @@ const struct ft_method *ft_catalogue(uint32_t index); /* in methods.def order; d
 /* A method with its parameters: what "name:key=value,..." means. */
 struct ft_choice {
     const struct ft_method *method;
-    void *params; /* [params_size] owned */
+    void *params; /* [params_size] owned; behind it, struct ft_split */
 };
+/* ft_method_param - parameter i, the method's own first, then those of budgets; NULL: no more. */
+const struct ft_param *ft_method_param(const struct ft_method *method, uint32_t i);
+const struct ft_split *ft_choice_split(const struct ft_choice *choice);
 /* ft_choice_parse - spec for a stage; NULL, "" and "dense" give the method `dense`.
  *   out      the caller ends it with ft_choice_done; untouched on failure
  * Errors     FT_ARG, where = byte of spec: unknown method or parameter (lists what there is), value
@@ -136,7 +172,8 @@ void ft_choice_done(struct ft_choice *choice); /* NULL method: a no-op */
 ft_status ft_choice_budget_check(const struct ft_choice *choice, const struct ft_facts *facts,
                                  struct ft_error *err);
 
-/* ft_choice_setting - parameter i as the user would type it ("1024", "25%", "64MiB", "max").
+/* ft_choice_setting - parameter i of those that apply (no beta without pyramid) as the user would
+ * type it ("1024", "25%", "64MiB", "max").
  *   facts    of the run: the values as used; NULL: an open default reads as its `unset` text
  *   ->       false past the end */
 bool ft_choice_setting(const struct ft_choice *choice, const struct ft_facts *facts, uint32_t i,
@@ -175,7 +212,25 @@ uint32_t ft_keep_rank(const float *score, uint32_t n, uint32_t k, uint32_t *work
  *   ranked   [budget->n_rank] distinct, < n_prompt - window - refeed;  out [keep];  ->  count */
 uint32_t ft_keep_retain(const uint32_t *ranked, const struct ft_look *look,
                         const struct ft_budget *budget, uint32_t *out);
+
+/* A set of prompt tokens under construction: one bit per token, and how many more may join. */
+struct ft_set {
+    uint32_t *bit; /* [ceil(n / 32)] borrowed */
+    uint32_t n, room;
+};
+/* ft_set_begin - what must stay, then the last `window` tokens, as far as the budget goes. */
+struct ft_set ft_set_begin(const struct ft_budget *budget, uint32_t window, uint32_t *bit);
+void ft_set_add(struct ft_set *set, uint32_t j);
+uint32_t ft_set_list(const struct ft_set *set, uint32_t *out); /* ascending; ->  count */
+/* ft_keep_tokens - the `keep` of a prompt method that goes by rank alone. */
+uint32_t ft_keep_tokens(const float *score, uint32_t window, const struct ft_budget *budget,
+                        uint32_t *work, uint32_t *out);
+
 size_t ft_keep_work(uint32_t n_prompt); /* uint32_t's that a method's keep may scribble on */
+
+/* ft_window_default - window where none was asked for: 32, or 8 of a budget below 64, of which 32
+ * would leave few rows or none to choose. */
+uint32_t ft_window_default(uint32_t keep);
 
 /* ft_pool - one-dimensional pooling, same length, stride 1, window k: left (k-1)/2, right k/2.
  *   is_max   max over what is inside (scores are >= 0: zero padding would change nothing); a NaN
@@ -189,7 +244,94 @@ void ft_pool(const float *in, uint32_t n, uint32_t k, bool is_max, float *out);
  *   mass     [n_head][n];  score [n], starts at 0 */
 void ft_fold_heads(enum ft_fold fold, const float *mass, uint32_t n_head, uint32_t n, float *score);
 
+/* ft_group_max - of each group of query heads the largest, in place.
+ *   column   [n_head][n] -> [n_head_kv][n] */
+void ft_group_max(float *column, uint32_t n_head, uint32_t n_head_kv, uint32_t n);
+
 /* ft_ramp_weight - weight of window row i of w. */
 float ft_ramp_weight(enum ft_ramp ramp, uint32_t i, uint32_t w);
+
+/* ---- the score of a prompt (fold.c) ---- */
+
+struct ft_folding {
+    struct ft_look look;
+    uint32_t n_head, n_head_kv, n, n_step;
+    float *score;  /* [n] of the steps so far */
+    float *step;   /* [n] of the step that votes; score itself where the largest step counts */
+    float *pooled; /* [n] where heads are pooled alone */
+};
+/* ft_folding_init - the caller ends it with ft_folding_done, also after a failure. */
+ft_status ft_folding_init(struct ft_folding *f, const struct ft_look *look, uint32_t n_head,
+                          uint32_t n_head_kv, uint32_t n, struct ft_error *err);
+void ft_folding_done(struct ft_folding *f); /* a zeroed one is a no-op */
+/* ft_folding_layer - a layer votes: mass [n_head_kv][n], or [n_head][n] where heads are pooled
+ * alone. */
+void ft_folding_layer(struct ft_folding *f, const float *column);
+void ft_folding_step(struct ft_folding *f); /* all layers of a step have voted */
+/* ft_folding_end - the score [n]; the caller frees it with ft_free. */
+float *ft_folding_end(struct ft_folding *f);
+
+/* ---- budgets (budget.c) ---- */
+
+/* Rows beside the window that a KV head keeps on average: most - l * step in layer l. */
+struct ft_layers {
+    uint32_t most, step;
+};
+/* ft_split_layers - n_free: B, the same for every layer of a uniform budget
+ *   n_col    candidates of a head, >= n_free;  n_prompt  tokens of the stage's input */
+struct ft_layers ft_split_layers(const struct ft_split *split, uint32_t n_free, uint32_t n_col,
+                                 uint32_t n_prompt, uint32_t n_layer);
+uint64_t ft_layers_sum(const struct ft_layers *layers, uint32_t n_layer); /* over all layers */
+
+/* ft_split_heads - (ada) rows beside the window for each KV head of a layer whose heads have
+ * n_free on average.  rule=exact: together n_head * n_free, and each at least floor(alpha n_free).
+ *   out      [n_head]; none exceeds n
+ * Cost       two passes of ft_keep_rank over all heads; no allocation */
+struct ft_heads {
+    const float *score; /* [n_head][n] */
+    uint32_t n_head, n; /* n_head * n < 2^32 */
+    float *copy;        /* [n_head][n] scratch */
+    uint32_t *work;     /* [n_head][n] scratch */
+    uint32_t *ranked;   /* [n_head][n_free] scratch */
+};
+void ft_split_heads(const struct ft_split *split, const struct ft_heads *heads, uint32_t n_free,
+                    uint32_t *out);
+
+/* ---- all KV heads of a layer (choose.c) ---- */
+
+struct ft_chooser_params {
+    const struct ft_choice *choice; /* borrowed until done */
+    struct ft_look look;
+    uint32_t n_layer, n_head; /* n_head: KV heads of a layer */
+    uint32_t n_prompt;
+    uint32_t keep;       /* window <= keep <= n_prompt - refeed */
+    uint32_t n_vertical; /* ranked columns that the prefill asks for, <= n_col */
+};
+
+struct ft_chooser { /* the answers of one layer; every layer uses the buffers again */
+    struct ft_chooser_params p;
+    uint32_t n_col;              /* candidates: n_prompt - window - refeed, >= 1 */
+    uint32_t rank_cap, kept_cap; /* strides of the lists */
+    float *joined;               /* [n_col] where is_layer_wide */
+    float *pooled;               /* [n_head][n_col] scores */
+    struct ft_layers layers;
+    struct ft_heads heads;       /* budget=ada */
+    uint32_t *n_free;            /* [n_head] candidates that stay */
+    uint32_t *ranked, *n_ranked; /* [n_head][rank_cap] best first; [n_head] */
+    uint32_t *kept, *n_kept;     /* [n_head][kept_cap] ascending; [n_head] */
+    uint32_t *work;              /* [n_col] */
+};
+/* ft_chooser_init - the caller ends it with ft_chooser_done, also after a failure.
+ * Errors     FT_NOMEM; FT_LIMIT: too many scores to compare across heads */
+ft_status ft_chooser_init(struct ft_chooser *c, const struct ft_chooser_params *params,
+                          struct ft_error *err);
+void ft_chooser_done(struct ft_chooser *c); /* a zeroed one is a no-op */
+/* ft_chooser_column - what KV head h is scored by, [n_col]: of `column` [n_head][n_col], or the
+ * joined one. */
+const float *ft_chooser_column(const struct ft_chooser *c, const float *column, uint32_t h);
+/* ft_chooser_score - evidence of a layer -> pooled.  column: NULL where nothing is looked at. */
+void ft_chooser_score(struct ft_chooser *c, uint32_t layer, const float *column);
+/* ft_chooser_keep - pooled of a layer -> ranked and kept. */
+void ft_chooser_keep(struct ft_chooser *c, uint32_t layer);
 
 #endif

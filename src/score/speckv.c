@@ -5,6 +5,8 @@
  * Score    s[j] = pool_k( max over voters and a KV head's query heads of softmax(q.k/sqrt d)[j] )
  *          voters: the last window + 1 prompt tokens and the lookahead tokens, read by the target;
  *          candidates j in [0, n - window - 1); kept: the keep - window best and the window
+ *          The method `oracle` is the same with the target's own greedy answer, written by a dense
+ *          run, as lookahead tokens: what SpecKV could do with a draft that is never wrong
  * Departs  a prompt within keep is dense and the draft does not run (the code drafts first);
  *          keep above prefill_window + prefill_vertical raises prefill_vertical (the code refuses);
  *          window is 8 where keep < 64, as the code's 32 would leave nothing to choose;
@@ -23,9 +25,6 @@ struct speckv {
 enum { POOL_MAX, POOL_MEAN };     /* order of the choices below */
 enum { REDUCE_MAX, REDUCE_MEAN };
 
-/* Below this budget the default window of 32 would leave few rows or none to choose. */
-enum { SMALL_KEEP = 64, SMALL_WINDOW = 8, WINDOW = 32 };
-
 #define AT(field) offsetof(struct speckv, field)
 
 static const struct ft_param table[] = {
@@ -41,7 +40,7 @@ static const struct ft_param table[] = {
     { .name = "reduce", .type = FT_CHOICE, .offset = AT(reduce), .initial = "max",
       .choices = "max|mean", .help = "how voters and the heads of a group are joined" },
     { .name = "lookahead", .type = FT_UINT, .offset = AT(lookahead), .low = 1, .high = 65536,
-      .unset = "the token limit", .help = "most tokens that the draft writes" },
+      .unset = "the token limit", .help = "most tokens that are written ahead" },
     { .name = "prefill_window", .type = FT_UINT, .offset = AT(prefill_window), .initial = "2048",
       .low = 64, .high = 1048576, .step = 64, .help = "sparse prefill: recent rows that are seen" },
     { .name = "prefill_vertical", .type = FT_UINT, .offset = AT(prefill_vertical),
@@ -54,7 +53,7 @@ static void resolve(void *params, const struct ft_facts *facts) {
     struct speckv *p = params;
     uint32_t keep = ft_amount_rows(&p->keep, facts);
     if (p->window == FT_UNSET) {
-        p->window = keep < SMALL_KEEP ? SMALL_WINDOW : WINDOW;
+        p->window = ft_window_default(keep);
     }
     if (p->lookahead == FT_UNSET) {
         p->lookahead = FT_MAX(facts->n_predict, 1);
@@ -92,6 +91,20 @@ const struct ft_method ft_method_speckv = {
     .act = FT_RETAIN,
     .needs_draft = true,
     .needs_draft_text = true,
+    .params = table,
+    .params_size = sizeof(struct speckv),
+    .resolve = resolve,
+    .look = look,
+    .score = score,
+};
+
+const struct ft_method ft_method_oracle = {
+    .name = "oracle",
+    .title = "the target's own answer chooses the KV rows that stay, at the price of a dense run",
+    .paper = "arXiv:2506.08373",
+    .file = "src/score/speckv.c",
+    .act = FT_RETAIN,
+    .writes_itself = true,
     .params = table,
     .params_size = sizeof(struct speckv),
     .resolve = resolve,

@@ -110,68 +110,29 @@ static void score(const struct ft_evidence *ev, const void *params, float *out) 
     ft_pool(ev->mass, ev->n_row, p->kernel, p->pool == POOL_MAX, out);
 }
 
-/* A set of prompt indices under construction: one bit per token, and how many more may join. */
-struct joined {
-    uint32_t *bit; /* [ceil(n / 32)] */
-    uint32_t n, room;
-};
-
-static void join(struct joined *set, uint32_t j) {
-    uint32_t mask = UINT32_C(1) << (j % 32);
-    if (set->room > 0 && (set->bit[j / 32] & mask) == 0) {
-        set->bit[j / 32] |= mask;
-        set->room--;
-    }
-}
-
 /* Index j and its neighbours -(nb-1)/2 .. nb/2, nearest first, left before right; clamped. */
-static void join_around(struct joined *set, uint32_t j, uint32_t nb) {
+static void add_around(struct ft_set *set, uint32_t j, uint32_t nb) {
     uint32_t left = nb > 0 ? (nb - 1) / 2 : 0, right = nb / 2;
-    join(set, j);
+    ft_set_add(set, j);
     for (uint32_t far = 1; far <= right && set->room > 0; far++) { /* right >= left */
         if (far <= left) {
-            join(set, j > far ? j - far : 0);
+            ft_set_add(set, j > far ? j - far : 0);
         }
-        join(set, far < set->n - j ? j + far : set->n - 1);
+        ft_set_add(set, far < set->n - j ? j + far : set->n - 1);
     }
-}
-
-static uint32_t list(const struct joined *set, uint32_t *out) {
-    uint32_t count = 0;
-    for (uint32_t j = 0; j < set->n; j++) {
-        if ((set->bit[j / 32] >> (j % 32)) & 1) {
-            out[count++] = j;
-        }
-    }
-    return count;
 }
 
 static uint32_t keep(const float *score, const void *params, const struct ft_budget *budget,
                      uint32_t *work, uint32_t *out) {
     const struct specpc *p = params;
-    uint32_t n = budget->n_prompt, n_keep = FT_MIN(budget->keep, n);
-    if (n_keep == n) {
-        for (uint32_t j = 0; j < n; j++) {
-            out[j] = j;
-        }
-        return n;
-    }
-    /* Every ranked token brings at least itself, so n_keep of them always fill the budget. */
-    uint32_t *ranked = work + n;
-    uint32_t n_ranked = ft_keep_rank(score, n, n_keep, work, ranked);
-    struct joined set = { .bit = work, .n = n, .room = n_keep };
-    memset(set.bit, 0, ((size_t)n + 31) / 32 * sizeof(*set.bit));
-    for (uint32_t i = 0; i < budget->n_must; i++) {
-        ft_assert(budget->must[i] < n);
-        join(&set, budget->must[i]);
-    }
-    for (uint32_t i = 0; i < FT_MIN(p->window, n); i++) {
-        join(&set, n - 1 - i);
-    }
+    uint32_t *ranked = work + budget->n_prompt;
+    /* Every ranked token brings at least itself, so `keep` of them always fill the budget. */
+    uint32_t n_ranked = ft_keep_rank(score, budget->n_prompt, budget->keep, work, ranked);
+    struct ft_set set = ft_set_begin(budget, p->window, work);
     for (uint32_t i = 0; i < n_ranked && set.room > 0; i++) {
-        join_around(&set, ranked[i], p->neighbors == FT_UNSET ? p->kernel : p->neighbors);
+        add_around(&set, ranked[i], p->neighbors == FT_UNSET ? p->kernel : p->neighbors);
     }
-    return list(&set, out);
+    return ft_set_list(&set, out);
 }
 
 const struct ft_method ft_method_specpc = {

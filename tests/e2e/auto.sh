@@ -43,6 +43,8 @@ json '"auto" not in j'
 refuses 2 "nothing to choose from" generate -m "$target" -p x --auto
 refuses 2 "nothing to choose from" generate -m "$target" -d "$draft" -p x --auto --kv dense
 refuses 2 "needs a draft model" generate -m "$target" -p x --auto --kv speckv
+generate --json --auto --kv snapkv:keep=128
+json 'j["auto"]["chosen"] in ("dense", "plan") and "snapkv" in j["auto"]["text"]'
 refuses 2 "no option --auto" bench -m "$target" --auto
 
 # ---- breakeven ----

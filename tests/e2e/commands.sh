@@ -25,8 +25,10 @@ json 'j["memory"][0]["kv_bytes_peak"] * 1000 == j["memory"][0]["kv_bytes"] * 102
 
 # ---- methods ----
 works methods --json
-json 'sorted(m["name"] for m in j) == ["dense", "speckv", "specpc"]'
-json '{m["name"]: m["stages"] for m in j} == {"dense": ["prompt", "kv"], "specpc": ["prompt"], "speckv": ["kv"]}'
+json 'sorted(m["name"] for m in j) == ["dense", "h2o", "knorm", "oracle", "random", "random", "snapkv", "speckv", "specpc", "specprefill", "streamingllm", "tail", "tova"]'
+json '[m["name"] for m in j if m["stages"] == ["prompt"]] == ["specpc", "specprefill", "random", "tail"]'
+json '[m["name"] for m in j if m["stages"] == ["kv"]] == ["speckv", "oracle", "snapkv", "h2o", "tova", "streamingllm", "knorm", "random"]'
+json '[m["name"] for m in j if m["needs_draft"]] == ["specpc", "specprefill", "speckv"]'
 json 'all(p["help"] and p["range"] and p["default"] for m in j for p in m["parameters"])'
 
 # ---- tokens ----
@@ -136,6 +138,7 @@ def arrays(rows):
 kv = {"n_prompt": n, "n_lookahead": more, "layers": arrays(n + more)}
 def write(name, value): open(name, "w").write(value if isinstance(value, str) else json.dumps(value))
 write("kv.json", kv)
+write("plain.json", {"n_prompt": n, "n_lookahead": 0, "layers": arrays(n)})
 write("prompt.json", {"n_prompt": n, "layers": arrays(n + 1)})
 write("select.json", {"score": [1, 0, 2, 0, 0, 9, 0, 0, 0, 0, 0, 7, 0, 0, 3, 0, 0, 0, 0, 0]})
 def damaged(name, change):
@@ -169,6 +172,13 @@ json 'j["layers"][0]["heads"][0]["ranked"] == [3, 4, 5] and j["layers"][0]["head
 works score --arrays kv.json --kv speckv:keep=5,window=2,kernel=3,lookahead=2
 refuses 1 "lookahead=64 means 64 rows beyond n_prompt, the arrays have 2" \
     score --arrays kv.json --kv speckv:keep=5,window=2,kernel=3,lookahead=64
+works score --arrays plain.json --kv snapkv:keep=6,window=3,kernel=3
+json "$near(j['layers'][0]['heads'][0]['mass'], [.074902, .034558, .087870, .165244, .217893, .051080, .050263])"
+json 'j["layers"][0]["heads"][0]["kept"] == [3, 4, 5, 7, 8, 9]'
+works score --arrays plain.json --kv streamingllm:keep=5,sinks=2
+json 'j["layers"][0]["heads"][0]["kept"] == [0, 1, 7, 8, 9]'
+refuses 1 "snapkv looks at the prompt alone, the arrays have 2 rows beyond n_prompt" \
+    score --arrays kv.json --kv snapkv:keep=5,window=2
 works score --arrays prompt.json --prompt specpc:keep=6,window=4,kernel=2,neighbors=2,start_layer=0
 json "$near(j['score'], [.254103, .061777, .160185, .369459, .324873, .106775, .089822, .637108, .254103, .324546])"
 json 'j["kept"] == [2, 3, 6, 7, 8, 9]'

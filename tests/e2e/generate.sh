@@ -61,6 +61,12 @@ done
 json 'j["method"]["prompt"]["name"] == "specpc" and j["method"]["prompt"]["keep"] == 512'
 json 'j["method"]["kv"]["name"] == "speckv" and j["method"]["kv"]["lookahead"] == 8 and j["kept_tokens"] == 512'
 json 'j["draft_ms"] > 0 and j["models"]["draft"]["n_layer"] > 0'
+works generate -m "$target" -n 4 -f doc.txt -p "$question" --json --strict --kv snapkv:keep=128,budget=ada,alpha=30
+json "list(j) == $fields"
+json 'j["method"]["kv"] == {"name": "snapkv", "keep": 128, "window": 32, "kernel": 7, "pool": "max", "group": "mean", "budget": "ada", "alpha": 30, "rule": "exact", "keep_rows": j["method"]["kv"]["keep_rows"]}'
+json 'j["kv_bytes"] * j["prompt_tokens"] == j["kv_bytes_full"] * 128 and j["method"]["kv"]["keep_rows"] > 128'
+json 'j["draft_ms"] == 0 and j["draft_kv_bytes_peak"] == 0 and j["models"]["draft"] is None'
+refuses 2 "tova: budget=ada makes no sense" generate -m "$target" -p x --kv tova:budget=ada
 
 # ---- rows in blocks: 34 bytes for 32 numbers, where f16 takes 64 ----
 for type in f16 q8_0; do

@@ -132,6 +132,26 @@ static struct ft_expect expected(const ft_model *target, const char *prompt, con
     return out;
 }
 
+/* Without a draft nothing is drafted; scoring comes on top of the dense run, and decoding is
+ * cheaper. */
+static void test_draftless(void **state) {
+    (void)state;
+    ft_model *target = model_made("target", TARGET, FT_LOAD_VOCAB);
+    struct ft_expect dense = expected(target, NULL, NULL, 4000, NULL);
+    struct ft_expect none = expected(target, NULL, "streamingllm:keep=100", 4000, NULL);
+    struct ft_expect some = expected(target, NULL, "snapkv:keep=100", 4000, NULL);
+    struct ft_expect all = expected(target, NULL, "h2o:keep=100", 4000, NULL);
+    struct ft_expect pyramid = expected(target, NULL, "snapkv:keep=100,budget=pyramid", 4000, NULL);
+    assert_int_equal(none.draft_us + some.draft_us + all.draft_us, 0);
+    assert_int_equal(none.ttft_us, dense.ttft_us);
+    assert_true(some.ttft_us > dense.ttft_us && all.ttft_us > 2 * some.ttft_us - dense.ttft_us);
+    assert_true(none.answer_us - none.ttft_us < dense.answer_us - dense.ttft_us);
+    assert_int_equal(pyramid.ttft_us, some.ttft_us);
+    assert_true(pyramid.answer_us >= some.answer_us); /* a few rows more, as its step is whole */
+    assert_true(some.is_dropping && !dense.is_dropping);
+    ft_model_close(target);
+}
+
 static void test_monotone(void **state) {
     (void)state;
     static const char *const method[][2] = { { NULL, NULL },
@@ -432,9 +452,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pairs),      cmocka_unit_test(test_dense),
         cmocka_unit_test(test_far_rows),   cmocka_unit_test(test_dense_most),
-        cmocka_unit_test(test_monotone),   cmocka_unit_test(test_break_even),
-        cmocka_unit_test(test_measure),    cmocka_unit_test(test_auto),
-        cmocka_unit_test(test_auto_alone), cmocka_unit_test(test_draft_work),
+        cmocka_unit_test(test_draftless),  cmocka_unit_test(test_monotone),
+        cmocka_unit_test(test_break_even), cmocka_unit_test(test_measure),
+        cmocka_unit_test(test_auto),       cmocka_unit_test(test_auto_alone),
+        cmocka_unit_test(test_draft_work),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

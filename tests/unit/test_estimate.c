@@ -19,6 +19,8 @@ static const struct method {
     { .name = "dense" },
     { .name = "specpc", .prompt = "specpc:keep=200" },
     { .name = "specpc, 3 steps", .prompt = "specpc:keep=200,lookahead=3" },
+    { .name = "specprefill", .prompt = "specprefill:keep=200" },
+    { .name = "random", .prompt = "random:keep=200" },
     { .name = "specpc, self:layers", .prompt = "specpc:keep=200", .self_layers = 2 },
     { .name = "speckv", .kv = "speckv:keep=64,lookahead=8" },
     { .name = "speckv, sparse",
@@ -26,7 +28,16 @@ static const struct method {
     { .name = "speckv, many voters", .kv = "speckv:keep=1080,window=1070,lookahead=8" },
     { .name = "speckv within keep", .kv = "speckv:keep=1500" },
     { .name = "cascade", .prompt = "specpc:keep=200", .kv = "speckv:keep=64,lookahead=8" },
+    { .name = "oracle", .kv = "oracle:keep=64,lookahead=8" },
+    { .name = "snapkv", .kv = "snapkv:keep=64" },
+    { .name = "snapkv, group=max", .kv = "snapkv:keep=64,group=max" },
+    { .name = "h2o", .kv = "h2o:keep=64" },
+    { .name = "tova", .kv = "tova:keep=64" },
+    { .name = "knorm", .kv = "knorm:keep=64" },
+    { .name = "streamingllm", .kv = "streamingllm:keep=64" },
+    { .name = "cascade without text", .prompt = "specpc:keep=200", .kv = "snapkv:keep=64" },
     { .name = "dense, exact", .is_exact = true },
+    { .name = "snapkv, exact", .kv = "snapkv:keep=64", .is_exact = true },
     { .name = "speckv, exact", .kv = "speckv:keep=64,lookahead=8", .is_exact = true },
 };
 
@@ -89,7 +100,7 @@ static void test_methods(void **state) {
     for (size_t i = 0; i < FT_COUNT(methods); i++) {
         check_method(&methods[i], full, header);
     }
-    struct ft_session_params params = params_of(&methods[4]);
+    struct ft_session_params params = params_of(&methods[6]);
     struct ft_error err = { .code = FT_OK };
     struct ft_estimate said;
     assert_int_equal(ft_estimate(header[0], header[1], &params, 0, &said, &err), FT_ARG);
