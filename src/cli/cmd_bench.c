@@ -19,11 +19,24 @@ static bool is_dense(const char *spec) {
     return !spec || strcmp(spec, "dense") == 0;
 }
 
+/* Does another method of this name serve the other stage? */
+static bool has_twin(const char *spec) {
+    size_t n = strcspn(spec, ":");
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < ft_method_count(); i++) {
+        const char *name = ft_method_info(i)->name;
+        count += strlen(name) == n && memcmp(name, spec, n) == 0;
+    }
+    return count > 1;
+}
+
 void ft_method_label(const char *prompt, const char *kv, char *out, size_t cap) {
     if (is_dense(prompt)) {
-        snprintf(out, cap, "%s", is_dense(kv) ? "dense" : kv);
+        snprintf(out, cap, "%s%s", !is_dense(kv) && has_twin(kv) ? "kv " : "",
+                 is_dense(kv) ? "dense" : kv);
     } else {
-        snprintf(out, cap, is_dense(kv) ? "%s%.0s" : "%s+%s", prompt, is_dense(kv) ? "" : kv);
+        snprintf(out, cap, "%s%s%s%s", is_dense(kv) && has_twin(prompt) ? "prompt " : "", prompt,
+                 is_dense(kv) ? "" : "+", is_dense(kv) ? "" : kv);
     }
 }
 

@@ -6,6 +6,8 @@
 
 #include "cli/cli.h"
 
+enum { SPEC_CAP = 64 };
+
 static bool has_keep(const struct ft_method_info *info) {
     for (uint32_t i = 0; i < info->n_param; i++) {
         if (strcmp(info->param[i].name, "keep") == 0) {
@@ -16,7 +18,8 @@ static bool has_keep(const struct ft_method_info *info) {
 }
 
 /* What these models can run of all methods there are, a quarter kept. */
-static void every_method(struct ft_cases *cases, struct ft_setup *setup) {
+static void every_method(struct ft_cases *cases, char (*spec_of)[SPEC_CAP],
+                         struct ft_setup *setup) {
     bool has_draft = setup->conf->draft != NULL, writes = has_draft && setup->self_layers == 0;
     cases->n = 0;
     for (uint32_t i = 0; i < ft_method_count() && cases->n < FT_CASES_CAP; i++) {
@@ -25,11 +28,12 @@ static void every_method(struct ft_cases *cases, struct ft_setup *setup) {
             (info->needs_draft_text && !writes)) {
             continue;
         }
-        char *label = cases->label[cases->n];
-        snprintf(label, FT_LABEL_CAP, "%s:keep=25%%", info->name);
+        char *spec = spec_of[cases->n], *label = cases->label[cases->n];
         bool is_prompt = info->stage == FT_STAGE_PROMPT;
-        cases->all[cases->n++] = (struct ft_bench_case){ .prompt = is_prompt ? label : NULL,
-                                                         .kv = is_prompt ? NULL : label,
+        snprintf(spec, SPEC_CAP, "%s:keep=25%%", info->name);
+        ft_method_label(is_prompt ? spec : NULL, is_prompt ? NULL : spec, label, FT_LABEL_CAP);
+        cases->all[cases->n++] = (struct ft_bench_case){ .prompt = is_prompt ? spec : NULL,
+                                                         .kv = is_prompt ? NULL : spec,
                                                          .label = label };
         setup->needs_draft = setup->needs_draft || info->needs_draft;
     }
@@ -38,16 +42,6 @@ static void every_method(struct ft_cases *cases, struct ft_setup *setup) {
 
 static bool is_given(const struct ft_conf *conf) {
     return conf->prompt.n + conf->kv.n > 0;
-}
-
-static int choose(struct ft_cases *cases, struct ft_setup *setup) {
-    if (is_given(setup->conf)) {
-        return ft_cases_init(cases, setup->conf);
-    }
-    every_method(cases, setup);
-    return cases->n > 0 ? FT_EXIT_OK
-                        : ft_complain(FT_EXIT_USAGE,
-                                      "explain: every method there is needs a draft: -d FILE");
 }
 
 /* Every case against this prompt and the memory there is.  A method that nobody asked for by name and
@@ -128,14 +122,17 @@ static int run(struct ft_setup *setup, const struct ft_cases *cases, const struc
 int ft_cmd_explain(const struct ft_conf *conf) {
     struct ft_setup setup = { 0 };
     struct ft_cases cases = { .n = 0 };
+    char spec[FT_CASES_CAP][SPEC_CAP];
     struct ft_tokens tokens = { 0 };
     struct ft_error error = { 0 };
     char *text = NULL;
     size_t n_text = 0;
     uint32_t n_head = 0;
     int code = ft_setup_init(&setup, conf);
-    if (code == FT_EXIT_OK) {
-        code = choose(&cases, &setup);
+    if (code == FT_EXIT_OK && is_given(conf)) {
+        code = ft_cases_init(&cases, conf);
+    } else if (code == FT_EXIT_OK) {
+        every_method(&cases, spec, &setup);
     }
     if (code == FT_EXIT_OK) {
         code = ft_check_file("--out", conf->out);
