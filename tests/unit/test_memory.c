@@ -215,6 +215,12 @@ static void test_process(void **state) {
     /* and what is left is the kept rows, and a chunk's compute buffer */
     assert_true(kept.after - kept.before <= kept.kv_bytes + 2 * (uint64_t)SLACK);
     assert_true(dense.after - dense.before >= dense.kv_bytes);
+    /* the same where heads keep different numbers of rows: room that the largest needs is not
+     * touched by the others */
+    struct measured ragged = child_run("snapkv:keep=256,budget=ada");
+    assert_int_equal(ragged.kv_bytes, (uint64_t)KEEP * 8192);
+    assert_true(ragged.after - ragged.before <= ragged.kv_bytes + 2 * (uint64_t)SLACK);
+    assert_true(ragged.peak <= kept.peak + SLACK);
 }
 
 int main(int argc, char **argv) {
