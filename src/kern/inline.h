@@ -31,14 +31,24 @@
     }
 #define BY_ROWS_6(m, call)                                                                         \
     switch (m) {                                                                                   \
+    case 1:                                                                                        \
+        call(1);                                                                                   \
+        break;                                                                                     \
+    case 2:                                                                                        \
+        call(2);                                                                                   \
+        break;                                                                                     \
+    case 3:                                                                                        \
+        call(3);                                                                                   \
+        break;                                                                                     \
+    case 4:                                                                                        \
+        call(4);                                                                                   \
+        break;                                                                                     \
     case 5:                                                                                        \
         call(5);                                                                                   \
         break;                                                                                     \
-    case 6:                                                                                        \
+    default:                                                                                       \
         call(6);                                                                                   \
         break;                                                                                     \
-    default:                                                                                       \
-        BY_ROWS_4(m, call)                                                                         \
     }
 
 #endif

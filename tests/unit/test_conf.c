@@ -163,7 +163,6 @@ static void refusals(void **state) {
     refuse(FT_CMD_BENCH, "--ctx ,10", "whole numbers from 1");
     refuse(FT_CMD_BENCH, "--ctx 0", "whole numbers from 1");
     refuse(FT_CMD_BENCH, "--ctx 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17", "up to 16 whole");
-    refuse(FT_CMD_INFO, "a b c d e", "unexpected argument \"e\"");
 }
 
 static void method_refusals(void **state) {
@@ -179,6 +178,20 @@ static void method_refusals(void **state) {
 }
 
 /* A list that is too long says so instead of forgetting its end. */
+static void argument_bound(void **state) {
+    char *argv[FT_ARG_CAP + 1];
+    struct ft_conf conf;
+    (void)state;
+    for (int i = 0; i < FT_ARG_CAP; i++) {
+        argv[i] = (char *)(uintptr_t) "a";
+    }
+    argv[FT_ARG_CAP] = (char *)(uintptr_t) "last";
+    assert_int_equal(ft_conf_parse(FT_CMD_REPORT, FT_ARG_CAP, argv, &conf), FT_OK);
+    assert_int_equal(conf.n_arg, FT_ARG_CAP);
+    assert_int_equal(ft_conf_parse(FT_CMD_REPORT, FT_ARG_CAP + 1, argv, &conf), FT_ARG);
+    assert_string_equal(conf.error, "unexpected argument \"last\"");
+}
+
 static void list_bound(void **state) {
     char line[1024] = "";
     struct ft_conf conf;
@@ -273,6 +286,7 @@ int main(void) {
         cmocka_unit_test(limits),
         cmocka_unit_test(refusals),
         cmocka_unit_test(method_refusals),
+        cmocka_unit_test(argument_bound),
         cmocka_unit_test(list_bound),
         cmocka_unit_test(table),
         cmocka_unit_test(numbers_as_text),
