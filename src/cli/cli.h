@@ -171,7 +171,8 @@ int ft_eval_compare(const struct ft_conf *conf);
 
 /* ft_json_print - to standard output with a newline; frees value. */
 void ft_json_print(json_t *value);
-json_t *ft_json_text(const char *text); /* bytes that are not UTF-8 become '?' */
+json_t *ft_json_text(const char *text);   /* bytes that are not UTF-8 become '?' */
+json_t *ft_json_digest(const char *text); /* "sha256:..." */
 json_t *ft_json_ms(int64_t us);
 json_t *ft_json_model(const ft_model *model);
 /* ft_json_method - the settings of one stage as used: {"name":...,"keep":1024,...}. */

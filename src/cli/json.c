@@ -38,6 +38,16 @@ json_t *ft_json_text(const char *text) {
     return value;
 }
 
+json_t *ft_json_digest(const char *text) {
+    struct ft_sha256 sha;
+    char hex[65], line[80];
+    ft_sha256_init(&sha);
+    ft_sha256_add(&sha, text, strlen(text));
+    ft_sha256_done(&sha, hex);
+    snprintf(line, sizeof line, "sha256:%s", hex);
+    return json_string(line);
+}
+
 json_t *ft_json_ms(int64_t us) {
     return json_real((double)us / 1000.0);
 }

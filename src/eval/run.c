@@ -276,22 +276,31 @@ static ft_status run_sample(const struct ft_suite_params *params, const struct f
     return status;
 }
 
+uint64_t ft_cells_sum(const struct ft_cell *cell, uint32_t n_cell) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < n_cell; i++) {
+        sum += cell[i].n_sample;
+    }
+    return sum;
+}
+
 ft_status ft_suite_run(const struct ft_suite_params *params, struct ft_outcome *out,
                        struct ft_error *error) {
-    uint32_t total = params->n_cell * params->n_sample;
-    for (uint32_t done = 0; done < total; done++) {
-        const struct ft_cell *cell = &params->cell[done / params->n_sample];
-        uint32_t index = done % params->n_sample;
-        const struct ft_record_key key = {
-            .task = cell->name, .method = params->method, .ctx = cell->ctx, .index = index
-        };
-        if (!ft_record_find(params->record, &key)) {
-            if (params->step) {
-                params->step(done, total, cell, params->user);
+    uint64_t total = ft_cells_sum(params->cell, params->n_cell), done = 0;
+    for (uint32_t i = 0; i < params->n_cell; i++) {
+        const struct ft_cell *cell = &params->cell[i];
+        for (uint32_t index = 0; index < cell->n_sample; index++, done++) {
+            const struct ft_record_key key = {
+                .task = cell->name, .method = params->method, .ctx = cell->ctx, .index = index
+            };
+            if (!ft_record_find(params->record, &key)) {
+                if (params->step) {
+                    params->step(done, total, cell, params->user);
+                }
+                FT_TRY(run_sample(params, cell, index, error));
             }
-            FT_TRY(run_sample(params, cell, index, error));
+            out[done] = outcome_of(ft_record_find(params->record, &key));
         }
-        out[done] = outcome_of(ft_record_find(params->record, &key));
     }
     return FT_OK;
 }

@@ -84,8 +84,10 @@ ft_status ft_record_add(struct ft_record *record, json_t *row, struct ft_error *
 struct ft_cell { /* a task at a length */
     uint32_t task;
     const char *name, *data; /* data: what the text is made of */
-    uint32_t ctx;
+    uint32_t ctx, n_sample;
 };
+uint64_t ft_cells_sum(const struct ft_cell *cell, uint32_t n_cell); /* samples of all */
+
 struct ft_outcome {
     double score; /* 0..100 */
     uint32_t n_prompt, n_kept, n_kv_kept;
@@ -98,16 +100,16 @@ struct ft_suite_params {
     const struct ft_session_params *session; /* n_predict is set here */
     struct ft_suite suite;
     const struct ft_cell *cell; /* [n_cell] */
-    uint32_t n_cell, n_sample;  /* samples of every cell */
-    const char *method;         /* as in the rows */
+    uint32_t n_cell;
+    const char *method; /* as in the rows */
     bool is_chat, has_prefix;
     struct ft_record *record;
     ft_guard_fn guard;
-    void (*step)(uint32_t done, uint32_t total, const struct ft_cell *cell, void *user);
+    void (*step)(uint64_t done, uint64_t total, const struct ft_cell *cell, void *user);
     void *user;
 };
 /* ft_suite_run - every sample of every cell that the record does not have yet.
- *   out      [n_cell][n_sample]
+ *   out      [ft_cells_sum] of one cell after the other
  * Errors     those of suite, session and record; what is in the record stays */
 ft_status ft_suite_run(const struct ft_suite_params *params, struct ft_outcome *out,
                        struct ft_error *error);
