@@ -386,6 +386,9 @@ static ft_status decide_later(void *user, uint32_t layer, float *column, struct 
     const struct deciding *d = user;
     (void)out;
     (void)err;
+    if (d->s->plan.kv_look.is_group_max) {
+        ft_group_max(column, d->s->lane.hp->n_head, d->s->lane.hp->n_head_kv, d->n_vote_col);
+    }
     ft_decoding_begin(d->s, layer, column, d->n_vote_col, d->n_voter);
     return FT_OK;
 }
@@ -502,6 +505,7 @@ static ft_status prefill_whole(ft_session *s, const struct input *in, struct ft_
         prefill.column = FT_COLUMN_MASS;
         prefill.n_voter = prefill.n_col = in->n;
         prefill.red = ft_reduce_of(plan->kv_look.fold);
+        prefill.is_per_head = plan->kv_look.is_group_max;
     }
     ft_status status = ft_lane_prefill(&s->lane, &prefill, err);
     s->report.score_us += prefill.score_us;
