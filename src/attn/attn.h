@@ -82,9 +82,11 @@ void ft_attn_join(const struct ft_attn_job *job, uint32_t h, const float *state)
 /* evidence - attention received, by column, of one KV head's rows from a set of voters.
  *
  *   q        [n_voter][n_head][d]   f32, rotated (the same layout as attention's q)
- *   vis      [n_voter]              rows voter i may see
+ *   vis      [n_voter] or NULL      rows voter i may see; NULL: the voters' own rows are the last of
+ *            each head, voter i sees those of later voters no more (ragged heads allowed)
  *   weight   [n_voter] or NULL      multiplies every row of voter i
- *   n_col                           mass is wanted for rows [0, n_col)
+ *   n_col                           mass is wanted for rows [0, n_col); with vis NULL a shorter head's
+ *            columns beyond its rows are left as they are
  *   lse      [n_head][n_voter]      written by pass 1, read by pass 2
  *   mass     [n_head_kv][n_col]     zeroed by pass 2, then folded over the group's heads and all
  *            voters; FT_REDUCE_MEAN divides by group * n_voter

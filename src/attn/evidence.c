@@ -40,6 +40,11 @@ uint32_t ft_evidence_mass_items(const struct ft_evidence_job *job) {
     return job->n_head_kv * ceil_div(job->n_col, MASS_COLUMN);
 }
 
+/* Rows that voter i sees in head h. */
+static uint32_t seen_by(const struct ft_evidence_job *job, uint32_t h, uint32_t i) {
+    return job->vis != NULL ? job->vis[i] : job->head[h].n_row - (job->n_voter - 1 - i);
+}
+
 /* Voters [first, first + n) of KV head h for the kernels: row i*group + g is head g of voter i.
  * Rows below `from` are not shown; visibility is counted from there. */
 static struct ft_vote vote_of(const struct ft_evidence_job *job, uint32_t h, uint32_t first,
@@ -48,7 +53,7 @@ static struct ft_vote vote_of(const struct ft_evidence_job *job, uint32_t h, uin
     ft_queries_gather(job->q + ((size_t)first * job->n_head + h * group) * job->d, job->n_head,
                       group, job->d, n, s->q);
     for (uint32_t i = 0; i < m; i++) {
-        uint32_t vis = job->vis[first + i / group];
+        uint32_t vis = seen_by(job, h, first + i / group);
         s->vis[i] = vis > from ? vis - from : 0;
     }
     size_t k_stride = ft_fmt_row_bytes(job->k_fmt, job->d);
@@ -91,8 +96,12 @@ void ft_evidence_mass(const struct ft_kern *kern, const struct ft_evidence_job *
                       void *scratch) {
     uint32_t group = group_of(job), block = FT_TILE_QUERY / group;
     uint32_t h = item % job->n_head_kv, from = item / job->n_head_kv * MASS_COLUMN;
-    ft_assert(from < job->n_col && job->n_col <= job->head[h].n_row);
-    uint32_t n_col = FT_MIN(job->n_col - from, (uint32_t)MASS_COLUMN);
+    uint32_t n_all = FT_MIN(job->n_col, job->head[h].n_row);
+    ft_assert(from < job->n_col && (job->vis == NULL || n_all == job->n_col));
+    if (from >= n_all) { /* a shorter head */
+        return;
+    }
+    uint32_t n_col = FT_MIN(n_all - from, (uint32_t)MASS_COLUMN);
     float *out = job->mass + (size_t)h * job->n_col + from;
     ft_assert(!job->is_more || job->red != FT_REDUCE_MEAN);
     if (!job->is_more) {

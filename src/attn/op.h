@@ -71,8 +71,8 @@ struct ggml_tensor *ft_op_stock(struct ft_ops *ops, const struct ft_attn_in *in,
 
 /* ft_op_evidence - what columns [0, n_col) receive from the pass's queries; expanded into the
  * graph.
- *   vis        [n_token] rows that each voter sees; weight [n_token] or NULL; both borrowed until
- *              the graph has run
+ *   vis        [n_token] rows that each voter sees, or NULL: what attention lets it see, heads may
+ *              be ragged; weight [n_token] or NULL; both borrowed until the graph has run
  *   mass       [n_head_kv][n_col] written when the graph has run; [n_head][n_col] where heads of a
  *              group are told apart
  *   is_more    the voters follow others: folded into what mass holds, not written over it */

@@ -176,6 +176,14 @@ static void print_summary(const struct answer *answer, const struct ft_report *r
             ft_size_text(report->kv_bytes_peak, peak),
             ft_size_text(report->draft_kv_bytes_peak, draft),
             ft_size_text(report->activation_bytes_peak, activations));
+    if (report->n_evicted > 0) {
+        ft_note("evicted   %llu rows of KV heads while the answer grew; %s held at its end",
+                (unsigned long long)report->n_evicted, ft_size_text(report->kv_bytes_now, now));
+    }
+    if (report->kv_state_bytes > 0) {
+        ft_note("state     %s of what is kept are neither K nor V, but what the method notes of rows",
+                ft_size_text(report->kv_state_bytes, now));
+    }
     ft_note("time      load %.0f ms, draft %.0f ms, scoring %.0f ms, prefill %.0f ms, first token "
             "%.0f ms",
             (double)answer->setup.load_us / 1e3, (double)report->draft_us / 1e3,
@@ -293,6 +301,9 @@ static void print_json(const struct answer *answer, const struct ft_report *repo
     set_bytes(root, "kv_bytes_full", report->kv_bytes_full);
     set_bytes(root, "kv_bytes", report->kv_bytes);
     set_bytes(root, "kv_bytes_peak", report->kv_bytes_peak);
+    set_bytes(root, "kv_bytes_now", report->kv_bytes_now);
+    set_bytes(root, "kv_state_bytes", report->kv_state_bytes);
+    set_bytes(root, "evicted_rows", report->n_evicted);
     set_bytes(root, "draft_kv_bytes_peak", report->draft_kv_bytes_peak);
     set_bytes(root, "activation_bytes_peak", report->activation_bytes_peak);
     json_object_set_new(root, "load_ms", ft_json_ms(answer->setup.load_us));

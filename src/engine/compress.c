@@ -14,12 +14,6 @@
 
 #include "engine/engine.h"
 
-static enum ft_reduce reduce_of(enum ft_fold fold) {
-    return fold == FT_FOLD_MAX   ? FT_REDUCE_MAX
-           : fold == FT_FOLD_SUM ? FT_REDUCE_SUM
-                                 : FT_REDUCE_MEAN;
-}
-
 /* ---- the draft ---- */
 
 void ft_draft_result_done(struct ft_draft_result *result) {
@@ -135,7 +129,7 @@ static ft_status watch_init(struct drafting *d, struct ft_error *err) {
         d->watch[l] = (struct ft_watch){ .mass = d->mass + l * per_layer,
                                          .lse = d->lse + l * d->lane.hp->n_head,
                                          .n_col = (uint32_t)n,
-                                         .red = reduce_of(look->fold),
+                                         .red = ft_reduce_of(look->fold),
                                          .is_per_head = is_per_head };
     }
     return FT_OK;
@@ -204,7 +198,7 @@ static ft_status run_draft(struct drafting *d, int64_t *score_us, struct ft_erro
         .n_voter = plan->prompt_look.window,
         .n_col = plan->n_prompt,
         .weight = d->weight,
-        .red = reduce_of(plan->prompt_look.fold),
+        .red = ft_reduce_of(plan->prompt_look.fold),
         .is_per_head = plan->prompt_look.head_pool > 0,
     };
     FT_TRY(ft_lane_prefill(&d->lane, &prefill, err));
@@ -297,6 +291,7 @@ struct deciding { /* one prefill's decisions; buffers are reused by every layer 
     const ft_session *s;
     struct ft_chooser chooser;
     bool is_sparse;
+    uint32_t n_vote_col, n_voter;   /* of the evidence: with state, of the window's rows too */
     struct ft_rows *rows;           /* [n_head_kv] into the chooser's lists */
     uint32_t *vertical;             /* [n_head_kv][n_vertical] ascending */
     const uint32_t **vertical_list; /* [n_head_kv] */
@@ -346,6 +341,13 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* Evidence of [n_head][n_from] rows becomes that of the first n_to of each head, in place. */
+static void pack(float *column, uint32_t n_head, uint32_t n_from, uint32_t n_to) {
+    for (uint32_t h = 1; n_to < n_from && h < n_head; h++) {
+        memmove(column + (size_t)h * n_to, column + (size_t)h * n_from, n_to * sizeof *column);
+    }
+}
+
 static ft_status decide_target(void *user, uint32_t layer, float *column, struct ft_decision *out,
                                struct ft_error *err) {
     (void)err;
@@ -353,7 +355,11 @@ static ft_status decide_target(void *user, uint32_t layer, float *column, struct
     struct ft_chooser *c = &d->chooser;
     uint32_t n_vertical = c->p.n_vertical;
     if (c->p.look.is_group_max) {
-        ft_group_max(column, d->s->lane.hp->n_head, c->p.n_head, c->n_col);
+        ft_group_max(column, d->s->lane.hp->n_head, c->p.n_head, d->n_vote_col);
+    }
+    ft_decoding_begin(d->s, layer, column, d->n_vote_col, d->n_voter);
+    if (c->p.look.column == FT_COLUMN_MASS) {
+        pack(column, c->p.n_head, d->n_vote_col, c->n_col);
     }
     ft_chooser_score(c, layer, column);
     ft_chooser_keep(c, layer);
@@ -371,6 +377,19 @@ static ft_status decide_target(void *user, uint32_t layer, float *column, struct
                                   .n_vertical = d->vertical_count };
     out->keep = d->rows;
     out->slash = d->is_sparse ? &d->slash : NULL;
+    return FT_OK;
+}
+
+/* Nothing leaves yet: only the rows' state begins. */
+static ft_status decide_later(void *user, uint32_t layer, float *column, struct ft_decision *out,
+                              struct ft_error *err) {
+    const struct deciding *d = user;
+    (void)out;
+    (void)err;
+    if (d->s->plan.kv_look.is_group_max) {
+        ft_group_max(column, d->s->lane.hp->n_head, d->s->lane.hp->n_head_kv, d->n_vote_col);
+    }
+    ft_decoding_begin(d->s, layer, column, d->n_vote_col, d->n_voter);
     return FT_OK;
 }
 
@@ -433,20 +452,22 @@ static uint32_t largest_head(const struct ft_kv *kv) {
 static ft_status prefill_dropping(ft_session *s, const struct input *in, struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     const struct ft_look *look = &plan->kv_look;
-    struct deciding deciding = { .is_sparse = false };
+    uint32_t n_tail = look->window + look->refeed;
+    struct deciding deciding = { .n_vote_col = plan->n_input - (plan->kv_aux > 0 ? 0 : n_tail),
+                                 .n_voter = voters(plan, in->n) };
     struct ft_prefill prefill = {
         .id = in->id,
         .pos = in->pos,
         .n = in->n,
-        .n_more = look->refeed + plan->n_answer,
+        .n_more = look->refeed + ft_decoding_room(plan),
         .logits = look->refeed > 0 ? NULL : s->logits,
         .is_staged = true,
         .decide = decide_target,
         .user = &deciding,
         .column = look->column,
-        .n_voter = voters(plan, in->n),
-        .n_col = plan->n_input - look->window - look->refeed,
-        .red = reduce_of(look->fold),
+        .n_voter = deciding.n_voter,
+        .n_col = deciding.n_vote_col,
+        .red = ft_reduce_of(look->fold),
         .is_per_head = look->is_group_max,
     };
     ft_status status = deciding_init(&deciding, s, in->n, err);
@@ -469,20 +490,43 @@ static ft_status prefill_dropping(ft_session *s, const struct input *in, struct 
     return look->refeed > 0 ? feed_again(s, in, err) : FT_OK;
 }
 
+/* All rows stay; state begins where the method that will drop rows later has some. */
+static ft_status prefill_whole(ft_session *s, const struct input *in, struct ft_error *err) {
+    const struct ft_plan *plan = &s->plan;
+    struct deciding deciding = { .s = s, .n_vote_col = in->n, .n_voter = in->n };
+    struct ft_prefill prefill = { .id = in->id,
+                                  .pos = in->pos,
+                                  .n = in->n,
+                                  .n_more = ft_decoding_room(plan),
+                                  .logits = s->logits };
+    if (plan->kv_aux > 0) {
+        prefill.decide = decide_later;
+        prefill.user = &deciding;
+        prefill.column = FT_COLUMN_MASS;
+        prefill.n_voter = prefill.n_col = in->n;
+        prefill.red = ft_reduce_of(plan->kv_look.fold);
+        prefill.is_per_head = plan->kv_look.is_group_max;
+    }
+    ft_status status = ft_lane_prefill(&s->lane, &prefill, err);
+    s->report.score_us += prefill.score_us;
+    s->report.prefill_us -= prefill.score_us;
+    s->report.kv_bytes = ft_kv_bytes(s->lane.kv);
+    return status;
+}
+
 ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
                               const struct ft_draft_result *draft, struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     int64_t start = ft_time_us();
     struct input in = { 0 };
     ft_status status = input_init(&in, s, id, draft, err);
-    if (status == FT_OK && plan->is_kv_on) {
-        status = prefill_dropping(s, &in, err);
-    } else if (status == FT_OK) {
-        struct ft_prefill prefill = {
-            .id = in.id, .pos = in.pos, .n = in.n, .n_more = plan->n_answer, .logits = s->logits
-        };
-        status = ft_lane_prefill(&s->lane, &prefill, err);
-        s->report.kv_bytes = ft_kv_bytes(s->lane.kv);
+    ft_kv_set_aux(s->lane.kv, plan->kv_aux);
+    if (status == FT_OK) {
+        status = plan->is_kv_on && !plan->is_kv_whole ? prefill_dropping(s, &in, err)
+                                                      : prefill_whole(s, &in, err);
+    }
+    if (status == FT_OK) {
+        status = ft_decoding_init(s, err);
     }
     ft_free(in.id);
     ft_free(in.pos);

@@ -61,9 +61,9 @@ static double read_us(const struct ft_rates *r, const struct reading *w) {
     return us;
 }
 
-/* n steps of decoding behind n_row rows. */
-static double steps_us(const struct ft_rates *r, double n, double n_row) {
-    double rows = n_row + (n + 1) / 2;
+/* n steps of decoding behind n_row rows, which grow to at most n_most. */
+static double steps_us(const struct ft_rates *r, double n, double n_row, double n_most) {
+    double rows = FT_MIN(n_row + (n + 1) / 2, FT_MAX(n_row, n_most));
     return n * (r->n_layer * (r->step_us + rows * r->row_us) + r->head_us);
 }
 
@@ -75,7 +75,7 @@ static double draft_us(const struct ft_rates *r, const struct ft_plan *plan) {
         w.layer_first = plan->prompt_look.layer_first;
     }
     double n_step = plan->n_step > 0 ? plan->n_step - 1.0 : 0;
-    return read_us(r, &w) + (is_writing ? steps_us(r, n_step, plan->n_prompt) : 0);
+    return read_us(r, &w) + (is_writing ? steps_us(r, n_step, plan->n_prompt, INFINITY) : 0);
 }
 
 void ft_cost_plan(const struct ft_rates *target, const struct ft_rates *draft,
@@ -85,8 +85,13 @@ void ft_cost_plan(const struct ft_rates *target, const struct ft_rates *draft,
         drafting = draft_us(draft, plan);
     }
     struct reading w = { .n = plan->n_input, .has_logits = true, .has_values = true };
-    double again = 0;
-    if (plan->is_kv_on) {
+    double again = 0, n_most = INFINITY;
+    if (plan->is_kv_on && plan->kv_look.is_evicting) {
+        n_most = plan->kv_limit + 1.0;
+    }
+    if (plan->is_kv_on && plan->is_kv_whole) {
+        w.n_voter = plan->kv_aux > 0 ? w.n : 0;
+    } else if (plan->is_kv_on) {
         const struct ft_look *look = &plan->kv_look;
         w = (struct reading){ .n = plan->n_input + plan->n_text,
                               .has_values = true,
@@ -101,7 +106,7 @@ void ft_cost_plan(const struct ft_rates *target, const struct ft_rates *draft,
         }
         n_row = look->window +
                 (double)ft_layers_sum(&plan->kv_layers, target->n_layer) / target->n_layer;
-        again = look->refeed > 0 ? steps_us(target, 1, n_row) : 0;
+        again = look->refeed > 0 ? steps_us(target, 1, n_row, INFINITY) : 0;
     }
     double reading = read_us(target, &w) + again;
     double n_more = plan->n_answer > 0 ? plan->n_answer - 1.0 : 0;
@@ -109,7 +114,12 @@ void ft_cost_plan(const struct ft_rates *target, const struct ft_rates *draft,
                                .target_us = (int64_t)reading,
                                .is_dropping = plan->is_prompt_on || plan->is_kv_on };
     out->ttft_us = out->draft_us + out->target_us;
-    out->answer_us = out->ttft_us + (int64_t)steps_us(target, n_more, n_row);
+    double answer = steps_us(target, n_more, n_row, n_most);
+    if (plan->is_kv_on && ft_decoding_is_watching(plan)) { /* two passes of q.k more, as scoring */
+        double rows = FT_MIN(n_row + (n_more + 1) / 2, FT_MAX(n_row, n_most));
+        answer += n_more * target->n_layer * rows * target->row_us;
+    }
+    out->answer_us = out->ttft_us + (int64_t)answer;
 }
 
 int64_t ft_cost_dense_most(const struct ft_plan *plan, uint32_t n_read, int64_t prefill_us) {

@@ -4,6 +4,7 @@
  *   session.c   the timeline: prompt, next, feed
  *   prefill.c   a lane: one model being read, layer by layer or token by token
  *   compress.c  the stages: draft, score, keep, and the prefill that applies them
+ *   decode.c    rows that leave while an answer grows
  *   pair.c      may these models and this prompt go together
  *   estimate.c  memory, before anything is computed
  *   cost.c      what a plan costs, from rates
@@ -140,12 +141,35 @@ struct ft_plan {                   /* how one prompt will be run: decided before
     uint32_t n_prompt, n_input;    /* tokens given; tokens the target will read */
     bool is_prompt_on, is_kv_on;   /* does the stage drop anything */
     uint32_t prompt_keep, kv_keep; /* resolved to rows */
+    bool is_kv_whole;  /* nothing leaves behind the prompt, which is within the budget: later */
+    uint32_t kv_limit; /* the budget as asked, where rows leave at every step */
+    uint32_t kv_aux;   /* floats of state beside each row */
     struct ft_look prompt_look, kv_look;
     struct ft_layers kv_layers; /* how kv_keep is spread: rows beside the window */
     uint32_t n_text;            /* tokens the draft writes */
     uint32_t n_step;            /* draft steps in all, prefill counted; 0: the draft does not run */
     uint32_t n_answer;          /* tokens that may follow the prompt */
     ft_pos pos_first;           /* position of the first answer token */
+};
+
+struct ft_decoding { /* steps of an answer that change rows already held (decode.c) */
+    bool is_evicting, is_compact;
+    uint32_t *limit; /* [n_layer][n_head_kv] most rows of a head */
+    uint32_t *drop;  /* [largest limit + 1] rows of a head that leave */
+    uint64_t n_evicted;
+    struct ft_watch *watch; /* [n_layer] NULL: nobody is asked, as the next four */
+    float *mass;            /* [n_layer][n_head_kv, or n_head][stride] of one step */
+    float *lse;             /* [n_layer][n_head] */
+    float *joined;          /* [stride] the mean over a layer's heads */
+    size_t stride;
+    uint64_t scratch_bytes; /* of these */
+    /* compact: keys of the first rows as the prompt rotated them, and by how much they are now */
+    uint32_t n_sink;
+    float *sink;  /* [n_layer][n_head_kv][n_sink][d] */
+    double *turn; /* [d/2] radians per position */
+    float *wheel; /* [d/2][2] cos, sin of shift * turn */
+    ft_pos shift;
+    uint64_t sink_bytes;
 };
 
 struct ft_session {
@@ -167,6 +191,7 @@ struct ft_session {
     float *score; /* [n_prompt] what the prompt stage ranked by; NULL: it dropped nothing */
     struct ft_plan plan;
     struct ft_report report;
+    struct ft_decoding decoding;
     bool is_dense_chosen;      /* by is_auto, for this prompt: methods count as dense */
     struct ft_work draft_work; /* what the draft computed for the last prompt */
     /* tests only: a stage that has nothing to drop runs all the same */
@@ -202,6 +227,35 @@ ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head,
  * where the method asks for it; fills s->logits. */
 ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
                               const struct ft_draft_result *draft, struct ft_error *err);
+
+/* How voters are joined, as the kernels know it. */
+static inline enum ft_reduce ft_reduce_of(enum ft_fold fold) {
+    return fold == FT_FOLD_MAX   ? FT_REDUCE_MAX
+           : fold == FT_FOLD_SUM ? FT_REDUCE_SUM
+                                 : FT_REDUCE_MEAN;
+}
+
+/* ---- decode.c ---- */
+
+/* ft_decoding_is_watching - is every step's attention asked for? */
+bool ft_decoding_is_watching(const struct ft_plan *plan);
+/* ft_decoding_room - rows to reserve per head behind those that stay of the prompt. */
+uint32_t ft_decoding_room(const struct ft_plan *plan);
+/* ft_decoding_sink_bytes - of the copies that positions=compact rotates from. */
+uint64_t ft_decoding_sink_bytes(const struct ft_plan *plan, const struct ft_hparams *hp);
+/* ft_decoding_begin - the state of a layer's prompt rows, from what its voters gave; nothing where
+ * the method has none.  While the layer is being read.
+ *   column   [n_head_kv][n_col] of all rows of the prompt */
+void ft_decoding_begin(const ft_session *s, uint32_t layer, const float *column, uint32_t n_col,
+                       uint32_t n_voter);
+/* ft_decoding_init - behind a prefill: limits and buffers, as the plan needs them; also ended by
+ * ft_decoding_done after a failure. */
+ft_status ft_decoding_init(ft_session *s, struct ft_error *err);
+void ft_decoding_done(ft_session *s); /* a zeroed one is a no-op */
+/* ft_decoding_before, ft_decoding_behind - around the evaluation of one token; of several where
+ * nothing is evicted. */
+ft_status ft_decoding_before(ft_session *s, struct ft_error *err);
+ft_status ft_decoding_behind(ft_session *s, struct ft_error *err);
 
 /* ---- pair.c ---- */
 

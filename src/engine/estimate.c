@@ -10,12 +10,14 @@
 
 #include "engine/engine.h"
 
-static uint64_t token_bytes(const struct ft_hparams *hp, uint32_t n_layer, enum ft_fmt fmt) {
+static uint64_t token_bytes(const struct ft_hparams *hp, uint32_t n_layer, enum ft_fmt fmt,
+                            uint32_t n_aux) {
     struct ft_kv_shape shape = { .n_layer = n_layer,
                                  .n_head_kv = hp->n_head_kv,
                                  .d = hp->head_dim,
                                  .k_fmt = fmt,
-                                 .v_fmt = fmt };
+                                 .v_fmt = fmt,
+                                 .n_aux = n_aux };
     return ft_kv_token_bytes(&shape);
 }
 
@@ -46,22 +48,26 @@ static uint32_t voters(const struct ft_look *look, bool is_on, uint32_t n_read, 
 
 void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_run_bytes *out) {
     const struct ft_hparams *target = s->lane.hp;
-    uint64_t per_token = token_bytes(target, target->n_layer, s->fmt);
+    uint64_t per_token = token_bytes(target, target->n_layer, s->fmt, plan->kv_aux);
     uint32_t n_read = plan->n_input + plan->n_text;
     *out = (struct ft_run_bytes){ .activation = (uint64_t)n_read * target->n_embd * sizeof(float) };
     uint64_t n_row = (uint64_t)plan->n_input * target->n_layer; /* of a head, in all layers */
-    if (plan->is_kv_on) {
+    bool is_dropping = plan->is_kv_on && !plan->is_kv_whole;
+    if (is_dropping) {
         n_row = (uint64_t)plan->kv_look.window * target->n_layer +
                 ft_layers_sum(&plan->kv_layers, target->n_layer);
     }
-    out->kv = per_token / target->n_layer * n_row;
+    uint64_t sinks = ft_decoding_sink_bytes(plan, target), rows = per_token / target->n_layer * n_row;
+    out->kv = rows + sinks;
     /* while the last layer is read, the others' kept rows; later, the row that is fed again */
     uint64_t on_top =
         FT_MAX(per_token / target->n_layer * n_read, per_token * plan->kv_look.refeed);
-    uint64_t reading = out->kv + (plan->is_kv_on ? on_top : 0);
-    uint64_t refed = plan->is_kv_on ? per_token * plan->kv_look.refeed : 0;
-    uint64_t answer = per_token * plan->n_answer; /* its last token gets no row */
-    out->kv_peak = FT_MAX(reading, out->kv + refed + answer - FT_MIN(answer, per_token));
+    uint64_t reading = rows + (is_dropping ? on_top : 0);
+    uint64_t refed = is_dropping ? per_token * plan->kv_look.refeed : 0;
+    /* the answer's last token gets no row */
+    uint32_t n_more = FT_MIN(ft_decoding_room(plan), plan->n_answer - FT_MIN(plan->n_answer, 1));
+    uint64_t answer = per_token * ft_decoding_room(plan);
+    out->kv_peak = FT_MAX(reading, out->kv + refed + per_token * n_more);
     bool is_exact = s->params.is_exact;
     out->compute = compute_bytes(
         target, n_read, voters(&plan->kv_look, plan->is_kv_on, n_read, plan->n_text), is_exact);
@@ -71,7 +77,7 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
         bool has_cache = plan->n_text > 0 || plan->n_step > 1;
         uint32_t n_layer =
             has_cache ? ft_pair_draft_layers(s) : 1; /* without steps one layer's rows at a time */
-        out->draft_kv_peak = token_bytes(draft, n_layer, s->fmt) *
+        out->draft_kv_peak = token_bytes(draft, n_layer, s->fmt, 0) *
                              (plan->n_prompt + (has_cache ? plan->n_step - 1 : 0));
         draft_activation = (uint64_t)plan->n_prompt * draft->n_embd * sizeof(float);
         uint32_t n_voter = voters(&plan->prompt_look, plan->is_prompt_on, 0, 0);
@@ -79,7 +85,7 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
             FT_MAX(out->compute, compute_bytes(draft, plan->n_prompt, n_voter, is_exact));
     }
     /* the draft is done before the target begins */
-    out->total = FT_MAX(reading + answer + out->activation, out->draft_kv_peak + draft_activation) +
+    out->total = FT_MAX(reading + sinks + answer + out->activation, out->draft_kv_peak + draft_activation) +
                  out->compute;
     out->activation = FT_MAX(out->activation, draft_activation);
 }

@@ -99,6 +99,39 @@ static ft_status plan_prompt(ft_session *s, uint32_t n_head, struct ft_error *er
     return FT_OK;
 }
 
+/* Where the first answer token stands, with n_input known. */
+static uint32_t position_behind(const struct ft_plan *plan) {
+    bool is_compact = !plan->is_prompt_on || plan->prompt_look.is_compact;
+    return is_compact ? plan->n_input : plan->n_prompt;
+}
+
+static uint32_t answer_most(const ft_session *s, uint32_t n_pos) {
+    uint64_t context = target_context(s), room = context > n_pos ? context - n_pos : 0;
+    return (uint32_t)FT_MIN((uint64_t)s->params.n_predict, room);
+}
+
+/* The prompt is within the budget, but prompt and answer are not, and rows leave at every step. */
+static bool is_reached_later(const ft_session *s, const struct ft_look *look) {
+    const struct ft_plan *plan = &s->plan;
+    uint64_t n_row = (uint64_t)plan->n_input + answer_most(s, position_behind(plan));
+    return look->is_evicting && n_row > plan->kv_keep;
+}
+
+/* Rows that leave at every step, and rows that count as standing elsewhere. */
+static ft_status plan_steps(ft_session *s, struct ft_error *err) {
+    struct ft_plan *plan = &s->plan;
+    struct ft_look *look = &plan->kv_look;
+    plan->kv_aux = look->is_evicting ? s->kv.method->n_aux : 0;
+    if (look->is_compact && plan->is_prompt_on && !plan->prompt_look.is_compact) {
+        look->is_compact = false;
+        return ft_report_fallback(s, err,
+                                  "%s: positions=original, the tokens that %s kept are not "
+                                  "contiguous",
+                                  s->kv.method->name, s->prompt.method->name);
+    }
+    return FT_OK;
+}
+
 static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     struct ft_plan *plan = &s->plan;
     const struct ft_choice *choice = &s->kv;
@@ -107,11 +140,21 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     }
     struct ft_facts facts = facts_of(s, plan->n_input, s->lane.hp->n_layer);
     plan->kv_keep = ft_choice_keep(choice, &facts);
-    if (plan->n_input <= plan->kv_keep && !s->is_shortcut_off) {
+    plan->kv_limit = plan->kv_keep;
+    struct ft_look seen;
+    choice->method->look(choice->params, &facts, &seen);
+    bool is_within = plan->n_input <= plan->kv_keep && !s->is_shortcut_off;
+    if (is_within && !is_reached_later(s, &seen)) {
         return report_within(s, choice, plan->n_input, plan->kv_keep, err);
     }
     FT_TRY(ft_choice_budget_check(choice, &facts, err));
-    choice->method->look(choice->params, &facts, &plan->kv_look);
+    plan->kv_look = seen;
+    FT_TRY(plan_steps(s, err));
+    if (is_within) {
+        plan->kv_keep = plan->n_input;
+        plan->is_kv_on = plan->is_kv_whole = true;
+        return FT_OK;
+    }
     plan->kv_keep = FT_MIN(plan->kv_keep, plan->n_input - plan->kv_look.refeed);
     const struct ft_look *look = &plan->kv_look;
     plan->kv_layers =
@@ -191,8 +234,7 @@ ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
     *plan = (struct ft_plan){ .n_prompt = n_prompt };
     FT_TRY(plan_prompt(s, n_head, err));
     FT_TRY(plan_kv(s, err));
-    bool is_compact = !plan->is_prompt_on || plan->prompt_look.is_compact;
-    uint32_t n_pos = is_compact ? plan->n_input : plan->n_prompt;
+    uint32_t n_pos = position_behind(plan);
     FT_TRY(check_positions(s, "target", s->target, n_pos, target_context(s), err));
     plan->pos_first = (ft_pos)n_pos;
     FT_TRY(check_text(s, err));
@@ -201,7 +243,7 @@ ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
         FT_TRY(plan_text(s, err));
     }
     uint64_t room = target_context(s) - (uint64_t)plan->pos_first;
-    plan->n_answer = (uint32_t)FT_MIN((uint64_t)s->params.n_predict, room);
+    plan->n_answer = answer_most(s, n_pos);
     /* The last token is drawn and never read.  Others learn of a full context when they get there;
      * a strict run must not begin an answer that may have to be cut. */
     if (s->params.is_strict && s->params.n_predict > room + 1) {

@@ -71,19 +71,26 @@ static void add_settings(ft_session *s, const struct ft_choice *choice, const ch
 }
 
 /* The value of one setting, replaced where the run had to differ from what was asked. */
-static void set_value(ft_session *s, const char *stage, const char *name, uint32_t value) {
+static void set_text(ft_session *s, const char *stage, const char *name, const char *value) {
     for (uint32_t i = 0; i < s->report.n_setting; i++) {
         struct ft_setting *setting = &s->report.setting[i];
         if (!strcmp(setting->stage, stage) && !strcmp(setting->name, name)) {
-            snprintf(setting->value, sizeof setting->value, "%u", value);
+            snprintf(setting->value, sizeof setting->value, "%s", value);
         }
     }
+}
+
+static void set_value(ft_session *s, const char *stage, const char *name, uint32_t value) {
+    char text[16];
+    snprintf(text, sizeof text, "%u", value);
+    set_text(s, stage, name, text);
 }
 
 void ft_report_settings(ft_session *s) {
     const struct ft_plan *plan = &s->plan;
     struct ft_report *report = &s->report;
     struct ft_kv_shape shape = *ft_kv_shape_of(s->lane.kv);
+    shape.n_aux = 0; /* of K and V alone: what the last prompt stored beside them is past */
     uint64_t token_bytes = ft_kv_token_bytes(&shape);
     report->kv_bytes_full = token_bytes * plan->n_prompt;
     report->n_kept = plan->n_input;
@@ -104,6 +111,9 @@ void ft_report_settings(ft_session *s) {
         add_settings(s, &s->kv, "kv", &facts);
         if (plan->n_text > 0) {
             set_value(s, "kv", "lookahead", plan->n_text);
+        }
+        if (!plan->kv_look.is_compact) { /* where it has such a parameter */
+            set_text(s, "kv", "positions", "original");
         }
     }
 }

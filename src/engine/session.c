@@ -207,6 +207,7 @@ void ft_session_free(ft_session *s) {
     if (!s) {
         return;
     }
+    ft_decoding_done(s);
     ft_lane_close(&s->lane);
     ft_sampler_free(s->sampler);
     ft_session_policy_done(s);
@@ -219,6 +220,7 @@ void ft_session_free(ft_session *s) {
 /* ---- prompt ---- */
 
 static void forget(ft_session *s) {
+    ft_decoding_done(s);
     for (uint32_t l = 0; l < s->lane.n_layer; l++) {
         ft_kv_release(s->lane.kv, l);
     }
@@ -309,16 +311,22 @@ ft_status ft_session_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
 static ft_status evaluate_all(ft_session *s, const ft_token *id, uint32_t n, float *logits,
                               uint32_t n_logit, struct ft_error *err) {
     ft_pos pos[FT_CHUNK];
-    for (uint32_t first = 0; first < n; first += FT_CHUNK) {
-        uint32_t n_now = FT_MIN((uint32_t)FT_CHUNK, n - first);
+    /* what leaves behind one token depends on it: no two are evaluated together then */
+    uint32_t n_most = s->decoding.is_evicting ? 1 : FT_CHUNK;
+    for (uint32_t first = 0; first < n; first += n_most) {
+        uint32_t n_now = FT_MIN(n_most, n - first);
         for (uint32_t t = 0; t < n_now; t++) {
             pos[t] = s->pos_next + (ft_pos)t;
         }
         bool is_last = first + n_now == n;
-        struct ft_feed feed = { .id = id + first, .pos = pos, .n = n_now };
+        struct ft_feed feed = {
+            .id = id + first, .pos = pos, .n = n_now, .watch = s->decoding.watch
+        };
         feed.n_logit = n_logit == n ? n_now : is_last ? 1 : 0;
         feed.logits = n_logit == n ? logits + (size_t)first * s->lane.hp->n_vocab : logits;
+        FT_TRY(ft_decoding_before(s, err));
         FT_TRY(ft_lane_feed(&s->lane, &feed, err));
+        FT_TRY(ft_decoding_behind(s, err));
         s->pos_next += (ft_pos)n_now;
         s->n_left -= n_now;
     }
@@ -454,6 +462,11 @@ ft_status ft_session_repeat(ft_session *s, uint32_t n_row, struct ft_error *err)
     if (!s->has_logits) {
         return ft_fail(err, FT_ARG, 0, "the session has no prompt whose rows could be repeated");
     }
+    if (s->decoding.is_evicting) {
+        return ft_fail(err, FT_ARG, 0,
+                       "repeat: %s drops rows at every step (decode=on), no depth is reached",
+                       s->kv.method->name);
+    }
     FT_TRY(rows_held(s, &n, err));
     if (n == 0 || n_row < n) {
         return ft_fail(err, FT_ARG, 0, "repeat: %u rows asked for, %u are held", n_row, n);
@@ -497,6 +510,8 @@ void ft_session_report(const ft_session *s, struct ft_report *out) {
     *out = s->report;
     if (s->has_logits) { /* the answer's rows count too */
         out->kv_bytes_peak = s->lane.rows.peak;
+        out->kv_bytes_now = s->lane.rows.now;
+        out->n_evicted = s->decoding.n_evicted;
         out->compute_bytes_peak =
             FT_MAX(out->compute_bytes_peak, ft_eval_compute_bytes(s->lane.eval));
     }

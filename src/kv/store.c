@@ -4,6 +4,7 @@
  *   layer l, head h:   k   | row 0 | row 1 | ... | n_row-1 | zero ... | cap    encoded, d wide
  *                      v   | ...                                      |
  *                      pos | 0     | 7     | ... | 31998   |               strictly increasing
+ *                      aux | a method's own floats, n_aux per row; moved with the row
  *
  * K and V of one layer are one mapping each, [n_head_kv][cap][d]; pages that were never written
  * cost nothing.  Everything beyond n_row reads as zero at all times (attention may read a padded
@@ -26,6 +27,7 @@ enum {
 struct layer {
     uint8_t *k, *v;  /* [n_head_kv][cap][d] encoded; NULL when nothing is reserved */
     ft_pos *pos;     /* [n_head_kv][cap] */
+    float *aux;      /* [n_head_kv][cap][n_aux] 0 beyond n_row; NULL without any */
     uint32_t *n_row; /* [n_head_kv] lives as long as the store */
     uint32_t cap;
 };
@@ -44,9 +46,14 @@ static struct layer *layer_of(const struct ft_kv *kv, uint32_t layer) {
     return &kv->layer[layer];
 }
 
+static size_t row_bytes(const struct ft_kv_shape *shape) {
+    return ft_fmt_row_bytes(shape->k_fmt, shape->d) + ft_fmt_row_bytes(shape->v_fmt, shape->d) +
+           shape->n_aux * sizeof(float);
+}
+
 static void count_rows(struct ft_kv *kv, int64_t delta) {
     kv->n_row_all = (uint64_t)((int64_t)kv->n_row_all + delta);
-    ft_gauge_add(kv->gauge, delta * (int64_t)(kv->k_row_bytes + kv->v_row_bytes));
+    ft_gauge_add(kv->gauge, delta * (int64_t)row_bytes(&kv->shape));
 }
 
 /* Bytes [from, to) of a mapping read as zero afterwards; whole pages among them are given back. */
@@ -72,6 +79,9 @@ static void shrink_head(struct ft_kv *kv, struct layer *l, uint32_t h, uint32_t 
     }
     clear_bytes(kv, l->k, first * kv->k_row_bytes, end * kv->k_row_bytes);
     clear_bytes(kv, l->v, first * kv->v_row_bytes, end * kv->v_row_bytes);
+    if (l->aux != NULL) {
+        memset(l->aux + first * kv->shape.n_aux, 0, (end - first) * kv->shape.n_aux * sizeof(float));
+    }
     count_rows(kv, -(int64_t)(l->n_row[h] - n));
     l->n_row[h] = n;
 }
@@ -132,6 +142,13 @@ const struct ft_kv_shape *ft_kv_shape_of(const struct ft_kv *kv) {
     return &kv->shape;
 }
 
+void ft_kv_set_aux(struct ft_kv *kv, uint32_t n_aux) {
+    for (uint32_t l = 0; l < kv->shape.n_layer; l++) {
+        ft_assert(kv->layer[l].cap == 0);
+    }
+    kv->shape.n_aux = n_aux;
+}
+
 void ft_kv_release(struct ft_kv *kv, uint32_t layer) {
     struct layer *l = layer_of(kv, layer);
     int64_t n_row = 0;
@@ -144,9 +161,11 @@ void ft_kv_release(struct ft_kv *kv, uint32_t layer) {
     ft_pages_unmap(l->k, n * kv->k_row_bytes);
     ft_pages_unmap(l->v, n * kv->v_row_bytes);
     ft_free(l->pos);
+    ft_free(l->aux);
     l->k = NULL;
     l->v = NULL;
     l->pos = NULL;
+    l->aux = NULL;
     l->cap = 0;
 }
 
@@ -174,7 +193,9 @@ ft_status ft_kv_reserve(struct ft_kv *kv, uint32_t layer, uint32_t cap, struct f
         ft_pages_large(l->v, v_bytes);
     }
     l->pos = ft_alloc(n, sizeof(*l->pos));
-    if (l->k == NULL || l->v == NULL || l->pos == NULL) {
+    uint32_t n_aux = kv->shape.n_aux;
+    l->aux = n_aux > 0 ? ft_alloc(n, n_aux * sizeof(*l->aux)) : NULL;
+    if (l->k == NULL || l->v == NULL || l->pos == NULL || (n_aux > 0 && l->aux == NULL)) {
         ft_kv_release(kv, layer);
         return ft_fail_memory(err, all, "KV rows of layer %u (%u rows)", layer, cap);
     }
@@ -235,25 +256,42 @@ void ft_kv_write(struct ft_kv *kv, uint32_t layer, uint32_t h, ft_row row, const
     kern->encode(kv->shape.v_fmt, v, l->v + at * kv->v_row_bytes, kv->shape.d);
 }
 
-/* Each head's list must be strictly increasing and name rows that exist. */
-static ft_status check_lists(const struct ft_kv *kv, uint32_t layer, const struct ft_rows *keep,
-                             struct ft_error *err) {
+/* A head's list must be strictly increasing and name rows that exist. */
+static ft_status check_list(const struct ft_kv *kv, uint32_t layer, uint32_t h,
+                            const struct ft_rows *rows, struct ft_error *err) {
     const struct layer *l = layer_of(kv, layer);
-    for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
-        for (uint32_t j = 0; j < keep[h].n; j++) {
-            ft_row row = keep[h].row[j];
-            if (row >= l->n_row[h]) {
-                return ft_fail(err, FT_ARG, j, "KV rows of layer %u head %u: row %u kept, %u held",
-                               layer, h, row, l->n_row[h]);
-            }
-            if (j > 0 && row <= keep[h].row[j - 1]) {
-                return ft_fail(err, FT_ARG, j,
-                               "KV rows of layer %u head %u: row %u listed after %u", layer, h, row,
-                               keep[h].row[j - 1]);
-            }
+    for (uint32_t j = 0; j < rows->n; j++) {
+        ft_row row = rows->row[j];
+        if (row >= l->n_row[h]) {
+            return ft_fail(err, FT_ARG, j, "KV rows of layer %u head %u: row %u listed, %u held",
+                           layer, h, row, l->n_row[h]);
+        }
+        if (j > 0 && row <= rows->row[j - 1]) {
+            return ft_fail(err, FT_ARG, j, "KV rows of layer %u head %u: row %u listed after %u",
+                           layer, h, row, rows->row[j - 1]);
         }
     }
     return FT_OK;
+}
+
+static ft_status check_lists(const struct ft_kv *kv, uint32_t layer, const struct ft_rows *keep,
+                             struct ft_error *err) {
+    for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
+        FT_TRY(check_list(kv, layer, h, &keep[h], err));
+    }
+    return FT_OK;
+}
+
+/* Rows [from, from + n) of src to [to, to + n) of dst; within one layer they may overlap. */
+static void copy_run(const struct ft_kv *kv, struct layer *dst, size_t to, const struct layer *src,
+                     size_t from, size_t n) {
+    size_t n_aux = kv->shape.n_aux;
+    memmove(dst->k + to * kv->k_row_bytes, src->k + from * kv->k_row_bytes, n * kv->k_row_bytes);
+    memmove(dst->v + to * kv->v_row_bytes, src->v + from * kv->v_row_bytes, n * kv->v_row_bytes);
+    memmove(dst->pos + to, src->pos + from, n * sizeof(*dst->pos));
+    if (n_aux > 0) {
+        memmove(dst->aux + to * n_aux, src->aux + from * n_aux, n * n_aux * sizeof(*dst->aux));
+    }
 }
 
 /* Copy listed rows [first_src + row[j]] of src to [first_dst + j] of dst, run by run. */
@@ -267,11 +305,7 @@ static void copy_rows(const struct ft_kv *kv, struct layer *dst, size_t first_ds
         size_t to = first_dst + j;
         size_t from = first_src + rows->row[j];
         if (dst != src || to != from) {
-            memmove(dst->k + to * kv->k_row_bytes, src->k + from * kv->k_row_bytes,
-                    run * kv->k_row_bytes);
-            memmove(dst->v + to * kv->v_row_bytes, src->v + from * kv->v_row_bytes,
-                    run * kv->v_row_bytes);
-            memmove(dst->pos + to, src->pos + from, run * sizeof(*dst->pos));
+            copy_run(kv, dst, to, src, from, run);
         }
         j += run;
     }
@@ -289,6 +323,21 @@ ft_status ft_kv_keep(struct ft_kv *kv, uint32_t layer, const struct ft_rows *kee
     return FT_OK;
 }
 
+ft_status ft_kv_drop(struct ft_kv *kv, uint32_t layer, uint32_t h, const struct ft_rows *drop,
+                     struct ft_error *err) {
+    struct layer *l = layer_of(kv, layer);
+    ft_assert(h < kv->shape.n_head_kv);
+    FT_TRY(check_list(kv, layer, h, drop, err));
+    size_t first = (size_t)h * l->cap;
+    for (uint32_t i = 0; i < drop->n; i++) { /* what stands between two dropped rows moves down */
+        uint32_t from = drop->row[i] + 1;
+        uint32_t end = i + 1 < drop->n ? drop->row[i + 1] : l->n_row[h];
+        copy_run(kv, l, first + from - 1 - i, l, first + from, end - from);
+    }
+    shrink_head(kv, l, h, l->n_row[h] - drop->n);
+    return FT_OK;
+}
+
 ft_status ft_kv_gather(struct ft_kv *dst, uint32_t dst_layer, const struct ft_kv *src,
                        uint32_t src_layer, const struct ft_rows *keep, struct ft_error *err) {
     struct layer *to = layer_of(dst, dst_layer);
@@ -296,7 +345,7 @@ ft_status ft_kv_gather(struct ft_kv *dst, uint32_t dst_layer, const struct ft_kv
     const struct ft_kv_shape *a = &dst->shape;
     const struct ft_kv_shape *b = &src->shape;
     if (a->n_head_kv != b->n_head_kv || a->d != b->d || a->k_fmt != b->k_fmt ||
-        a->v_fmt != b->v_fmt) {
+        a->v_fmt != b->v_fmt || a->n_aux != b->n_aux) {
         return ft_fail(err, FT_ARG, 0,
                        "KV rows of layer %u: source has %u heads of %u, expected %u of %u"
                        " in the same formats",
@@ -347,6 +396,12 @@ const ft_pos *ft_kv_pos(const struct ft_kv *kv, uint32_t layer, uint32_t h) {
     return l->pos == NULL ? NULL : l->pos + (size_t)h * l->cap;
 }
 
+float *ft_kv_aux(const struct ft_kv *kv, uint32_t layer, uint32_t h) {
+    const struct layer *l = layer_of(kv, layer);
+    ft_assert(h < kv->shape.n_head_kv);
+    return l->aux == NULL ? NULL : l->aux + (size_t)h * l->cap * kv->shape.n_aux;
+}
+
 const void *ft_kv_k(const struct ft_kv *kv, uint32_t layer, uint32_t h) {
     ft_assert(h < kv->shape.n_head_kv);
     const struct layer *l = layer_of(kv, layer);
@@ -368,10 +423,13 @@ size_t ft_kv_head_v_bytes(const struct ft_kv *kv, uint32_t layer) {
 }
 
 uint64_t ft_kv_bytes(const struct ft_kv *kv) {
-    return kv->n_row_all * (kv->k_row_bytes + kv->v_row_bytes);
+    return kv->n_row_all * row_bytes(&kv->shape);
+}
+
+size_t ft_kv_row_bytes(const struct ft_kv *kv) {
+    return row_bytes(&kv->shape);
 }
 
 size_t ft_kv_token_bytes(const struct ft_kv_shape *shape) {
-    return (size_t)shape->n_layer * shape->n_head_kv *
-           (ft_fmt_row_bytes(shape->k_fmt, shape->d) + ft_fmt_row_bytes(shape->v_fmt, shape->d));
+    return (size_t)shape->n_layer * shape->n_head_kv * row_bytes(shape);
 }

@@ -9,6 +9,7 @@
 struct ft_kv_shape {
     uint32_t n_layer, n_head_kv, d;
     enum ft_fmt k_fmt, v_fmt;
+    uint32_t n_aux; /* floats of a method beside each row; they move with it and count as bytes */
 };
 
 struct ft_rows {       /* a list of rows of one head */
@@ -25,6 +26,8 @@ ft_status ft_kv_new(const struct ft_kv_shape *shape, struct ft_gauge *gauge, str
                     struct ft_error *err);
 void ft_kv_free(struct ft_kv *kv);
 const struct ft_kv_shape *ft_kv_shape_of(const struct ft_kv *kv);
+/* ft_kv_set_aux - floats beside each row from now on; nothing may be reserved. */
+void ft_kv_set_aux(struct ft_kv *kv, uint32_t n_aux);
 
 /* ft_kv_reserve - room for `cap` rows in every head of a layer (whole pages; untouched pages cost
  * nothing).
@@ -49,9 +52,16 @@ void ft_kv_write(struct ft_kv *kv, uint32_t layer, uint32_t h, ft_row row, const
 
 /* ft_kv_keep - keep the listed rows of one layer and drop the rest.
  *   keep     [n_head_kv] lists of rows, each strictly increasing; borrowed for the call
- *   ->       survivors keep their order and positions; pages no longer needed are returned
+ *   ->       survivors keep their order, positions and aux values; pages no longer needed are returned
  * Errors     FT_ARG if a row is out of range or a list is not increasing; nothing has changed */
 ft_status ft_kv_keep(struct ft_kv *kv, uint32_t layer, const struct ft_rows *keep,
+                     struct ft_error *err);
+
+/* ft_kv_drop - drop the listed rows of one head; the others keep their order, positions and aux
+ * values.
+ * Cost       one pass over the rows behind the first listed one; no allocation
+ * Errors     FT_ARG if a row is out of range or the list is not increasing; nothing has changed */
+ft_status ft_kv_drop(struct ft_kv *kv, uint32_t layer, uint32_t h, const struct ft_rows *drop,
                      struct ft_error *err);
 
 /* ft_kv_gather - copy the listed rows of (src, src_layer) to the end of (dst, dst_layer), which has
@@ -69,15 +79,18 @@ uint32_t ft_kv_rows(const struct ft_kv *kv, uint32_t layer, uint32_t h); /* rows
 uint32_t ft_kv_cap(const struct ft_kv *kv, uint32_t layer);
 /* [rows] borrowed until the next change */
 const ft_pos *ft_kv_pos(const struct ft_kv *kv, uint32_t layer, uint32_t h);
+/* [rows][n_aux] 0 in a new row; NULL without any; borrowed until the next change */
+float *ft_kv_aux(const struct ft_kv *kv, uint32_t layer, uint32_t h);
 /* [cap][d] encoded; heads lie ft_kv_head_bytes apart */
 const void *ft_kv_k(const struct ft_kv *kv, uint32_t layer, uint32_t h);
 const void *ft_kv_v(const struct ft_kv *kv, uint32_t layer, uint32_t h);
 /* distance between heads, K */
 size_t ft_kv_head_k_bytes(const struct ft_kv *kv, uint32_t layer);
 size_t ft_kv_head_v_bytes(const struct ft_kv *kv, uint32_t layer);
-/* of rows held */
+/* of rows held, aux included */
 uint64_t ft_kv_bytes(const struct ft_kv *kv);
-/* one token in all layers */
+size_t ft_kv_row_bytes(const struct ft_kv *kv); /* of one row of one head */
+/* one token in all layers, aux included */
 size_t ft_kv_token_bytes(const struct ft_kv_shape *shape);
 
 #endif

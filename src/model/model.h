@@ -30,6 +30,10 @@ const struct ft_hparams *ft_model_hparams(const ft_model *model);
 /* ft_model_ways - how matrices of each type are multiplied with m tokens, "int8:q4_K+q6_K,ggml:iq4_xs";
  * cut where cap ends. */
 void ft_model_ways(const ft_model *model, uint32_t m, char *out, size_t cap);
+/* ft_model_turns - by how many radians RoPE turns each pair of a head's channels per position.
+ *   rope_scale   as of a session;  turn [head_dim / 2] in the order of pairs: (2i, 2i + 1), or
+ *            (i, i + head_dim / 2) with FT_ROPE_NEOX */
+void ft_model_turns(const ft_model *model, float rope_scale, double *turn);
 ft_token ft_model_bos(const ft_model *model); /* what the tokenizer puts in front; -1: nothing */
 
 /* ---- evaluation: one graph at a time on ggml's CPU backend ---- */

@@ -76,20 +76,20 @@ const float *ft_chooser_column(const struct ft_chooser *c, const float *column, 
 }
 
 /* Groups are equally large, so the mean of their means is the mean over all query heads. */
-static void join(struct ft_chooser *c, const float *column) {
-    for (uint32_t j = 0; j < c->n_col; j++) {
+void ft_mean_heads(const float *column, uint32_t n_head, size_t stride, uint32_t n, float *out) {
+    for (uint32_t j = 0; j < n; j++) {
         double sum = 0;
-        for (uint32_t h = 0; h < c->p.n_head; h++) {
-            sum += (double)column[(size_t)h * c->n_col + j];
+        for (uint32_t h = 0; h < n_head; h++) {
+            sum += (double)column[h * stride + j];
         }
-        c->joined[j] = (float)(sum / c->p.n_head);
+        out[j] = (float)(sum / n_head);
     }
 }
 
 void ft_chooser_score(struct ft_chooser *c, uint32_t layer, const float *column) {
     const struct ft_choice *choice = c->p.choice;
     if (c->joined != NULL) {
-        join(c, column);
+        ft_mean_heads(column, c->p.n_head, c->n_col, c->n_col, c->joined);
     }
     for (uint32_t h = 0; h < c->p.n_head; h++) {
         const float *own = ft_chooser_column(c, column, h);

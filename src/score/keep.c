@@ -242,6 +242,32 @@ uint32_t ft_keep_retain(const uint32_t *ranked, const struct ft_look *look,
     return count;
 }
 
+/* a leaves rather than b, which stands in front of it */
+static bool leaves_before(float a, float b) {
+    return isnan(a) || (!isnan(b) && a <= b);
+}
+
+uint32_t ft_keep_evict(const float *score, const struct ft_step *step, uint32_t *drop) {
+    uint32_t n_drop = step->n_row > step->keep ? step->n_row - step->keep : 0;
+    ft_assert(step->keep >= step->window);
+    uint32_t n_free = step->n_row - FT_MIN(step->window, step->n_row);
+    for (uint32_t i = 0; i < n_drop; i++) { /* one as a rule */
+        uint32_t worst = UINT32_MAX, at = 0;
+        for (uint32_t j = 0; j < n_free; j++) {
+            if (at < i && drop[at] == j) { /* listed already */
+                at++;
+            } else if (worst == UINT32_MAX || leaves_before(score[j], score[worst])) {
+                worst = j;
+            }
+        }
+        for (at = i; at > 0 && drop[at - 1] > worst; at--) {
+            drop[at] = drop[at - 1];
+        }
+        drop[at] = worst;
+    }
+    return n_drop;
+}
+
 uint32_t ft_window_default(uint32_t keep) {
     return keep < 64 ? 8 : 32;
 }

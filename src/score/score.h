@@ -83,10 +83,12 @@ struct ft_look {
     bool is_all_voting;  /* kv: every prompt row votes, not only the last ones */
     bool is_group_max;   /* kv: `fold` joins voters alone, the largest head of a group counts */
     bool is_layer_wide;  /* kv: the mean over the KV heads of a layer counts for all of them */
+    bool is_evicting;    /* kv: rows also leave at every step behind the prompt; see `evict` */
     uint32_t head_pool;  /* prompt: mean-pooling width of each query head alone; 0: none */
     bool is_step_mean;   /* prompt: steps are averaged; else the largest counts */
     bool is_prompt_only; /* prompt: steps behind the prompt see its rows alone */
-    bool is_compact;     /* prompt: kept tokens get new contiguous positions */
+    /* prompt: kept tokens get new contiguous positions; kv: so do kept rows, behind the prompt */
+    bool is_compact;
     bool is_protecting;  /* prompt: BOS and system header are kept */
 };
 
@@ -119,6 +121,24 @@ struct ft_budget {        /* what keep must obey */
     uint32_t n_must;
 };
 
+/* One KV head behind one step: the token that was evaluated, or the one that is about to be, if
+ * rows are not known by attention (column is not FT_COLUMN_MASS).  Borrowed for the call. */
+struct ft_step {
+    uint32_t layer, head;
+    uint32_t n_row;     /* rows held; with mass the last one is the step's own */
+    uint32_t keep;      /* most rows that may stay, >= window */
+    uint32_t window;    /* look.window */
+    ft_pos pos_now;     /* where the step's token stands */
+    const ft_pos *pos;  /* [n_row] where rows stand in the text, increasing */
+    /* [n_row] the step's attention: heads of a group joined by look.fold, or the mean over the layer's
+     * heads; with is_group_max the group's query heads one by one, [n_mass][mass_stride].  NULL
+     * unless looked at */
+    const float *mass;
+    uint32_t n_mass;    /* 1, or the query heads of the group */
+    size_t mass_stride; /* from one to the next */
+    float *aux;         /* [n_row][n_aux] state, 0 in a new row */
+};
+
 struct ft_method {
     const char *name, *title, *paper, *file;
     enum ft_act act;
@@ -142,6 +162,15 @@ struct ft_method {
      *   work  [ft_keep_work(n_prompt)] scratch;  out [min(keep, n_prompt)];  ->  count */
     uint32_t (*keep)(const float *score, const void *params, const struct ft_budget *budget,
                      uint32_t *work, uint32_t *out);
+    uint32_t n_aux; /* (kv) floats of state beside each row where is_evicting */
+    /* begin - the prompt's evidence about all rows of a head -> aux.  NULL: state starts at zero and
+     * the prompt needs no votes beyond those of `score`.
+     *   ev       n_row counts the window too;  n_voter queries voted;  aux [n_row][n_aux] */
+    void (*begin)(const struct ft_evidence *ev, const void *params, uint32_t n_voter, float *aux);
+    /* evict - brings aux up to date and names the rows that leave: at least n_row - keep of them.
+     * NULL: rows leave behind the prompt only.
+     *   drop     [n_row] ascending;  ->  count */
+    uint32_t (*evict)(const struct ft_step *step, const void *params, uint32_t *drop);
 };
 
 /* ---- catalogue (score.c) ---- */
@@ -212,6 +241,11 @@ uint32_t ft_keep_rank(const float *score, uint32_t n, uint32_t k, uint32_t *work
  *   ranked   [budget->n_rank] distinct, < n_prompt - window - refeed;  out [keep];  ->  count */
 uint32_t ft_keep_retain(const uint32_t *ranked, const struct ft_look *look,
                         const struct ft_budget *budget, uint32_t *out);
+
+/* ft_keep_evict - the `evict` of a method that goes by one number per row: of the rows in front of
+ * the window the lowest leave, as many as are too many; ties: the higher index; NaN leaves first.
+ *   score    [n_row];  drop [n_row];  ->  count */
+uint32_t ft_keep_evict(const float *score, const struct ft_step *step, uint32_t *drop);
 
 /* A set of prompt tokens under construction: one bit per token, and how many more may join. */
 struct ft_set {
@@ -326,6 +360,9 @@ struct ft_chooser { /* the answers of one layer; every layer uses the buffers ag
 ft_status ft_chooser_init(struct ft_chooser *c, const struct ft_chooser_params *params,
                           struct ft_error *err);
 void ft_chooser_done(struct ft_chooser *c); /* a zeroed one is a no-op */
+/* ft_mean_heads - the mean over KV heads, summed in double.
+ *   column   [n_head][stride], of which [n] count;  out [n] */
+void ft_mean_heads(const float *column, uint32_t n_head, size_t stride, uint32_t n, float *out);
 /* ft_chooser_column - what KV head h is scored by, [n_col]: of `column` [n_head][n_col], or the
  * joined one. */
 const float *ft_chooser_column(const struct ft_chooser *c, const float *column, uint32_t h);

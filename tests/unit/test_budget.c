@@ -200,8 +200,8 @@ static void expect_settings(const char *spec, const char *want) {
 /* Settings of the budget that is chosen, and of no other. */
 static void test_settings(void **state) {
     (void)state;
-    expect_settings("tova", "keep=1024 budget=uniform");
-    expect_settings("tova:budget=pyramid", "keep=1024 budget=pyramid beta=20");
+    expect_settings("tova", "keep=1024 decode=on budget=uniform");
+    expect_settings("tova:budget=pyramid", "keep=1024 decode=on budget=pyramid beta=20");
     expect_settings("knorm:beta=7,budget=pyramid", "keep=1024 window=0 budget=pyramid beta=7");
     expect_settings("knorm:budget=ada", "keep=1024 window=0 budget=ada alpha=20 rule=exact");
     expect_settings("knorm:rule=adakv,budget=ada,alpha=0",

@@ -56,7 +56,7 @@ static const struct kv_case {
     { "snapkv:keep=90,window=30,kernel=1,group=max", SNAPKV, 90, 30, 1, true, true, 0, 0, 0 },
     { "h2o:keep=48,window=8", H2O, 48, 8, 1, true, false, 0, 0, 0 },
     { "tova:keep=33", TOVA, 33, 1, 1, true, false, 0, 0, 0 },
-    { "streamingllm:keep=50,sinks=3", STREAMING, 50, 47, 1, true, false, 0, 0, 0 },
+    { "streamingllm:keep=50,sinks=3,decode=off,positions=original", STREAMING, 50, 47, 1, true, false, 0, 0, 0 },
     { "knorm:keep=60,window=7", KNORM, 60, 7, 1, true, false, 0, 0, 0 },
     { "random:keep=30,seed=5", RANDOM, 30, 0, 1, true, false, 5, 0, 0 },
     { "snapkv:keep=64,window=16,kernel=5,budget=pyramid", SNAPKV, 64, 16, 5, true, false, 0,
@@ -221,7 +221,7 @@ static void assert_near(const char *what, const float *got, const double *want, 
 /* Rows held are those listed, and their bytes are what the report says. */
 static void check_bytes(const struct seen *x) {
     const struct ft_kv_shape *shape = ft_kv_shape_of(x->s->lane.kv);
-    uint64_t row = ft_kv_token_bytes(shape) / shape->n_layer / shape->n_head_kv, n_row = 0;
+    uint64_t row = ft_kv_row_bytes(x->s->lane.kv), n_row = 0;
     struct ft_report report;
     uint32_t most = 0;
     for (uint32_t at = 0; at < shape->n_layer * shape->n_head_kv; at++) {
@@ -355,6 +355,17 @@ static void assert_same_answer(const char *what, ft_session *s, const struct ans
     answer_done(&got);
 }
 
+/* Does the method also drop rows at every step? */
+static bool is_stepwise(const struct ft_method *method) {
+    return method->evict != NULL;
+}
+
+/* What streamingllm notes beside rows: copies in f32 of the keys of its four sinks. */
+static uint64_t sink_bytes(const struct ft_method *method, const struct ft_kv_shape *shape) {
+    bool is_compact = strcmp(method->name, "streamingllm") == 0;
+    return is_compact ? UINT64_C(16) * shape->n_layer * shape->n_head_kv * shape->d : 0;
+}
+
 /* Nothing to drop, and the stage runs all the same: bit for bit the dense run, which reads a layer
  * in one graph. */
 static void test_all_kept(void **state) {
@@ -371,8 +382,9 @@ static void test_all_kept(void **state) {
         for (uint32_t i = 0; i < n_method * FT_COUNT(budgets); i++) {
             char spec[96];
             struct ft_report report;
-            snprintf(spec, sizeof(spec), "%s:keep=%u,budget=%s", ft_catalogue(i % n_method)->name,
-                     n, budgets[i / n_method]);
+            snprintf(spec, sizeof(spec), "%s:keep=%u,budget=%s%s", ft_catalogue(i % n_method)->name,
+                     n, budgets[i / n_method],
+                     is_stepwise(ft_catalogue(i % n_method)) ? ",decode=off" : "");
             if (!is_draftless(ft_catalogue(i % n_method)) ||
                 ft_method_check(FT_STAGE_KV, spec, NULL, NULL) != FT_OK) {
                 continue;
@@ -430,12 +442,16 @@ static void test_bytes(void **state) {
             continue;
         }
         ft_session *s = session_for(model, spec, NULL, 1);
-        uint64_t token = ft_kv_token_bytes(ft_kv_shape_of(s->lane.kv));
+        uint64_t plain = ft_kv_token_bytes(ft_kv_shape_of(s->lane.kv));
+        uint64_t sinks = sink_bytes(ft_catalogue(i), ft_kv_shape_of(s->lane.kv));
         prompt_read(s, id, N_LONG);
         report_of(s, &report);
-        assert_int_equal(report.kv_bytes, 50 * token);
+        /* a score of four bytes in two heads of three layers */
+        uint64_t aux = strcmp(ft_catalogue(i)->name, "h2o") == 0 ? 24 : 0, token = plain + aux;
+        assert_int_equal(report.kv_bytes, 50 * token + sinks);
+        assert_int_equal(report.kv_state_bytes, 50 * aux + sinks);
         assert_int_equal(report.kv_bytes_peak, 50 * token + N_LONG * token / 3);
-        assert_int_equal(report.kv_bytes_full, N_LONG * token);
+        assert_int_equal(report.kv_bytes_full, N_LONG * plain);
         assert_int_equal(ft_kv_bytes(s->lane.kv), 50 * token);
         assert_int_equal(report.n_kv_kept, 50);
         assert_int_equal(report.draft_us, 0);
@@ -453,14 +469,15 @@ static void test_bytes(void **state) {
 }
 
 /* Every estimator with every budget: a run that holds what it says, or a reason with both names. */
-static void check_pairing(const ft_model *model, const char *name, const char *budget,
-                          const ft_token *id) {
+static void check_pairing(const ft_model *model, const struct ft_method *method, const char *budget,
+                          const char *decode, const ft_token *id) {
+    const char *name = method->name;
     char spec[96], bare[16];
     struct ft_session_params params = ft_session_defaults();
     struct ft_report report;
     struct ft_estimate said;
     struct ft_error err = { .code = FT_OK };
-    snprintf(spec, sizeof(spec), "%s:keep=60,budget=%s", name, budget);
+    snprintf(spec, sizeof(spec), "%s:keep=60,budget=%s%s", name, budget, decode);
     snprintf(bare, sizeof(bare), "%.*s", (int)strcspn(budget, ","), budget);
     params.kv = spec;
     params.n_predict = N_NEXT + 1;
@@ -472,17 +489,24 @@ static void check_pairing(const ft_model *model, const char *name, const char *b
     }
     ft_session *s = session_made(model, model, &params);
     const struct ft_kv_shape *shape = ft_kv_shape_of(s->lane.kv);
-    uint64_t n_row = 0, row = ft_kv_token_bytes(shape) / shape->n_layer / shape->n_head_kv;
+    uint64_t n_row = 0;
     ft_token answer[N_NEXT];
     prompt_read(s, id, N_SHORT);
+    uint64_t row = ft_kv_row_bytes(s->lane.kv);
     for (uint32_t at = 0; at < shape->n_layer * shape->n_head_kv; at++) {
         const uint32_t *list;
         n_row +=
             ft_session_kept(s, FT_STAGE_KV, at / shape->n_head_kv, at % shape->n_head_kv, &list);
     }
     report_of(s, &report);
-    assert_int_equal(report.kv_bytes, n_row * row);
+    assert_int_equal(report.kv_bytes, n_row * row + sink_bytes(method, shape));
     tokens_drawn(s, answer, N_NEXT);
+    bool is_growing = !is_stepwise(method) || strstr(decode, "off");
+    n_row += is_growing ? (N_NEXT - 1) * shape->n_layer * shape->n_head_kv : 0;
+    n_row += method->needs_draft_text || method->writes_itself
+                 ? shape->n_layer * shape->n_head_kv /* fed again */
+                 : 0;
+    assert_int_equal(ft_kv_bytes(s->lane.kv), n_row * row);
     assert_int_equal(ft_estimate(model, model, &params, N_SHORT, &said, &err), FT_OK);
     int64_t rounded =
         strstr(budget, "adakv") ? shape->n_layer * shape->n_head_kv * (int64_t)row : 0;
@@ -501,7 +525,10 @@ static void test_matrix(void **state) {
         const struct ft_method *method = ft_catalogue(i);
         for (size_t b = 0; method->act == FT_RETAIN && method->score && b < FT_COUNT(budgets);
              b++) {
-            check_pairing(model, method->name, budgets[b], id);
+            check_pairing(model, method, budgets[b], "", id);
+            if (is_stepwise(method)) {
+                check_pairing(model, method, budgets[b], ",decode=off", id);
+            }
         }
     }
     ft_model_close(model);
