@@ -40,6 +40,11 @@ static int check_options(struct ft_eval *eval, const struct ft_conf *conf) {
     if (code == FT_EXIT_OK) {
         code = eval->kind->check(eval);
     }
+    if (code == FT_EXIT_OK && conf->out && strcmp(conf->out, "-") == 0) {
+        code = ft_complain(FT_EXIT_USAGE,
+                           "--out is \"-\", expected a file name: a later run goes on with the "
+                           "record, so it cannot be standard output");
+    }
     if (code == FT_EXIT_OK && (conf->prompt.n > 1 || conf->kv.n > 1)) {
         code = ft_complain(FT_EXIT_USAGE,
                            "%s is given %u times, eval runs one method; run it again for the "

@@ -203,6 +203,10 @@ void ft_save_print(struct ft_save *save, const char *format, ...)
 /* ft_save_text - text for XML and HTML: markup is escaped, what XML does not allow becomes '?', and
  * carriage returns go. */
 void ft_save_text(struct ft_save *save, const char *text, size_t n);
+/* A page: ft_page_begin, rules for its style sheet, ft_page_title, the text, ft_page_end. */
+void ft_page_begin(struct ft_save *save);
+void ft_page_title(struct ft_save *save, const char *title);
+void ft_page_end(struct ft_save *save);
 /* ft_save_done - put it in place, or (not wanted, or a failure) leave what was there; frees. */
 ft_status ft_save_done(struct ft_save *save, bool is_wanted, struct ft_error *error);
 
@@ -225,7 +229,7 @@ struct ft_explain_view {
     float *weight; /* [n] 0..1: the share of (layer, KV head) pairs that hold the token; with a
                     * prompt method alone its score as a share of the largest */
     bool *is_kept; /* [n] read by the target, and in some head's rows */
-    bool is_score;    /* what weight is */
+    bool is_score; /* what weight is */
     uint32_t n_kept;
     struct ft_report report;
 };

@@ -267,19 +267,14 @@ static ft_status plot_lengths(const struct ft_results *r, struct ft_save *save,
 
 /* ---- HTML ---- */
 
-static const char head[] =
-    "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n"
-    "<meta name=\"viewport\" content=\"width=device-width\">\n"
-    "<style>\n"
-    ":root{color-scheme:light dark}\n"
-    "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;padding:0 1rem;max-width:76rem}\n"
+static const char style[] =
+    "body{font-size:15px;max-width:76rem}\n"
     ".wide{overflow-x:auto}\n"
     "table{border-collapse:collapse}\n"
     "td,th{padding:.2rem .6rem;border-bottom:1px solid #8c959f55;text-align:right}\n"
     "td:first-child,th:first-child{text-align:left}\n"
     "small{opacity:.7}\n"
-    "svg{max-width:100%;height:auto;display:block;margin:1.5rem 0}\n"
-    "</style>\n";
+    "svg{max-width:100%;height:auto;display:block;margin:1.5rem 0}\n";
 
 static void html_text(struct ft_save *save, const char *tag, const char *text) {
     ft_save_print(save, "<%s>", tag);
@@ -338,12 +333,11 @@ static void html_manifests(const struct ft_results *r, struct ft_save *save) {
 
 ft_status ft_report_html(const struct ft_results *results, const char *title, struct ft_save *save,
                          struct ft_error *error) {
-    put(save, head);
-    html_text(save, "title", title);
-    html_text(save, "h1", title);
-    put(save,
-        "\n<p>Scores from 0 to 100 with 95 % intervals. Rows, memory and time are medians; in "
-        "the column of means everything is the mean over tasks.</p>\n");
+    ft_page_begin(save);
+    put(save, style);
+    ft_page_title(save, title);
+    put(save, "<p>Scores from 0 to 100 with 95 % intervals. Rows, memory and time are medians; in "
+              "the column of means everything is the mean over tasks.</p>\n");
     for (uint32_t c = 0; c < results->n_ctx; c++) {
         html_table(results, c, save);
     }
@@ -354,7 +348,7 @@ ft_status ft_report_html(const struct ft_results *results, const char *title, st
     if (status == FT_OK) {
         put(save, "<h2>Where this comes from</h2>\n");
         html_manifests(results, save);
-        put(save, "</html>\n");
+        ft_page_end(save);
     }
     return status;
 }

@@ -165,16 +165,31 @@ static ft_status take_lengths(struct ft_results *r, struct ft_error *error) {
     return FT_OK;
 }
 
-static int compare_rows(const void *a, const void *b) {
-    const struct ft_result *x = a, *y = b;
-    const uint32_t left[] = { x->ctx, x->method, x->task, x->index },
-                   right[] = { y->ctx, y->method, y->task, y->index };
+/* The order of rows and groups. */
+struct cell_key {
+    uint32_t ctx, method, task;
+};
+
+static int compare_cells(const struct cell_key *a, const struct cell_key *b) {
+    const uint32_t left[] = { a->ctx, a->method, a->task },
+                   right[] = { b->ctx, b->method, b->task };
     for (size_t i = 0; i < FT_COUNT(left); i++) {
         if (left[i] != right[i]) {
             return left[i] < right[i] ? -1 : 1;
         }
     }
     return 0;
+}
+
+static struct cell_key key_of(const struct ft_result *row) {
+    return (struct cell_key){ row->ctx, row->method, row->task };
+}
+
+static int compare_rows(const void *a, const void *b) {
+    const struct ft_result *x = a, *y = b;
+    struct cell_key left = key_of(x), right = key_of(y);
+    int order = compare_cells(&left, &right);
+    return order != 0 ? order : (x->index > y->index) - (x->index < y->index);
 }
 
 static ft_status take_rows(struct ft_results *r, const char *const *path, struct ft_error *error) {
@@ -232,7 +247,8 @@ static struct ft_group group_of(const struct ft_result *row, uint32_t n, double 
 }
 
 static bool is_same_cell(const struct ft_result *a, const struct ft_result *b) {
-    return a->task == b->task && a->ctx == b->ctx && a->method == b->method;
+    struct cell_key x = key_of(a), y = key_of(b);
+    return compare_cells(&x, &y) == 0;
 }
 
 static ft_status take_groups(struct ft_results *r, struct ft_error *error) {
@@ -291,15 +307,42 @@ void ft_results_done(struct ft_results *results) {
     *results = (struct ft_results){ .n_row = 0 };
 }
 
-const struct ft_group *ft_results_group(const struct ft_results *results, uint32_t task,
-                                        uint32_t ctx, uint32_t method) {
-    for (uint32_t i = 0; i < results->n_group; i++) {
-        const struct ft_group *g = &results->group[i];
-        if (g->task == task && g->ctx == ctx && g->method == method) {
-            return g;
+/* How many rows stand in front of the cell, or with is_behind in front of the next one. */
+static uint32_t rows_before(const struct ft_results *results, const struct cell_key *key,
+                            bool is_behind) {
+    uint32_t low = 0, high = results->n_row;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        struct cell_key there = key_of(&results->row[middle]);
+        if (compare_cells(&there, key) < (is_behind ? 1 : 0)) {
+            low = middle + 1;
+        } else {
+            high = middle;
         }
     }
-    return NULL;
+    return low;
+}
+
+const struct ft_result *ft_results_rows(const struct ft_results *results, uint32_t task,
+                                        uint32_t ctx, uint32_t method, uint32_t *n) {
+    const struct cell_key key = { ctx, method, task };
+    uint32_t first = rows_before(results, &key, false);
+    *n = rows_before(results, &key, true) - first;
+    return *n > 0 ? &results->row[first] : NULL;
+}
+
+static int find_cell(const void *key, const void *group) {
+    const struct ft_group *g = group;
+    const struct cell_key there = { g->ctx, g->method, g->task };
+    return compare_cells(key, &there);
+}
+
+const struct ft_group *ft_results_group(const struct ft_results *results, uint32_t task,
+                                        uint32_t ctx, uint32_t method) {
+    const struct cell_key key = { ctx, method, task };
+    return results->n_group > 0
+               ? bsearch(&key, results->group, results->n_group, sizeof *results->group, find_cell)
+               : NULL;
 }
 
 uint32_t ft_results_mean(const struct ft_results *results, uint32_t ctx, uint32_t method,

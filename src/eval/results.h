@@ -41,6 +41,10 @@ ft_status ft_results_load(const char *const *path, uint32_t n, struct ft_results
                           struct ft_error *error);
 void ft_results_done(struct ft_results *results);
 
+/* ft_results_rows - the samples of a cell, by index; *n of them.
+ *   ->       NULL: none */
+const struct ft_result *ft_results_rows(const struct ft_results *results, uint32_t task,
+                                        uint32_t ctx, uint32_t method, uint32_t *n);
 /* ft_results_group - NULL: no sample of this cell. */
 const struct ft_group *ft_results_group(const struct ft_results *results, uint32_t task,
                                         uint32_t ctx, uint32_t method);

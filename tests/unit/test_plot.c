@@ -71,7 +71,8 @@ static void assert_well_formed(const char *text) {
 
 static char *plotted(const struct ft_plot_point *a, uint32_t n_a, const struct ft_plot_point *b,
                      uint32_t n_b) {
-    struct ft_plot_panel panel[] = { { "prefill", "tok/s", a, n_a }, { "decode", "tok/s", b, n_b } };
+    struct ft_plot_panel panel[] = { { "prefill", "tok/s", a, n_a },
+                                     { "decode", "tok/s", b, n_b } };
     struct ft_plot plot = { "a <b> & \"c\"", "note\n\xff", "tokens", panel, 2 };
     struct ft_error err = { .code = FT_OK };
     if (ft_plot_save(&plot, FILE_PATH, &err) != FT_OK) {
@@ -183,6 +184,49 @@ static void test_save(void **state) {
     assert_int_equal(ft_save_open("/dev/null", &save, &err), FT_IO);
 }
 
+/* Byte by byte, as ft_save_text is described; the reference of what writes spans. */
+static void add_escaped(char *out, const char *text, size_t n) {
+    bool is_sound = ft_utf8_check(text, n) == n;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)text[i];
+        char plain[2] = { (char)c, '\0' };
+        bool is_bad = (c < 32 && c != '\n' && c != '\t') || c == 127 || (c > 127 && !is_sound);
+        strcat(out, c == '<'    ? "&lt;"
+                    : c == '>'  ? "&gt;"
+                    : c == '&'  ? "&amp;"
+                    : c == '\r' ? ""
+                    : is_bad    ? "?"
+                                : plain);
+    }
+}
+
+static void test_text(void **state) {
+    (void)state;
+    static const char *const text[] = { "",
+                                        "plain",
+                                        "<",
+                                        "a<b>&c",
+                                        "&&",
+                                        "<<end",
+                                        "line\r\nline\r",
+                                        "tab\there\x01\x7f!",
+                                        "Gr\xC3\xBC\xC3\x9F"
+                                        "e <\xF0\x9F\x98\x80>",
+                                        "torn \xC3 & \xC3\xBC" };
+    char want[512] = "";
+    const char *path = FT_TEST_SCRATCH_DIR "/text";
+    struct ft_error err = { .code = FT_OK };
+    struct ft_save *save = NULL;
+    assert_int_equal(ft_save_open(path, &save, &err), FT_OK);
+    for (size_t i = 0; i < FT_COUNT(text); i++) {
+        ft_save_text(save, text[i], strlen(text[i]));
+        add_escaped(want, text[i], strlen(text[i]));
+    }
+    assert_int_equal(ft_save_done(save, true, &err), FT_OK);
+    assert_holds(path, want);
+    assert_non_null(strstr(want, "a&lt;b&gt;&amp;c"));
+}
+
 static void test_full_disk(void **state) {
     (void)state;
     struct ft_error err = { .code = FT_OK };
@@ -204,10 +248,8 @@ static void test_full_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plot),
-        cmocka_unit_test(test_odd_plots),
-        cmocka_unit_test(test_save),
-        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_plot), cmocka_unit_test(test_odd_plots), cmocka_unit_test(test_save),
+        cmocka_unit_test(test_text), cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -105,6 +105,47 @@ static void test_cells(void **state) {
     ft_results_done(&r);
 }
 
+/* Every cell found by walking along, whether it is there or not. */
+static void test_search(void **state) {
+    static const char *const task[] = { "a", "b", "c" }, *const method[] = { "x", "y" };
+    char text[8192];
+    (void)state;
+    sprintf(text, MANIFEST, 7);
+    for (uint32_t i = 0; i < 40; i++) { /* squares: 8 of 18 cells, of different sizes */
+        uint32_t cell = i * i % 18;
+        add_row(text, task[cell % 3], 100 * (1 + cell / 6), i, method[cell / 3 % 2], i, 1);
+    }
+    write_file(FILE_A, text);
+    struct ft_results r = load(FILE_A);
+    uint32_t n_cell = 0, n_all = 0;
+    for (uint32_t cell = 0; cell <= r.n_task * r.n_ctx * r.n_method; cell++) {
+        uint32_t t = cell % r.n_task, c = cell / r.n_task % r.n_ctx;
+        uint32_t m = cell / r.n_task / r.n_ctx, n = 0, n_found; /* the last one is no method */
+        const struct ft_result *first = NULL;
+        const struct ft_group *group = NULL;
+        for (uint32_t i = 0; i < r.n_row; i++) {
+            if (r.row[i].task == t && r.row[i].ctx == c && r.row[i].method == m) {
+                first = first ? first : &r.row[i];
+                n++;
+            }
+        }
+        for (uint32_t i = 0; i < r.n_group; i++) {
+            if (r.group[i].task == t && r.group[i].ctx == c && r.group[i].method == m) {
+                group = &r.group[i];
+            }
+        }
+        assert_ptr_equal(ft_results_rows(&r, t, c, m, &n_found), first);
+        assert_int_equal(n_found, n);
+        assert_ptr_equal(ft_results_group(&r, t, c, m), group);
+        n_cell += n > 0;
+        n_all += n;
+    }
+    assert_int_equal(n_all, 40);
+    assert_int_equal(n_cell, r.n_group);
+    assert_true(n_cell < r.n_task * r.n_ctx * r.n_method);
+    ft_results_done(&r);
+}
+
 static void test_refusals(void **state) {
     char text[4096], other[256];
     (void)state;
@@ -230,9 +271,8 @@ static void test_reports(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cells),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_differences),
+        cmocka_unit_test(test_cells),    cmocka_unit_test(test_search),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_differences),
         cmocka_unit_test(test_reports),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
