@@ -37,6 +37,9 @@ static json_t *row_value(const struct ft_eval *eval, const struct ft_cell *cell,
     json_t *value = json_object();
     json_object_set_new(value, "task", json_string(cell->name));
     json_object_set_new(value, "ctx", json_integer(cell->ctx));
+    if (cell->has_depth) {
+        json_object_set_new(value, "depth", json_integer(cell->depth));
+    }
     json_object_set_new(value, "method", ft_json_text(eval->method));
     json_object_set_new(value, "score", json_real(row->score.mean));
     json_object_set_new(value, "low", json_real(row->score.low));

@@ -11,7 +11,7 @@ enum { LINE_MAX_BYTES = 1 << 24 };
 
 /* What must agree for samples to be the same questions. */
 static const char *const same[] = { "suite",    "target", "seed",  "answer_prefix", "chat",
-                                    "haystack", "words",  "squad", "hotpot" };
+                                    "haystack", "words",  "squad", "hotpot",        "needle" };
 
 /* ---- lines ---- */
 
