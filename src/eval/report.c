@@ -56,6 +56,12 @@ void ft_report_markdown(const struct ft_results *results, struct ft_save *save) 
             markdown_row(results, c, m, save);
         }
     }
+    ft_report_grid_markdown(results, save);
+}
+
+/* The depth of a cell's task; task is not one of the list's for a mean.  -1: none. */
+static int32_t depth_of(const struct ft_results *r, const struct ft_group *g, const char *task) {
+    return task == r->task[g->task] ? r->depth[g->task] : -1;
 }
 
 /* ---- CSV ---- */
@@ -74,12 +80,19 @@ static void csv_row(const struct ft_results *r, const struct ft_group *g, const 
     put_quoted(save, task);
     put(save, ",");
     put_quoted(save, r->method[g->method]);
-    ft_save_print(save, ",%" PRIu32 ",%.4f,%.4f,%.4f,%.0f,%.0f,%.6f,%.3f\n", g->n, g->score.mean,
+    ft_save_print(save, ",%" PRIu32 ",%.4f,%.4f,%.4f,%.0f,%.0f,%.6f,%.3f", g->n, g->score.mean,
                   g->score.low, g->score.high, g->kept, g->kv_bytes, g->kv_share, g->ttft_ms);
+    if (depth_of(r, g, task) >= 0) {
+        ft_save_print(save, ",%" PRId32, depth_of(r, g, task));
+    } else if (r->n_grid > 0) {
+        put(save, ",");
+    }
+    put(save, "\n");
 }
 
 void ft_report_csv(const struct ft_results *results, struct ft_save *save) {
-    put(save, "ctx,task,method,samples,score,low,high,kept_rows,kv_bytes,kv_share,ttft_ms\n");
+    put(save, "ctx,task,method,samples,score,low,high,kept_rows,kv_bytes,kv_share,ttft_ms");
+    put(save, results->n_grid > 0 ? ",depth\n" : "\n");
     for (uint32_t i = 0; i < results->n_group; i++) {
         const struct ft_group *g = &results->group[i];
         csv_row(results, g, results->task[g->task], save);
@@ -100,6 +113,9 @@ static json_t *group_value(const struct ft_results *r, const struct ft_group *g,
     json_t *value = json_object();
     json_object_set_new(value, "task", json_string(task));
     json_object_set_new(value, "ctx", json_integer(r->ctx[g->ctx]));
+    if (depth_of(r, g, task) >= 0) {
+        json_object_set_new(value, "depth", json_integer(depth_of(r, g, task)));
+    }
     json_object_set_new(value, "method", json_string(r->method[g->method]));
     json_object_set_new(value, "samples", json_integer(g->n));
     json_object_set_new(value, "score", json_real(g->score.mean));
@@ -341,7 +357,10 @@ ft_status ft_report_html(const struct ft_results *results, const char *title, st
     for (uint32_t c = 0; c < results->n_ctx; c++) {
         html_table(results, c, save);
     }
-    ft_status status = plot_budgets(results, save, error);
+    ft_status status = ft_report_grid_html(results, save, error);
+    if (status == FT_OK) {
+        status = plot_budgets(results, save, error);
+    }
     if (status == FT_OK && results->n_ctx > 1) {
         status = plot_lengths(results, save, error);
     }

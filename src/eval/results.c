@@ -126,6 +126,11 @@ static ft_status take_row(struct ft_results *r, const struct place *at, const js
         ctx > UINT32_MAX || index < 0 || index > UINT32_MAX) {
         return bad_line(at, "no sample: expected task, method, ctx, index and score", error);
     }
+    const json_t *depth = json_object_get(line, "depth");
+    if (depth && (!json_is_integer(depth) || json_integer_value(depth) < 0 ||
+                  json_integer_value(depth) > 100)) {
+        return bad_line(at, "depth is no whole number from 0 to 100", error);
+    }
     double full = number(line, "kv_bytes_full");
     *row = (struct ft_result){ .task = place_of(&r->task, &r->n_task, task),
                                .method = place_of(&r->method, &r->n_method, method),
@@ -226,6 +231,48 @@ static ft_status take_rows(struct ft_results *r, const char *const *path, struct
     return FT_OK;
 }
 
+/* Tasks by depth; there are few, and each goes behind those that are less deep. */
+static void take_grid(struct ft_results *r) {
+    for (uint32_t t = 0; t < r->n_task; t++) {
+        uint32_t at = r->n_grid;
+        if (r->depth[t] < 0) {
+            continue;
+        }
+        for (; at > 0 && r->depth[r->grid[at - 1]] > r->depth[t]; at--) {
+            r->grid[at] = r->grid[at - 1];
+        }
+        r->grid[at] = t;
+        r->n_grid++;
+    }
+}
+
+/* The depth of a task is that of its first line. */
+static ft_status take_depths(struct ft_results *r, struct ft_error *error) {
+    size_t f, l;
+    json_t *lines, *line;
+    r->depth = ft_alloc(r->n_task, sizeof *r->depth);
+    r->grid = ft_alloc(r->n_task, sizeof *r->grid);
+    if (!r->depth || !r->grid) {
+        return ft_fail(error, FT_NOMEM, 0, "not enough memory for the depths of %u tasks",
+                       r->n_task);
+    }
+    for (uint32_t t = 0; t < r->n_task; t++) {
+        r->depth[t] = -1;
+    }
+    json_array_foreach(r->file, f, lines) {
+        json_array_foreach(lines, l, line) {
+            const json_t *depth = json_object_get(line, "depth");
+            if (l > 0 && depth) {
+                uint32_t t = place_of(&r->task, &r->n_task,
+                                      json_string_value(json_object_get(line, "task")));
+                r->depth[t] = r->depth[t] < 0 ? (int32_t)json_integer_value(depth) : r->depth[t];
+            }
+        }
+    }
+    take_grid(r);
+    return FT_OK;
+}
+
 /* ---- cells ---- */
 
 /* value [n] is room to work in. */
@@ -294,6 +341,7 @@ ft_status ft_results_load(const char *const *path, uint32_t n, struct ft_results
     FT_TRY(read_files(path, n, out, error));
     FT_TRY(take_lengths(out, error));
     FT_TRY(take_rows(out, path, error));
+    FT_TRY(take_depths(out, error));
     return take_groups(out, error);
 }
 
@@ -302,6 +350,8 @@ void ft_results_done(struct ft_results *results) {
     ft_free(results->row);
     ft_free((void *)results->task);
     ft_free((void *)results->method);
+    ft_free(results->depth);
+    ft_free(results->grid);
     ft_free(results->ctx);
     ft_free(results->group);
     *results = (struct ft_results){ .n_row = 0 };

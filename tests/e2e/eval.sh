@@ -153,7 +153,7 @@ refuses 1 "damaged.jsonl: line 3 is no row" $again --seed 7 --out damaged.jsonl
 refuses 1 "was made with other settings: seed is 7 there and 8 here" $again --seed 8 --out whole.jsonl
 refuses 1 "other settings: answer_prefix is true there and false here" $again --seed 7 --answer-prefix off \
     --out whole.jsonl
-refuses 1 "other settings: target is" eval ruler -m "$draft" --tasks chain --ctx 768 --samples 1 --seed 7 \
+refuses 1 "other settings: target is \"" eval ruler -m "$draft" --tasks chain --ctx 768 --samples 1 --seed 7 \
     --out whole.jsonl
 refuses 1 "other settings: haystack is" $again --seed 7 --haystack hay.txt --out whole.jsonl
 for file in notes.txt torn.txt damaged.jsonl whole.jsonl; do
