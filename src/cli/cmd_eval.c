@@ -6,7 +6,8 @@
 
 #include "cli/suites.h"
 
-static const struct ft_eval_kind *const kinds[] = { &ft_eval_ruler, &ft_eval_needle };
+static const struct ft_eval_kind *const kinds[] = { &ft_eval_ruler, &ft_eval_needle,
+                                                    &ft_eval_longbench };
 
 /* ---- the command line ---- */
 

@@ -44,7 +44,7 @@ struct ft_eval_kind { /* functions that return an exit code have said what is wr
     void (*remark)(const struct ft_eval *eval, json_t *root);
     void (*close)(struct ft_eval *eval); /* also after a failure; own may be NULL */
 };
-extern const struct ft_eval_kind ft_eval_ruler, ft_eval_needle;
+extern const struct ft_eval_kind ft_eval_ruler, ft_eval_needle, ft_eval_longbench;
 
 /* ft_eval_unused - a usage error when one of these options, which this suite has no use for, was
  * typed.

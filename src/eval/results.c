@@ -60,6 +60,23 @@ const json_t *ft_results_manifest(const struct ft_results *results, uint32_t fil
     return json_object_get(json_array_get(json_array_get(results->file, file), 0), "manifest");
 }
 
+/* Data files that both records name hold the same; each may have some that the other has not. */
+static ft_status check_data(const json_t *a, const json_t *b, const char *what,
+                            struct ft_error *error) {
+    const char *name;
+    json_t *digest;
+    json_object_foreach((json_t *)(uintptr_t)json_object_get(a, "data"), name, digest) {
+        const json_t *other = json_object_get(json_object_get(b, "data"), name);
+        if (other && !json_equal(digest, (json_t *)(uintptr_t)other)) {
+            return ft_fail(error, FT_MISMATCH, 0,
+                           "%.160s has another file for %.32s than the first record: these are not "
+                           "the same samples",
+                           what, name);
+        }
+    }
+    return FT_OK;
+}
+
 static ft_status check_same(const json_t *a, const json_t *b, const char *what,
                             struct ft_error *error) {
     for (size_t i = 0; i < FT_COUNT(same); i++) {
@@ -71,7 +88,7 @@ static ft_status check_same(const json_t *a, const json_t *b, const char *what,
                            what, same[i]);
         }
     }
-    return FT_OK;
+    return check_data(a, b, what, error);
 }
 
 ft_status ft_results_same(const struct ft_results *a, const struct ft_results *b,

@@ -204,6 +204,9 @@ static json_t *row_of(const struct ft_suite_params *params, const struct ft_cell
     if (cell->has_depth) {
         set_count(row, "depth", cell->depth);
     }
+    if (sample->n_cut > 0) {
+        set_count(row, "cut_tokens", sample->n_cut);
+    }
     set_count(row, "prompt_tokens", report->n_prompt);
     set_count(row, "kept_tokens", report->n_kept);
     set_count(row, "kept_rows", report->n_kv_kept);
@@ -228,6 +231,7 @@ static struct ft_outcome outcome_of(const json_t *row) {
         .n_kept = (uint32_t)json_integer_value(json_object_get(row, "kept_tokens")),
         .n_kv_kept = (uint32_t)json_integer_value(json_object_get(row, "kept_rows")),
         .kv_bytes = (uint64_t)json_integer_value(json_object_get(row, "kv_bytes")),
+        .n_cut = (uint32_t)json_integer_value(json_object_get(row, "cut_tokens")),
         .ttft_ms = json_number_value(json_object_get(times, "ttft_ms")),
         .fallback = json_string_value(json_array_get(fallbacks, 0))
     };

@@ -28,6 +28,7 @@ struct ft_sample {                    /* all text is owned */
     struct ft_turn turn[FT_TURN_CAP]; /* [n_turn] asked one after the other in one session */
     uint32_t n_turn;
     uint32_t n_predict; /* most tokens of each answer */
+    uint32_t n_cut;     /* tokens left out of the first turn's text, so that it fits */
     bool is_raw;        /* no chat template, whatever the suite's other samples have */
 };
 void ft_sample_done(struct ft_sample *sample);
@@ -99,6 +100,7 @@ struct ft_outcome {
     double score; /* 0..100 */
     uint32_t n_prompt, n_kept, n_kv_kept;
     uint64_t kv_bytes;
+    uint32_t n_cut; /* tokens left out of the prompt before it was read */
     double ttft_ms;
     const char *fallback; /* the first one said, NULL: none; the record's own */
 };
