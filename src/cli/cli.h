@@ -115,8 +115,11 @@ uint32_t ft_setup_context(const struct ft_setup *setup);
 /* ft_setup_load - open the weights instead. */
 int ft_setup_load(struct ft_setup *setup);
 
-/* ft_check_file - before work begins: can the option's file be written?  NULL: yes. */
+/* ft_check_file - before work begins: can the option's file be written?  NULL: yes; "-": no, as
+ * standard output has other work. */
 int ft_check_file(const char *option, const char *path);
+/* ft_page_path - where a page goes: NULL, which is standard output, also for "-". */
+const char *ft_page_path(const char *path);
 /* ft_read_file - a whole file or standard input ("-"); NUL-terminated, caller frees with free. */
 int ft_read_file(const char *path, uint64_t n_max, char **out, size_t *n);
 /* ft_read_document - a file or standard input ("-") that is text: UTF-8, no NUL, not empty; a byte

@@ -6,7 +6,8 @@
 
 #include "cli/suites.h"
 
-static const struct ft_eval_kind *const kinds[] = { &ft_eval_ruler };
+static const struct ft_eval_kind *const kinds[] = { &ft_eval_ruler, &ft_eval_needle,
+                                                    &ft_eval_longbench };
 
 /* ---- the command line ---- */
 
@@ -34,11 +35,26 @@ static int find_kind(struct ft_eval *eval, const struct ft_conf *conf) {
                : ft_complain(FT_EXIT_USAGE, "eval: which suite? there are: %s; and compare", list);
 }
 
+int ft_eval_unused(const struct ft_eval *eval, const char *const *option, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (ft_conf_has(eval->setup.conf, option[i])) {
+            return ft_complain(FT_EXIT_USAGE, "eval %s has no use for %s", eval->kind->name,
+                               option[i]);
+        }
+    }
+    return FT_EXIT_OK;
+}
+
 static int check_options(struct ft_eval *eval, const struct ft_conf *conf) {
     int code = find_kind(eval, conf);
     eval->setup.conf = conf;
     if (code == FT_EXIT_OK) {
         code = eval->kind->check(eval);
+    }
+    if (code == FT_EXIT_OK && conf->out && strcmp(conf->out, "-") == 0) {
+        code = ft_complain(FT_EXIT_USAGE,
+                           "--out is \"-\", expected a file name: a later run goes on with the "
+                           "record, so it cannot be standard output");
     }
     if (code == FT_EXIT_OK && (conf->prompt.n > 1 || conf->kv.n > 1)) {
         code = ft_complain(FT_EXIT_USAGE,
@@ -75,7 +91,7 @@ static json_t *manifest_of(const struct ft_eval *eval) {
     json_object_set_new(value, "target", json_string(info.fingerprint));
     json_object_set_new(value, "draft", fingerprint_of(eval));
     json_object_set_new(value, "seed", json_integer((json_int_t)eval->seed));
-    json_object_set_new(value, "chat", json_boolean(conf->is_chat));
+    json_object_set_new(value, "chat", json_boolean(eval->is_chat));
     json_object_set_new(value, "kv_type", json_string(ft_bench_kv_type(&eval->setup)));
     json_object_set_new(value, "exact", json_boolean(conf->is_exact));
     json_object_set_new(value, "rope_scale", json_real((double)params->rope_scale));
@@ -123,7 +139,8 @@ static int try_cells(struct ft_eval *eval) {
         }
         uint32_t n_predict = sample.n_predict * sample.n_turn;
         eval->setup.params.n_predict = FT_MAX(eval->setup.params.n_predict, n_predict);
-        n_prompt = FT_MAX(n_prompt, cell->ctx - FT_MIN(n_predict, cell->ctx - 1));
+        uint32_t n_room = cell->ctx - FT_MIN(n_predict, cell->ctx - 1);
+        n_prompt = FT_MAX(n_prompt, cell->n_prompt > 0 ? FT_MIN(cell->n_prompt, n_room) : n_room);
         ft_sample_done(&sample);
     }
     ft_progress_clear(&eval->setup.progress);
@@ -161,9 +178,8 @@ static int run(struct ft_eval *eval) {
                                             .cell = eval->cell,
                                             .n_cell = eval->n_cell,
                                             .method = eval->method,
-                                            .is_chat = setup->conf->is_chat,
-                                            .has_prefix =
-                                                setup->conf->answer_prefix == FT_PREFIX_ON,
+                                            .is_chat = eval->is_chat,
+                                            .has_prefix = eval->has_prefix,
                                             .record = eval->record,
                                             .guard = ft_ui_guard,
                                             .step = step,
@@ -190,6 +206,8 @@ static int prepare(struct ft_eval *eval, const struct ft_conf *conf) {
     if (code != FT_EXIT_OK) {
         return code;
     }
+    eval->is_chat = conf->is_chat;
+    eval->has_prefix = conf->answer_prefix == FT_PREFIX_ON;
     eval->seed = conf->seed.is_drawn ? (uint64_t)ft_time_us() : conf->seed.value;
     ft_method_label(eval->setup.params.prompt, eval->setup.params.kv, eval->method,
                     FT_EVAL_LABEL_CAP);

@@ -85,7 +85,7 @@ static int write_page(const struct ft_explain_params *params, const struct ft_ex
     struct ft_error error = { 0 };
     struct ft_save *save = NULL;
     const char *title = conf->file ? ft_file_name(conf->file) : "The prompt";
-    ft_status status = ft_save_open(conf->out, &save, &error);
+    ft_status status = ft_save_open(ft_page_path(conf->out), &save, &error);
     if (status == FT_OK) {
         status = ft_explain_save(params, view, title, save, &error);
     }
@@ -135,7 +135,7 @@ int ft_cmd_explain(const struct ft_conf *conf) {
         every_method(&cases, spec, &setup);
     }
     if (code == FT_EXIT_OK) {
-        code = ft_check_file("--out", conf->out);
+        code = ft_check_file("--out", ft_page_path(conf->out));
     }
     if (code == FT_EXIT_OK) {
         code = ft_read_text(conf, &text, &n_text);

@@ -13,7 +13,7 @@ static int write_page(const struct ft_results *results, const struct ft_conf *co
     struct ft_save *save = NULL;
     char title[160];
     snprintf(title, sizeof title, "foretoken eval: %.100s", ft_file_name(conf->arg[0]));
-    ft_status status = ft_save_open(conf->out, &save, &error);
+    ft_status status = ft_save_open(ft_page_path(conf->out), &save, &error);
     if (status == FT_OK) {
         struct ft_error later;
         status = ft_report_html(results, title, save, &error);
@@ -48,6 +48,13 @@ int ft_cmd_report(const struct ft_conf *conf) {
         return ft_complain(FT_EXIT_USAGE,
                            "report: of which results? foretoken report FILE.jsonl [FILE.jsonl...]");
     }
+    bool is_page = conf->out && !ft_page_path(conf->out); /* instead of the table */
+    if (is_page && (conf->is_json || conf->is_csv)) {
+        return ft_complain(FT_EXIT_USAGE,
+                           "report: --out - puts the page on standard output, where %s goes too; "
+                           "give --out a file name",
+                           conf->is_json ? "--json" : "--csv");
+    }
     if (conf->is_json && conf->is_csv) {
         return ft_complain(FT_EXIT_USAGE, "report: --json or --csv, not both");
     }
@@ -57,7 +64,7 @@ int ft_cmd_report(const struct ft_conf *conf) {
     if (code == FT_EXIT_OK && conf->out) {
         code = write_page(&results, conf);
     }
-    if (code == FT_EXIT_OK) {
+    if (code == FT_EXIT_OK && !is_page) {
         code = write_table(&results, conf);
     }
     ft_results_done(&results);

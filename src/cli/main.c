@@ -71,11 +71,13 @@ const struct ft_command ft_commands[] = {
       "foretoken explain -m target.gguf -d draft.gguf -f report.txt -p \"What was decided?\" \\\n"
       "    -o report.html",
       FT_CMD_EXPLAIN, 0, ft_cmd_explain },
-    { "eval", "SUITE | compare A B", "measure how much a method gets right",
-      "Asks a suite of questions and scores the answers; there is one suite, ruler: the 13 tasks "
-      "of "
-      "RULER (NVIDIA) and two more, made from a seed at any length in the model's own tokens, with "
-      "RULER's templates, begun answers and scoring. Scores go from 0 to 100 and come with a 95 % "
+    { "eval", "SUITE [DIR] | compare A B", "measure how much a method gets right",
+      "Asks a suite of questions and scores the answers. Suites: ruler, the 13 tasks of RULER "
+      "(NVIDIA) and two more, made from a seed at any length in the model's own tokens, with "
+      "RULER's templates, begun answers and scoring; needle, one of RULER's needles at every depth "
+      "(--depths) of every length; longbench DIR, the English and code datasets of LongBench whose "
+      "files (NAME.jsonl) are in DIR, with its prompts, cuts, limits and metrics. Scores go from 0 "
+      "to 100 and come with a 95 % "
       "interval. One method is run at a time; to compare methods, run the command again with the "
       "same --out. A run that was ended goes on where it was, and a file that was made with other "
       "settings is refused. Texts, words and questions are made up where no files are given, and "
@@ -86,6 +88,8 @@ const struct ft_command ft_commands[] = {
       "the paired differences; with --tolerance its exit code says whether that passes.",
       "foretoken eval ruler -m target.gguf -d draft.gguf --tasks vt,niah_multivalue --ctx 2048 \\\n"
       "    --kv speckv:keep=512 --haystack book.txt --out ruler.jsonl\n"
+      "foretoken eval needle -m target.gguf --ctx 1024,2048,4096 --out needle.jsonl\n"
+      "foretoken eval longbench LongBench/data -m target.gguf --samples 50 --out longbench.jsonl\n"
       "foretoken eval compare dense.jsonl ruler.jsonl --tolerance 2",
       FT_CMD_EVAL, 3, ft_cmd_eval },
     { "report", "RESULTS...", "show results of eval as tables and plots",
@@ -94,7 +98,8 @@ const struct ft_command ft_commands[] = {
       "each length: a row per method with its mean over tasks, 95 % interval, the scores of the "
       "tasks, and rows, memory and time beside them; --csv and --json have every interval. With -o "
       "the same goes into one HTML page with plots: accuracy, memory and time to the first token "
-      "over the rows that stay, and accuracy over length.",
+      "over the rows that stay, and accuracy over length. Records of eval needle also "
+      "have a grid of depths and lengths for each method, in the page as a heat map.",
       "foretoken report ruler.jsonl -o ruler.html", FT_CMD_REPORT, FT_ARG_CAP, ft_cmd_report },
     { "score", "", "run a method's scoring on your own arrays",
       "Runs the very code that generate uses, in 32-bit floats, on queries and keys from a JSON "

@@ -26,11 +26,20 @@ int ft_check_file(const char *option, const char *path) {
     if (!path) {
         return FT_EXIT_OK;
     }
+    if (strcmp(path, "-") == 0) {
+        return ft_complain(FT_EXIT_USAGE,
+                           "%s is \"-\", expected a file name: standard output has the results",
+                           option);
+    }
     if (ft_save_open(path, &save, &error) != FT_OK) {
         return ft_complain_error(option, &error);
     }
     ft_save_done(save, false, NULL);
     return FT_EXIT_OK;
+}
+
+const char *ft_page_path(const char *path) {
+    return path && strcmp(path, "-") == 0 ? NULL : path;
 }
 
 /* ---- reading text ---- */

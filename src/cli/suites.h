@@ -4,12 +4,14 @@
  *
  *   cmd_eval.c      models, method and record, the same for every suite
  *   eval_table.c    what is printed
+ *   eval_texts.c    texts that samples are made of
  *   suite_NAME.c    options, texts and cells of one suite
  */
 #ifndef FT_CLI_SUITES_H
 #define FT_CLI_SUITES_H
 
 #include "cli/cli.h"
+#include "eval/ruler.h"
 #include "eval/run.h"
 
 enum { FT_EVAL_LABEL_CAP = 512 };
@@ -23,6 +25,7 @@ struct ft_eval {
     struct ft_suite ask;        /* filled by open, as the cells are */
     const struct ft_cell *cell; /* [n_cell] the suite's; cells of a length stand together */
     uint32_t n_cell;
+    bool is_chat, has_prefix; /* of the samples; as the options say, unless open says otherwise */
     char method[FT_EVAL_LABEL_CAP];
     json_t *manifest;
     struct ft_record *record;
@@ -37,9 +40,30 @@ struct ft_eval_kind { /* functions that return an exit code have said what is wr
     int (*open)(struct ft_eval *eval);
     /* describe - keys of the manifest that decide about the samples; names of files apart */
     void (*describe)(const struct ft_eval *eval, json_t *manifest, json_t *files);
+    /* remark - what else the table says, or with root its keys of the JSON; may be NULL */
+    void (*remark)(const struct ft_eval *eval, json_t *root);
     void (*close)(struct ft_eval *eval); /* also after a failure; own may be NULL */
 };
-extern const struct ft_eval_kind ft_eval_ruler;
+extern const struct ft_eval_kind ft_eval_ruler, ft_eval_needle, ft_eval_longbench;
+
+/* ft_eval_unused - a usage error when one of these options, which this suite has no use for, was
+ * typed.
+ *   option   [n] "--squad" */
+int ft_eval_unused(const struct ft_eval *eval, const char *const *option, size_t n);
+
+/* ---- texts (eval_texts.c) ---- */
+
+enum { FT_EVAL_TEXTS = 4 };
+struct ft_eval_texts {
+    char *text[FT_EVAL_TEXTS]; /* haystack, words, squad, hotpot; NULL: not given; owned */
+    uint32_t n;                /* how many of them the suite uses */
+    struct ft_ruler *made;     /* owned */
+};
+/* ft_eval_texts_open - the first `n` texts, as files of the options, and what RULER makes of them. */
+int ft_eval_texts_open(struct ft_eval_texts *texts, uint32_t n, struct ft_eval *eval);
+void ft_eval_texts_describe(const struct ft_eval_texts *texts, const struct ft_conf *conf,
+                            json_t *manifest, json_t *files);
+void ft_eval_texts_close(struct ft_eval_texts *texts);
 
 /* ft_eval_print (eval_table.c) - the outcome of all cells, on standard output. */
 int ft_eval_print(const struct ft_eval *eval);

@@ -43,6 +43,8 @@ static const struct ft_option table[] = {
 #undef FT_INITIAL
 };
 
+_Static_assert(FT_COUNT(table) <= FT_OPTION_CAP, "room for a mark of every option");
+
 static const struct {
     uint32_t command;
     size_t offset;
@@ -246,6 +248,7 @@ static ft_status add_method(struct ft_conf *conf, const struct ft_option *option
 static ft_status set_value(struct ft_conf *conf, const struct ft_option *option,
                            const char *value) {
     char *field = (char *)conf + option->offset;
+    conf->is_given[option - table] = true;
     switch (option->kind) {
     case FT_OPT_FLAG:
         *(bool *)(void *)field = true;
@@ -290,6 +293,15 @@ static bool is_name_of(const struct ft_option *option, const char *name, size_t 
                 word[i] == name[i] || (i > 1 && word[1] == '-' && word[i] == '-' && name[i] == '_');
         }
         if (is_same) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool ft_conf_has(const struct ft_conf *conf, const char *name) {
+    for (size_t i = 0; i < FT_COUNT(table); i++) {
+        if (conf->is_given[i] && is_name_of(&table[i], name, strlen(name))) {
             return true;
         }
     }
@@ -372,6 +384,7 @@ ft_status ft_conf_parse(uint32_t command, int argc, char *const *argv, struct ft
             FT_TRY(set_value(out, &table[i], initial));
         }
     }
+    memset(out->is_given, 0, sizeof out->is_given);
     for (int i = 0; i < argc; i++) {
         const char *word = argv[i];
         if (is_open && strcmp(word, "--") == 0) {

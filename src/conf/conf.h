@@ -49,6 +49,7 @@ struct ft_option {
     size_t offset;     /* in struct ft_conf */
 };
 
+enum { FT_OPTION_CAP = 160 }; /* rows of the table */
 enum { FT_TEXTS_CAP = 32, FT_COUNTS_CAP = 16, FT_ARG_CAP = 256, FT_CONF_ERROR_CAP = 2048 };
 
 struct ft_texts {
@@ -88,7 +89,7 @@ struct ft_conf {
     struct ft_seed seed;
     struct ft_texts bias, stop;
     const char *grammar, *grammar_file;
-    struct ft_counts ctx, depth;
+    struct ft_counts ctx, depth, depths;
     uint32_t n_pp, n_tg;
     const char *shape, *draft_shape, *svg;
     uint32_t n_repeat, against, n_chunk;
@@ -101,6 +102,7 @@ struct ft_conf {
 
     const char *arg[FT_ARG_CAP]; /* [n_arg] what is not an option */
     uint32_t n_arg;
+    bool is_given[FT_OPTION_CAP];  /* [row of the table] typed; see ft_conf_has */
     char error[FT_CONF_ERROR_CAP]; /* one line when parsing failed */
 };
 
@@ -120,6 +122,9 @@ bool ft_choice_word(const char *choices, uint32_t index, char *out, size_t cap);
  * Errors     FT_ARG with one line in out->error that lists what there is
  */
 ft_status ft_conf_parse(uint32_t command, int argc, char *const *argv, struct ft_conf *out);
+
+/* ft_conf_has - whether an option ("--ctx") was typed, or has its initial value. */
+bool ft_conf_has(const struct ft_conf *conf, const char *name);
 
 /* ft_conf_cache_folder - where files that can be made again belong:
  * ${XDG_CACHE_HOME:-$HOME/.cache}/foretoken into out [cap]; false when neither is set. */

@@ -7,21 +7,6 @@
 
 #define Z_95 1.959963984540054
 
-/* Rows of a cell; *n of them. */
-static const struct ft_result *rows_of(const struct ft_results *r, uint32_t task, uint32_t ctx,
-                                       uint32_t method, uint32_t *n) {
-    const struct ft_result *first = NULL;
-    *n = 0;
-    for (uint32_t i = 0; i < r->n_row; i++) {
-        const struct ft_result *row = &r->row[i];
-        if (row->task == task && row->ctx == ctx && row->method == method) {
-            first = first ? first : row;
-            ++*n;
-        }
-    }
-    return first;
-}
-
 /* Samples come in pairs, so what makes both hard is in neither difference.  The normal interval of
  * the mean difference, with one difference of +100 and one of -100 added: a few pairs that all agree
  * do not pass for certainty (Agresti and Min 2005 do so for shares). */
@@ -96,9 +81,9 @@ ft_status ft_results_compare(const struct ft_results *a, uint32_t method_a,
     for (uint32_t c = 0; c < a->n_ctx; c++) {
         for (uint32_t t = 0; t < a->n_task; t++) {
             uint32_t n_a, n_b;
-            const struct ft_result *x = rows_of(a, t, c, method_a, &n_a);
+            const struct ft_result *x = ft_results_rows(a, t, c, method_a, &n_a);
             const struct ft_result *y =
-                rows_of(b, task_of(b, a->task[t]), ctx_of(b, a->ctx[c]), method_b, &n_b);
+                ft_results_rows(b, task_of(b, a->task[t]), ctx_of(b, a->ctx[c]), method_b, &n_b);
             struct ft_difference d;
             if (x && y && difference_of(x, n_a, y, n_b, &d)) {
                 d.task = t;

@@ -203,6 +203,10 @@ void ft_save_print(struct ft_save *save, const char *format, ...)
 /* ft_save_text - text for XML and HTML: markup is escaped, what XML does not allow becomes '?', and
  * carriage returns go. */
 void ft_save_text(struct ft_save *save, const char *text, size_t n);
+/* A page: ft_page_begin, rules for its style sheet, ft_page_title, the text, ft_page_end. */
+void ft_page_begin(struct ft_save *save);
+void ft_page_title(struct ft_save *save, const char *title);
+void ft_page_end(struct ft_save *save);
 /* ft_save_done - put it in place, or (not wanted, or a failure) leave what was there; frees. */
 ft_status ft_save_done(struct ft_save *save, bool is_wanted, struct ft_error *error);
 
@@ -225,7 +229,7 @@ struct ft_explain_view {
     float *weight; /* [n] 0..1: the share of (layer, KV head) pairs that hold the token; with a
                     * prompt method alone its score as a share of the largest */
     bool *is_kept; /* [n] read by the target, and in some head's rows */
-    bool is_score;    /* what weight is */
+    bool is_score; /* what weight is */
     uint32_t n_kept;
     struct ft_report report;
 };
@@ -264,6 +268,16 @@ struct ft_plot {
 /* ft_plot_put - the same as a part of another file. */
 void ft_plot_put(const struct ft_plot *plot, struct ft_save *save);
 ft_status ft_plot_save(const struct ft_plot *plot, const char *path, struct ft_error *error);
+
+struct ft_grid {              /* scores over two lists of numbers, as a heat map */
+    const char *title, *note; /* note stands below */
+    const char *x_title, *y_title;
+    const uint32_t *x, *y;        /* [n_x] tokens, [n_y] percent */
+    const struct ft_spread *cell; /* [n_y][n_x] 0..100; a median that is NaN: not measured */
+    uint32_t n_x, n_y;
+};
+/* ft_grid_put - a part of another file, as ft_plot_put. */
+void ft_grid_put(const struct ft_grid *grid, struct ft_save *save);
 
 /* ---- synthetic models in real shapes (shape.c) ---- */
 

@@ -119,15 +119,9 @@ void ft_explain_done(struct ft_explain_view *view, uint32_t n) {
 
 /* ---- the page ---- */
 
-static const char head[] =
-    "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n"
-    "<meta name=\"viewport\" content=\"width=device-width\">\n"
-    "<style>\n"
-    ":root{color-scheme:light dark}\n"
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\n"
-    "pre{font:inherit;white-space:pre-wrap;overflow-wrap:anywhere}\n"
-    "code{font-size:.9em}\n"
-    "s{opacity:.55;text-decoration-thickness:1px}\n";
+static const char style[] = "pre{font:inherit;white-space:pre-wrap;overflow-wrap:anywhere}\n"
+                            "code{font-size:.9em}\n"
+                            "s{opacity:.55;text-decoration-thickness:1px}\n";
 
 /* One hue, lighter for less: it reads on white and on black, and in grey. */
 static void put_shades(struct ft_save *save) {
@@ -212,17 +206,14 @@ static void put_tokens(struct ft_save *save, const struct ft_explain_params *par
 ft_status ft_explain_save(const struct ft_explain_params *params,
                           const struct ft_explain_view *view, const char *title,
                           struct ft_save *save, struct ft_error *error) {
-    ft_save_print(save, "%s", head);
+    ft_page_begin(save);
+    ft_save_print(save, "%s", style);
     put_shades(save);
-    ft_save_print(save, "</style>\n<title>");
-    ft_save_text(save, title, strlen(title));
-    ft_save_print(save, "</title>\n<h1>");
-    ft_save_text(save, title, strlen(title));
-    ft_save_print(save, "</h1>\n");
+    ft_page_title(save, title);
     for (uint32_t i = 0; i < params->n_case; i++) {
         put_summary(save, &view[i]);
         put_tokens(save, params, &view[i]);
     }
-    ft_save_print(save, "<p>foretoken %s</p>\n</html>\n", ft_version());
+    ft_page_end(save);
     return ft_save_done(save, true, error);
 }

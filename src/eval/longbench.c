@@ -96,22 +96,28 @@ enum { LINE_BYTES = 16 << 20 };
     "Please complete the code given below. \n"                                                     \
     "{context}{input}Next line of code:\n"
 
+#define SINGLE "single-doc QA"
+#define MULTI "multi-doc QA"
+#define SUMMARY "summarization"
+#define FEW_SHOT "few-shot"
+#define CODE_SETS "code"
+
 const struct ft_longbench_set ft_longbench_sets[FT_LONGBENCH_COUNT] = {
-    /* name, format, n_predict, metric, has_template, is_first_line */
-    { "narrativeqa", NARRATIVEQA, 128, FT_METRIC_F1, true, false },
-    { "qasper", QASPER, 128, FT_METRIC_F1, true, false },
-    { "multifieldqa_en", MULTIFIELDQA, 64, FT_METRIC_F1, true, false },
-    { "hotpotqa", PASSAGES, 32, FT_METRIC_F1, true, false },
-    { "2wikimqa", PASSAGES, 32, FT_METRIC_F1, true, false },
-    { "musique", PASSAGES, 32, FT_METRIC_F1, true, false },
-    { "gov_report", GOV_REPORT, 512, FT_METRIC_ROUGE_L, true, false },
-    { "qmsum", QMSUM, 512, FT_METRIC_ROUGE_L, true, false },
-    { "multi_news", MULTI_NEWS, 512, FT_METRIC_ROUGE_L, true, false },
-    { "trec", TREC, 64, FT_METRIC_CLASS, false, true },
-    { "triviaqa", TRIVIAQA, 32, FT_METRIC_F1, false, true },
-    { "samsum", SAMSUM, 128, FT_METRIC_ROUGE_L, false, true },
-    { "lcc", LCC, 64, FT_METRIC_CODE, false, false },
-    { "repobench-p", REPOBENCH, 64, FT_METRIC_CODE, false, false },
+    /* name, format, n_predict, metric, has_template, is_first_line, group */
+    { "narrativeqa", NARRATIVEQA, 128, FT_METRIC_F1, true, false, SINGLE },
+    { "qasper", QASPER, 128, FT_METRIC_F1, true, false, SINGLE },
+    { "multifieldqa_en", MULTIFIELDQA, 64, FT_METRIC_F1, true, false, SINGLE },
+    { "hotpotqa", PASSAGES, 32, FT_METRIC_F1, true, false, MULTI },
+    { "2wikimqa", PASSAGES, 32, FT_METRIC_F1, true, false, MULTI },
+    { "musique", PASSAGES, 32, FT_METRIC_F1, true, false, MULTI },
+    { "gov_report", GOV_REPORT, 512, FT_METRIC_ROUGE_L, true, false, SUMMARY },
+    { "qmsum", QMSUM, 512, FT_METRIC_ROUGE_L, true, false, SUMMARY },
+    { "multi_news", MULTI_NEWS, 512, FT_METRIC_ROUGE_L, true, false, SUMMARY },
+    { "trec", TREC, 64, FT_METRIC_CLASS, false, true, FEW_SHOT },
+    { "triviaqa", TRIVIAQA, 32, FT_METRIC_F1, false, true, FEW_SHOT },
+    { "samsum", SAMSUM, 128, FT_METRIC_ROUGE_L, false, true, FEW_SHOT },
+    { "lcc", LCC, 64, FT_METRIC_CODE, false, false, CODE_SETS },
+    { "repobench-p", REPOBENCH, 64, FT_METRIC_CODE, false, false, CODE_SETS },
 };
 
 const struct ft_longbench_set *ft_longbench_find(const char *name) {
@@ -158,12 +164,34 @@ ft_status ft_longbench_prompt(const struct ft_longbench_set *set, const char *co
     return FT_OK;
 }
 
-uint32_t ft_longbench_cut(ft_token *id, uint32_t n_id, uint32_t limit) {
-    uint32_t half = limit / 2;
-    if (half == 0 || n_id <= limit) {
-        return n_id;
+static size_t sum(const uint32_t *piece, uint32_t n) {
+    size_t n_byte = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        n_byte += piece[i];
     }
-    memmove(id + half, id + n_id - half, half * sizeof *id);
+    return n_byte;
+}
+
+static bool is_inside(char c) { /* a character, behind its first byte */
+    return ((unsigned char)c & 0xc0) == 0x80;
+}
+
+uint32_t ft_longbench_cut(char *text, const uint32_t *piece, uint32_t n_piece, uint32_t limit) {
+    uint32_t half = limit / 2;
+    size_t n = strlen(text), n_all = sum(piece, n_piece);
+    if (half == 0 || n_piece <= limit) {
+        return n_piece;
+    }
+    size_t head = sum(piece, half), n_tail = FT_MIN(sum(piece + n_piece - half, half), n);
+    size_t n_blank = n_all > n ? n_all - n : 0, tail = n - n_tail;
+    head = FT_MIN(head - FT_MIN(n_blank, head), tail);
+    while (head > 0 && is_inside(text[head])) {
+        head--;
+    }
+    while (is_inside(text[tail])) {
+        tail++;
+    }
+    memmove(text + head, text + tail, n - tail + 1);
     return 2 * half;
 }
 
@@ -210,6 +238,23 @@ void ft_longbench_close(struct ft_longbench_file *file) {
         ft_free(file->path);
         ft_free(file);
     }
+}
+
+void ft_longbench_digest(const struct ft_longbench_file *file, char hex[65]) {
+    struct ft_sha256 sha;
+    ft_sha256_init(&sha);
+    ft_sha256_add(&sha, file->map.data, file->map.size);
+    ft_sha256_done(&sha, hex);
+}
+
+struct ft_longbench_place ft_longbench_tell(const struct ft_longbench_file *file) {
+    return (struct ft_longbench_place){ .at = file->at, .line = file->line };
+}
+
+void ft_longbench_seek(struct ft_longbench_file *file, struct ft_longbench_place place) {
+    ft_assert(place.at <= file->map.size);
+    file->at = place.at;
+    file->line = place.line;
 }
 
 static const char *kind_of(const json_t *value) {

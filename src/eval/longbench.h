@@ -4,8 +4,8 @@
  * Protocol   LongBench (THUDM/LongBench, MIT): format strings, token limits and metrics; as used by
  *            furiosa-ai/draft-based-approx-llm (Apache-2.0), which leaves out the Chinese and the
  *            synthetic datasets, does not cut long prompts and has no stop at a newline for samsum
- * Departs    a cut prompt keeps its token ids; LongBench decodes both halves without special tokens
- *            and tokenises the text again
+ * Departs    a cut prompt is the user's bytes in front of and behind the cut, where LongBench decodes
+ *            token ids: a character that the cut goes through is left out, not replaced
  */
 #ifndef FT_EVAL_LONGBENCH_H
 #define FT_EVAL_LONGBENCH_H
@@ -24,6 +24,7 @@ struct ft_longbench_set {
      * Qwen3 always takes its template, with thinking disabled */
     bool has_template;
     bool is_first_line; /* of the clean answer, only its first line is scored */
+    const char *group;  /* of datasets whose mean is a column of the paper's table */
 };
 /* question answering on one document, on several; summaries; few-shot; code */
 extern const struct ft_longbench_set ft_longbench_sets[FT_LONGBENCH_COUNT];
@@ -37,13 +38,15 @@ const struct ft_longbench_set *ft_longbench_find(const char *name);
 ft_status ft_longbench_prompt(const struct ft_longbench_set *set, const char *context,
                               const char *input, char **out);
 
-/* ft_longbench_cut - LongBench's cut in the middle: the first and the last limit/2 tokens stay,
- * where there are more than limit.
+/* ft_longbench_cut - LongBench's cut in the middle: the text of the first and the last limit/2
+ * tokens stays, where there are more than limit.
  *
- *   id       [n_id] in place
+ *   text     in place
+ *   piece    [n_piece] bytes of each of its tokens; a blank that the tokenizer puts in front of a
+ *            text counts in the first one
  *   limit    0: nothing is cut; nor with 1, as in LongBench, whose last 0 tokens are all of them
  *   ->       tokens left */
-uint32_t ft_longbench_cut(ft_token *id, uint32_t n_id, uint32_t limit);
+uint32_t ft_longbench_cut(char *text, const uint32_t *piece, uint32_t n_piece, uint32_t limit);
 
 /* ---- data: a JSON object on each line ---- */
 
@@ -65,6 +68,16 @@ struct ft_longbench_file;
 ft_status ft_longbench_open(const char *path, const struct ft_longbench_set *set,
                             struct ft_longbench_file **out, struct ft_error *error);
 void ft_longbench_close(struct ft_longbench_file *file);
+
+/* ft_longbench_digest - SHA-256 of the whole file, lower-case hex. */
+void ft_longbench_digest(const struct ft_longbench_file *file, char hex[65]);
+
+struct ft_longbench_place { /* where a line begins */
+    uint64_t at, line;      /* bytes and lines in front of it */
+};
+/* ft_longbench_tell, ft_longbench_seek - where the next item is looked for. */
+struct ft_longbench_place ft_longbench_tell(const struct ft_longbench_file *file);
+void ft_longbench_seek(struct ft_longbench_file *file, struct ft_longbench_place place);
 
 /* ft_longbench_next - the item of the next line; blank lines are passed over.
  *

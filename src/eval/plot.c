@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plot.c - measurements as SVG: log2 of tokens or rows across, what was measured upwards.
+/* plot.c - measurements as SVG: log2 of tokens or rows across, what was measured upwards; and
+ * scores over two lists of numbers as a heat map.
  *
  * Colours are middle tones that read on white and on black; text and grid take theirs from a style
  * sheet that follows the reader's scheme.  The background stays transparent.
@@ -227,4 +228,58 @@ ft_status ft_plot_save(const struct ft_plot *plot, const char *path, struct ft_e
     FT_TRY(ft_save_open(path, &save, error));
     ft_plot_put(plot, save);
     return ft_save_done(save, true, error);
+}
+
+/* ---- heat maps ---- */
+
+enum { CELL_WIDTH = 84, CELL_HEIGHT = 26, GRID_LEFT = 76, GRID_TOP = 78 };
+
+/* One hue, lighter for less; the number says it to whoever sees no colours. */
+static void put_square(struct ft_save *save, const struct ft_grid *grid, uint32_t i, uint32_t j) {
+    const struct ft_spread *s = &grid->cell[(size_t)j * grid->n_x + i];
+    double x = GRID_LEFT + i * CELL_WIDTH, y = GRID_TOP + j * CELL_HEIGHT;
+    char text[24];
+    if (!isfinite(s->median)) {
+        ft_save_print(save,
+                      "<rect class=\"grid\" fill=\"none\" x=\"%.0f\" y=\"%.0f\" width=\"%d\" "
+                      "height=\"%d\"/>\n",
+                      x, y, CELL_WIDTH - 2, CELL_HEIGHT - 2);
+        return;
+    }
+    ft_save_print(save,
+                  "<rect fill=\"%s\" fill-opacity=\"%.3f\" x=\"%.0f\" y=\"%.0f\" width=\"%d\" "
+                  "height=\"%d\"><title>%" PRIu32 " %%, %" PRIu32
+                  " tokens: %.1f [%.1f, %.1f]</title></rect>\n",
+                  colour[0], 0.05 + 0.70 * FT_MIN(FT_MAX(s->median, 0.0), 100.0) / 100, x, y,
+                  CELL_WIDTH - 2, CELL_HEIGHT - 2, grid->y[j], grid->x[i], s->median, s->low,
+                  s->high);
+    snprintf(text, sizeof text, "%.0f", s->median);
+    put_label(save, x + CELL_WIDTH / 2 - 1, y + CELL_HEIGHT / 2 + 4, "mid", text);
+}
+
+void ft_grid_put(const struct ft_grid *grid, struct ft_save *save) {
+    double width = FT_MAX(GRID_LEFT + (double)grid->n_x * CELL_WIDTH + RIGHT, (double)WIDTH);
+    double height = GRID_TOP + (double)grid->n_y * CELL_HEIGHT + 32;
+    char text[24];
+    ft_save_print(save,
+                  "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" "
+                  "width=\"%.0f\" height=\"%.0f\">\n%s",
+                  width, height, width, height, style);
+    put_label(save, 8, 18, "head", grid->title);
+    put_label(save, GRID_LEFT, 42, "name", grid->x_title);
+    put_label(save, 8, GRID_TOP - 12, "name", grid->y_title);
+    for (uint32_t i = 0; i < grid->n_x; i++) {
+        tokens_text(grid->x[i], text);
+        put_label(save, GRID_LEFT + (i + 0.5) * CELL_WIDTH, GRID_TOP - 12, "mid", text);
+    }
+    for (uint32_t j = 0; j < grid->n_y; j++) {
+        snprintf(text, sizeof text, "%" PRIu32 " %%", grid->y[j]);
+        put_label(save, GRID_LEFT - 10, GRID_TOP + j * CELL_HEIGHT + CELL_HEIGHT / 2 + 4, "end",
+                  text);
+        for (uint32_t i = 0; i < grid->n_x; i++) {
+            put_square(save, grid, i, j);
+        }
+    }
+    put_label(save, 8, height - 10, "note", grid->note);
+    ft_save_print(save, "</svg>\n");
 }

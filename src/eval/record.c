@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -133,14 +134,14 @@ static ft_status compare(const struct ft_record *record, json_t *there, struct f
         if (strcmp(key, "files") == 0 || (own && found && json_equal(own, found))) {
             continue;
         }
-        char a[48] = "nothing", b[48] = "nothing"; /* cut to what the message has room for */
-        size_t n_a = found ? json_dumpb(found, a, sizeof a - 1, JSON_ENCODE_ANY) : sizeof "nothing";
-        size_t n_b = own ? json_dumpb(own, b, sizeof b - 1, JSON_ENCODE_ANY) : sizeof "nothing";
-        a[FT_MIN(n_a, sizeof a - 1)] = '\0';
-        b[FT_MIN(n_b, sizeof b - 1)] = '\0';
+        char *a = found ? json_dumps(found, JSON_ENCODE_ANY) : NULL;
+        char *b = own ? json_dumps(own, JSON_ENCODE_ANY) : NULL;
+        /* cut to what the message has room for */
         status = ft_fail(error, FT_MISMATCH, 0,
-                         "%.80s was made with other settings: %.32s is %s there and %s here",
-                         record->path, key, a, b);
+                         "%.80s was made with other settings: %.32s is %.47s there and %.47s here",
+                         record->path, key, a ? a : "nothing", b ? b : "nothing");
+        free(a);
+        free(b);
         break;
     }
     json_decref(both);

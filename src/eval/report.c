@@ -56,6 +56,12 @@ void ft_report_markdown(const struct ft_results *results, struct ft_save *save) 
             markdown_row(results, c, m, save);
         }
     }
+    ft_report_grid_markdown(results, save);
+}
+
+/* The depth of a cell's task; task is not one of the list's for a mean.  -1: none. */
+static int32_t depth_of(const struct ft_results *r, const struct ft_group *g, const char *task) {
+    return task == r->task[g->task] ? r->depth[g->task] : -1;
 }
 
 /* ---- CSV ---- */
@@ -74,12 +80,19 @@ static void csv_row(const struct ft_results *r, const struct ft_group *g, const 
     put_quoted(save, task);
     put(save, ",");
     put_quoted(save, r->method[g->method]);
-    ft_save_print(save, ",%" PRIu32 ",%.4f,%.4f,%.4f,%.0f,%.0f,%.6f,%.3f\n", g->n, g->score.mean,
+    ft_save_print(save, ",%" PRIu32 ",%.4f,%.4f,%.4f,%.0f,%.0f,%.6f,%.3f", g->n, g->score.mean,
                   g->score.low, g->score.high, g->kept, g->kv_bytes, g->kv_share, g->ttft_ms);
+    if (depth_of(r, g, task) >= 0) {
+        ft_save_print(save, ",%" PRId32, depth_of(r, g, task));
+    } else if (r->n_grid > 0) {
+        put(save, ",");
+    }
+    put(save, "\n");
 }
 
 void ft_report_csv(const struct ft_results *results, struct ft_save *save) {
-    put(save, "ctx,task,method,samples,score,low,high,kept_rows,kv_bytes,kv_share,ttft_ms\n");
+    put(save, "ctx,task,method,samples,score,low,high,kept_rows,kv_bytes,kv_share,ttft_ms");
+    put(save, results->n_grid > 0 ? ",depth\n" : "\n");
     for (uint32_t i = 0; i < results->n_group; i++) {
         const struct ft_group *g = &results->group[i];
         csv_row(results, g, results->task[g->task], save);
@@ -100,6 +113,9 @@ static json_t *group_value(const struct ft_results *r, const struct ft_group *g,
     json_t *value = json_object();
     json_object_set_new(value, "task", json_string(task));
     json_object_set_new(value, "ctx", json_integer(r->ctx[g->ctx]));
+    if (depth_of(r, g, task) >= 0) {
+        json_object_set_new(value, "depth", json_integer(depth_of(r, g, task)));
+    }
     json_object_set_new(value, "method", json_string(r->method[g->method]));
     json_object_set_new(value, "samples", json_integer(g->n));
     json_object_set_new(value, "score", json_real(g->score.mean));
@@ -267,19 +283,14 @@ static ft_status plot_lengths(const struct ft_results *r, struct ft_save *save,
 
 /* ---- HTML ---- */
 
-static const char head[] =
-    "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n"
-    "<meta name=\"viewport\" content=\"width=device-width\">\n"
-    "<style>\n"
-    ":root{color-scheme:light dark}\n"
-    "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;padding:0 1rem;max-width:76rem}\n"
+static const char style[] =
+    "body{font-size:15px;max-width:76rem}\n"
     ".wide{overflow-x:auto}\n"
     "table{border-collapse:collapse}\n"
     "td,th{padding:.2rem .6rem;border-bottom:1px solid #8c959f55;text-align:right}\n"
     "td:first-child,th:first-child{text-align:left}\n"
     "small{opacity:.7}\n"
-    "svg{max-width:100%;height:auto;display:block;margin:1.5rem 0}\n"
-    "</style>\n";
+    "svg{max-width:100%;height:auto;display:block;margin:1.5rem 0}\n";
 
 static void html_text(struct ft_save *save, const char *tag, const char *text) {
     ft_save_print(save, "<%s>", tag);
@@ -338,23 +349,25 @@ static void html_manifests(const struct ft_results *r, struct ft_save *save) {
 
 ft_status ft_report_html(const struct ft_results *results, const char *title, struct ft_save *save,
                          struct ft_error *error) {
-    put(save, head);
-    html_text(save, "title", title);
-    html_text(save, "h1", title);
-    put(save,
-        "\n<p>Scores from 0 to 100 with 95 % intervals. Rows, memory and time are medians; in "
-        "the column of means everything is the mean over tasks.</p>\n");
+    ft_page_begin(save);
+    put(save, style);
+    ft_page_title(save, title);
+    put(save, "<p>Scores from 0 to 100 with 95 % intervals. Rows, memory and time are medians; in "
+              "the column of means everything is the mean over tasks.</p>\n");
     for (uint32_t c = 0; c < results->n_ctx; c++) {
         html_table(results, c, save);
     }
-    ft_status status = plot_budgets(results, save, error);
+    ft_status status = ft_report_grid_html(results, save, error);
+    if (status == FT_OK) {
+        status = plot_budgets(results, save, error);
+    }
     if (status == FT_OK && results->n_ctx > 1) {
         status = plot_lengths(results, save, error);
     }
     if (status == FT_OK) {
         put(save, "<h2>Where this comes from</h2>\n");
         html_manifests(results, save);
-        put(save, "</html>\n");
+        ft_page_end(save);
     }
     return status;
 }

@@ -11,7 +11,7 @@ enum { LINE_MAX_BYTES = 1 << 24 };
 
 /* What must agree for samples to be the same questions. */
 static const char *const same[] = { "suite",    "target", "seed",  "answer_prefix", "chat",
-                                    "haystack", "words",  "squad", "hotpot" };
+                                    "haystack", "words",  "squad", "hotpot",        "needle" };
 
 /* ---- lines ---- */
 
@@ -60,6 +60,23 @@ const json_t *ft_results_manifest(const struct ft_results *results, uint32_t fil
     return json_object_get(json_array_get(json_array_get(results->file, file), 0), "manifest");
 }
 
+/* Data files that both records name hold the same; each may have some that the other has not. */
+static ft_status check_data(const json_t *a, const json_t *b, const char *what,
+                            struct ft_error *error) {
+    const char *name;
+    json_t *digest;
+    json_object_foreach((json_t *)(uintptr_t)json_object_get(a, "data"), name, digest) {
+        const json_t *other = json_object_get(json_object_get(b, "data"), name);
+        if (other && !json_equal(digest, (json_t *)(uintptr_t)other)) {
+            return ft_fail(error, FT_MISMATCH, 0,
+                           "%.160s has another file for %.32s than the first record: these are not "
+                           "the same samples",
+                           what, name);
+        }
+    }
+    return FT_OK;
+}
+
 static ft_status check_same(const json_t *a, const json_t *b, const char *what,
                             struct ft_error *error) {
     for (size_t i = 0; i < FT_COUNT(same); i++) {
@@ -71,7 +88,7 @@ static ft_status check_same(const json_t *a, const json_t *b, const char *what,
                            what, same[i]);
         }
     }
-    return FT_OK;
+    return check_data(a, b, what, error);
 }
 
 ft_status ft_results_same(const struct ft_results *a, const struct ft_results *b,
@@ -126,6 +143,11 @@ static ft_status take_row(struct ft_results *r, const struct place *at, const js
         ctx > UINT32_MAX || index < 0 || index > UINT32_MAX) {
         return bad_line(at, "no sample: expected task, method, ctx, index and score", error);
     }
+    const json_t *depth = json_object_get(line, "depth");
+    if (depth && (!json_is_integer(depth) || json_integer_value(depth) < 0 ||
+                  json_integer_value(depth) > 100)) {
+        return bad_line(at, "depth is no whole number from 0 to 100", error);
+    }
     double full = number(line, "kv_bytes_full");
     *row = (struct ft_result){ .task = place_of(&r->task, &r->n_task, task),
                                .method = place_of(&r->method, &r->n_method, method),
@@ -165,16 +187,31 @@ static ft_status take_lengths(struct ft_results *r, struct ft_error *error) {
     return FT_OK;
 }
 
-static int compare_rows(const void *a, const void *b) {
-    const struct ft_result *x = a, *y = b;
-    const uint32_t left[] = { x->ctx, x->method, x->task, x->index },
-                   right[] = { y->ctx, y->method, y->task, y->index };
+/* The order of rows and groups. */
+struct cell_key {
+    uint32_t ctx, method, task;
+};
+
+static int compare_cells(const struct cell_key *a, const struct cell_key *b) {
+    const uint32_t left[] = { a->ctx, a->method, a->task },
+                   right[] = { b->ctx, b->method, b->task };
     for (size_t i = 0; i < FT_COUNT(left); i++) {
         if (left[i] != right[i]) {
             return left[i] < right[i] ? -1 : 1;
         }
     }
     return 0;
+}
+
+static struct cell_key key_of(const struct ft_result *row) {
+    return (struct cell_key){ row->ctx, row->method, row->task };
+}
+
+static int compare_rows(const void *a, const void *b) {
+    const struct ft_result *x = a, *y = b;
+    struct cell_key left = key_of(x), right = key_of(y);
+    int order = compare_cells(&left, &right);
+    return order != 0 ? order : (x->index > y->index) - (x->index < y->index);
 }
 
 static ft_status take_rows(struct ft_results *r, const char *const *path, struct ft_error *error) {
@@ -211,6 +248,48 @@ static ft_status take_rows(struct ft_results *r, const char *const *path, struct
     return FT_OK;
 }
 
+/* Tasks by depth; there are few, and each goes behind those that are less deep. */
+static void take_grid(struct ft_results *r) {
+    for (uint32_t t = 0; t < r->n_task; t++) {
+        uint32_t at = r->n_grid;
+        if (r->depth[t] < 0) {
+            continue;
+        }
+        for (; at > 0 && r->depth[r->grid[at - 1]] > r->depth[t]; at--) {
+            r->grid[at] = r->grid[at - 1];
+        }
+        r->grid[at] = t;
+        r->n_grid++;
+    }
+}
+
+/* The depth of a task is that of its first line. */
+static ft_status take_depths(struct ft_results *r, struct ft_error *error) {
+    size_t f, l;
+    json_t *lines, *line;
+    r->depth = ft_alloc(r->n_task, sizeof *r->depth);
+    r->grid = ft_alloc(r->n_task, sizeof *r->grid);
+    if (!r->depth || !r->grid) {
+        return ft_fail(error, FT_NOMEM, 0, "not enough memory for the depths of %u tasks",
+                       r->n_task);
+    }
+    for (uint32_t t = 0; t < r->n_task; t++) {
+        r->depth[t] = -1;
+    }
+    json_array_foreach(r->file, f, lines) {
+        json_array_foreach(lines, l, line) {
+            const json_t *depth = json_object_get(line, "depth");
+            if (l > 0 && depth) {
+                uint32_t t = place_of(&r->task, &r->n_task,
+                                      json_string_value(json_object_get(line, "task")));
+                r->depth[t] = r->depth[t] < 0 ? (int32_t)json_integer_value(depth) : r->depth[t];
+            }
+        }
+    }
+    take_grid(r);
+    return FT_OK;
+}
+
 /* ---- cells ---- */
 
 /* value [n] is room to work in. */
@@ -232,7 +311,8 @@ static struct ft_group group_of(const struct ft_result *row, uint32_t n, double 
 }
 
 static bool is_same_cell(const struct ft_result *a, const struct ft_result *b) {
-    return a->task == b->task && a->ctx == b->ctx && a->method == b->method;
+    struct cell_key x = key_of(a), y = key_of(b);
+    return compare_cells(&x, &y) == 0;
 }
 
 static ft_status take_groups(struct ft_results *r, struct ft_error *error) {
@@ -278,6 +358,7 @@ ft_status ft_results_load(const char *const *path, uint32_t n, struct ft_results
     FT_TRY(read_files(path, n, out, error));
     FT_TRY(take_lengths(out, error));
     FT_TRY(take_rows(out, path, error));
+    FT_TRY(take_depths(out, error));
     return take_groups(out, error);
 }
 
@@ -286,20 +367,49 @@ void ft_results_done(struct ft_results *results) {
     ft_free(results->row);
     ft_free((void *)results->task);
     ft_free((void *)results->method);
+    ft_free(results->depth);
+    ft_free(results->grid);
     ft_free(results->ctx);
     ft_free(results->group);
     *results = (struct ft_results){ .n_row = 0 };
 }
 
-const struct ft_group *ft_results_group(const struct ft_results *results, uint32_t task,
-                                        uint32_t ctx, uint32_t method) {
-    for (uint32_t i = 0; i < results->n_group; i++) {
-        const struct ft_group *g = &results->group[i];
-        if (g->task == task && g->ctx == ctx && g->method == method) {
-            return g;
+/* How many rows stand in front of the cell, or with is_behind in front of the next one. */
+static uint32_t rows_before(const struct ft_results *results, const struct cell_key *key,
+                            bool is_behind) {
+    uint32_t low = 0, high = results->n_row;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        struct cell_key there = key_of(&results->row[middle]);
+        if (compare_cells(&there, key) < (is_behind ? 1 : 0)) {
+            low = middle + 1;
+        } else {
+            high = middle;
         }
     }
-    return NULL;
+    return low;
+}
+
+const struct ft_result *ft_results_rows(const struct ft_results *results, uint32_t task,
+                                        uint32_t ctx, uint32_t method, uint32_t *n) {
+    const struct cell_key key = { ctx, method, task };
+    uint32_t first = rows_before(results, &key, false);
+    *n = rows_before(results, &key, true) - first;
+    return *n > 0 ? &results->row[first] : NULL;
+}
+
+static int find_cell(const void *key, const void *group) {
+    const struct ft_group *g = group;
+    const struct cell_key there = { g->ctx, g->method, g->task };
+    return compare_cells(key, &there);
+}
+
+const struct ft_group *ft_results_group(const struct ft_results *results, uint32_t task,
+                                        uint32_t ctx, uint32_t method) {
+    const struct cell_key key = { ctx, method, task };
+    return results->n_group > 0
+               ? bsearch(&key, results->group, results->n_group, sizeof *results->group, find_cell)
+               : NULL;
 }
 
 uint32_t ft_results_mean(const struct ft_results *results, uint32_t ctx, uint32_t method,

@@ -28,9 +28,11 @@ struct ft_results {
     json_t *file;                /* [n_file] of lists of lines, owned; texts below are theirs */
     struct ft_result *row;       /* [n_row] by task, length, method and index; owned */
     const char **task, **method; /* [n_task], [n_method] in order of appearance; owned lists */
-    uint32_t *ctx;               /* [n_ctx] ascending, owned */
-    struct ft_group *group;      /* [n_group] in the order of row; owned */
-    uint32_t n_row, n_task, n_method, n_ctx, n_group;
+    int32_t *depth;         /* [n_task] where the answer stands, percent; -1: not told; owned */
+    uint32_t *grid;         /* [n_grid] tasks with a depth, ascending by it; owned */
+    uint32_t *ctx;          /* [n_ctx] ascending, owned */
+    struct ft_group *group; /* [n_group] in the order of row; owned */
+    uint32_t n_row, n_task, n_method, n_ctx, n_group, n_grid;
 };
 
 /* ft_results_load - all samples of some records of one suite, target and seed.
@@ -41,6 +43,10 @@ ft_status ft_results_load(const char *const *path, uint32_t n, struct ft_results
                           struct ft_error *error);
 void ft_results_done(struct ft_results *results);
 
+/* ft_results_rows - the samples of a cell, by index; *n of them.
+ *   ->       NULL: none */
+const struct ft_result *ft_results_rows(const struct ft_results *results, uint32_t task,
+                                        uint32_t ctx, uint32_t method, uint32_t *n);
 /* ft_results_group - NULL: no sample of this cell. */
 const struct ft_group *ft_results_group(const struct ft_results *results, uint32_t task,
                                         uint32_t ctx, uint32_t method);
@@ -65,6 +71,12 @@ ft_status ft_report_html(const struct ft_results *results, const char *title, st
                          struct ft_error *error);
 /* ft_report_json - {"rows":[...],"means":[...],"manifests":[...]}; the caller's. */
 json_t *ft_report_json(const struct ft_results *results);
+
+/* ---- scores over depth and length (report_needle.c); nothing where no task has a depth ---- */
+
+void ft_report_grid_markdown(const struct ft_results *results, struct ft_save *save);
+ft_status ft_report_grid_html(const struct ft_results *results, struct ft_save *save,
+                              struct ft_error *error);
 
 /* ---- the same samples with two methods (compare.c) ---- */
 

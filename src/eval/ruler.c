@@ -219,34 +219,31 @@ static ft_status measure(void *user, uint32_t size, uint32_t *n_token, struct ft
     return status;
 }
 
-ft_status ft_ruler_make(void *user, uint32_t task, uint32_t ctx, uint32_t index,
-                        struct ft_sample *out, struct ft_error *error) {
-    const struct ft_ruler *ruler = user;
+/* size and draw of the order are filled in here. */
+static ft_status make(const struct ft_ruler *ruler, uint32_t task, struct ft_ruler_order order,
+                      struct ft_sample *out, struct ft_error *error) {
+    uint64_t seed = ruler->params.seed;
     uint32_t best, n_token;
-    struct attempt attempt = { .order = { .ruler = ruler,
-                                          .task = &table[task],
-                                          .ctx = ctx,
-                                          .index = index,
-                                          .draw = ft_draw_new(
-                                              ruler->params.seed,
-                                              ft_rng_value(ruler->params.seed, task, ctx, index)) },
-                               .limit = ctx };
+    order.ruler = ruler;
+    order.task = &table[task];
+    order.draw = ft_draw_new(seed, ft_rng_value(seed, task, order.ctx, order.index));
+    struct attempt attempt = { .order = order, .limit = order.ctx };
     const struct ft_ruler_fit fit = { .measure = measure,
                                       .user = &attempt,
                                       .low = table[task].size_min,
                                       .high = table[task].build == ft_ruler__cwe ? ruler->words.n
                                                                                  : SIZE_MAX_HAY,
-                                      .limit = ctx };
+                                      .limit = order.ctx };
     ft_status status = ft_ruler__fit(&fit, &best, &n_token, error);
     if (status == FT_OK && best == 0) {
         status = ft_fail(error, FT_LIMIT, n_token,
                          "%s: sample %u takes at least %u tokens with its answer, --ctx is %u",
-                         table[task].name, index, n_token, ctx);
+                         table[task].name, order.index, n_token, order.ctx);
     }
     if (status == FT_OK && best == fit.high) {
         status = ft_fail(error, FT_LIMIT, best,
                          "%s: %u words do not fill %u tokens; give more with --words",
-                         table[task].name, best, ctx);
+                         table[task].name, best, order.ctx);
     }
     if (status != FT_OK) {
         ft_sample_done(&attempt.best);
@@ -254,6 +251,27 @@ ft_status ft_ruler_make(void *user, uint32_t task, uint32_t ctx, uint32_t index,
     }
     *out = attempt.best;
     return FT_OK;
+}
+
+ft_status ft_ruler_make(void *user, uint32_t task, uint32_t ctx, uint32_t index,
+                        struct ft_sample *out, struct ft_error *error) {
+    const struct ft_ruler_order order = { .ctx = ctx, .index = index };
+    return make(user, task, order, out, error);
+}
+
+bool ft_ruler_is_single(uint32_t task) {
+    const struct ft_ruler_task *row = &table[task];
+    return row->build == ft_ruler__niah && row->hay != FT_HAY_NEEDLES &&
+           row->n_key * row->n_value * row->n_query == 1;
+}
+
+ft_status ft_needle_make(void *user, uint32_t depth, uint32_t ctx, uint32_t index,
+                         struct ft_sample *out, struct ft_error *error) {
+    const struct ft_needle *needle = user;
+    const struct ft_ruler_order order = {
+        .ctx = ctx, .index = index, .has_depth = true, .depth = depth
+    };
+    return make(needle->ruler, needle->task, order, out, error);
 }
 
 /* ---- scores ---- */
@@ -277,4 +295,11 @@ ft_status ft_ruler_score(void *user, uint32_t task, const struct ft_turn *turn,
                                        &truths, NULL, score);
     ft_free(answer);
     return status;
+}
+
+ft_status ft_needle_score(void *user, uint32_t depth, const struct ft_turn *turn,
+                          const char *prediction, double *score) {
+    const struct ft_needle *needle = user;
+    (void)depth;
+    return ft_ruler_score(needle->ruler, needle->task, turn, prediction, score);
 }

@@ -51,4 +51,25 @@ ft_status ft_ruler_make(void *user, uint32_t task, uint32_t ctx, uint32_t index,
 ft_status ft_ruler_score(void *user, uint32_t task, const struct ft_turn *turn,
                          const char *prediction, double *score);
 
+/* ---- one needle at a given depth (ruler.c) ---- */
+
+/* ft_ruler_is_single - one needle in text that holds no other: niah_single_1 to 3. */
+bool ft_ruler_is_single(uint32_t task);
+
+struct ft_needle {
+    struct ft_ruler *ruler; /* borrowed */
+    uint32_t task;          /* ft_ruler_is_single */
+};
+/* make and score of a suite; user is the struct ft_needle.
+ *
+ *   depth    percent of the context's words, 0..100: the needle stands between the two sentences
+ *            (niah_single_1: copies of the noise) whose border is nearest
+ *   ->       the same index has the same needle and, but for a few words, the same text at every
+ *            depth
+ * Errors     those of ft_ruler_make */
+ft_status ft_needle_make(void *user, uint32_t depth, uint32_t ctx, uint32_t index,
+                         struct ft_sample *out, struct ft_error *error);
+ft_status ft_needle_score(void *user, uint32_t depth, const struct ft_turn *turn,
+                          const char *prediction, double *score);
+
 #endif

@@ -152,32 +152,57 @@ void ft_ruler__hay_done(struct ft_hay *hay) {
 
 /* ---- an essay with lines in it ---- */
 
-/* RULER joins parts of the text and lines with one blank each; a part may be empty. */
-void ft_ruler__essay(const struct ft_hay *hay, uint32_t n_word, const char *const *line, uint32_t n,
-                     struct ft_draw *draw, struct ft_ruler_text *out) {
+void ft_ruler__depths(const struct ft_hay *hay, uint32_t n_word, struct ft_draw *draw, uint32_t n,
+                      uint32_t *at) {
     uint32_t depth[LINES_CAP], n_sentence = 0, sentence = 0, placed = 0;
-    bool is_part_open = false; /* a word of this part was written */
     ft_assert(n <= LINES_CAP);
     ft_ruler__places(draw, n, DEPTHS, depth);
     for (uint32_t i = 0; i < n_word; i++) {
         n_sentence += hay->is_first[i % hay->n];
     }
-    for (uint32_t i = 0; i <= n_word; i++) {
-        bool is_first = i == n_word || hay->is_first[i % hay->n];
+    for (uint32_t i = 0; i < n_word && placed < n; i++) {
+        bool is_first = hay->is_first[i % hay->n];
         while (is_first && placed < n) {
             /* percents are rounded first, as RULER does */
             uint32_t percent = (depth[placed] * 200 + DEPTHS - 1) / (2 * (DEPTHS - 1));
-            uint32_t before = (uint32_t)(n_sentence * (percent / 100.0));
-            if (i < n_word && before > sentence) {
+            if ((uint32_t)(n_sentence * (percent / 100.0)) > sentence) {
                 break;
             }
+            at[placed++] = i;
+        }
+        sentence += is_first;
+    }
+    while (placed < n) {
+        at[placed++] = n_word;
+    }
+}
+
+uint32_t ft_ruler__border(const struct ft_hay *hay, uint32_t n_word, uint32_t percent) {
+    int64_t goal = (int64_t)n_word * percent, nearest = INT64_MAX; /* hundredths of a word */
+    uint32_t at = 0;
+    for (uint32_t i = 0; i <= n_word; i++) {
+        int64_t off = FT_MAX((int64_t)i * 100 - goal, goal - (int64_t)i * 100);
+        if ((i == n_word || hay->is_first[i % hay->n]) && off < nearest) {
+            nearest = off;
+            at = i;
+        }
+    }
+    return at;
+}
+
+/* RULER joins parts of the text and lines with one blank each; a part may be empty. */
+void ft_ruler__essay(const struct ft_hay *hay, uint32_t n_word, const char *const *line,
+                     const uint32_t *at, uint32_t n, struct ft_ruler_text *out) {
+    uint32_t placed = 0;
+    bool is_part_open = false; /* a word of this part was written */
+    for (uint32_t i = 0; i <= n_word; i++) {
+        while (placed < n && at[placed] == i) {
             ft_ruler__add(out, " ");
             ft_ruler__add(out, line[placed++]);
             ft_ruler__add(out, " ");
             is_part_open = false;
         }
         if (i < n_word) {
-            sentence += is_first;
             ft_ruler__add(out, is_part_open ? " " : "");
             ft_ruler__add(out, hay->word[i % hay->n]);
             is_part_open = true;

@@ -124,7 +124,11 @@ static void add_lines(const struct ft_ruler_order *order, struct needles *needle
     const struct ft_ruler_task *task = order->task;
     uint32_t at[NEEDLE_CAP], n = 0;
     char key[KEY_BYTES], value[KEY_BYTES], line[LINE_BYTES];
-    ft_ruler__places(draw, needles->n, order->size, at);
+    if (order->has_depth) {
+        at[0] = (uint32_t)(((uint64_t)order->size * order->depth + 50) / 100);
+    } else {
+        ft_ruler__places(draw, needles->n, order->size, at);
+    }
     for (uint32_t i = 0; i < order->size; i++) {
         if (n < needles->n && at[n] == i) {
             ft_ruler__add(out, i > 0 ? "\n" : "");
@@ -142,13 +146,29 @@ static void add_lines(const struct ft_ruler_order *order, struct needles *needle
         write_needle(task, key, value, line);
         ft_ruler__add(out, line);
     }
+    if (n < needles->n) { /* a depth of 100 % is behind the last line */
+        ft_ruler__add(out, "\n");
+        ft_ruler__add(out, needles->placed[n]);
+    }
+}
+
+static void add_essay(const struct ft_ruler_order *order, const struct needles *needles,
+                      struct ft_draw *draw, struct ft_ruler_text *out) {
+    const struct ft_hay *hay = &order->ruler->hay;
+    uint32_t at[NEEDLE_CAP];
+    if (order->has_depth) {
+        at[0] = ft_ruler__border(hay, order->size, order->depth);
+    } else {
+        ft_ruler__depths(hay, order->size, draw, needles->n, at);
+    }
+    ft_ruler__essay(hay, order->size, needles->placed, at, needles->n, out);
 }
 
 static char *context_of(const struct ft_ruler_order *order, struct needles *needles,
                         struct ft_draw *draw) {
     struct ft_ruler_text text = { 0 };
     if (order->task->hay == FT_HAY_ESSAY) {
-        ft_ruler__essay(&order->ruler->hay, order->size, needles->placed, needles->n, draw, &text);
+        add_essay(order, needles, draw, &text);
     } else {
         add_lines(order, needles, draw, &text);
     }
@@ -202,6 +222,7 @@ static ft_status build(const struct ft_ruler_order *order, uint32_t n_turn, uint
     struct ft_draw draw = order->draw;
     ft_status status = FT_OK;
     draw_needles(order, &draw, &needles);
+    ft_assert(!order->has_depth || needles.n == 1);
     char *context = context_of(order, &needles, &draw);
     if (!context) {
         return FT_NOMEM;

@@ -61,10 +61,16 @@ struct ft_hay {
 ft_status ft_ruler__hay(const char *text, uint64_t seed, struct ft_hay *out,
                         struct ft_error *error);
 void ft_ruler__hay_done(struct ft_hay *hay);
-/* ft_ruler__essay - the first n_word words (again from the start where they end) with n lines at
- * different depths, out of 40 from 0 to 100 % of the sentences. */
-void ft_ruler__essay(const struct ft_hay *hay, uint32_t n_word, const char *const *line, uint32_t n,
-                     struct ft_draw *draw, struct ft_ruler_text *out);
+/* The first n_word words of a haystack are an essay; it begins again where it ends. */
+/* ft_ruler__depths - n different depths, out of 40 from 0 to 100 % of the sentences.
+ *   at       [n] first words of sentences, ascending; n_word: behind the last one */
+void ft_ruler__depths(const struct ft_hay *hay, uint32_t n_word, struct ft_draw *draw, uint32_t n,
+                      uint32_t *at);
+/* ft_ruler__border - the first word of a sentence, or n_word, nearest to percent of the words. */
+uint32_t ft_ruler__border(const struct ft_hay *hay, uint32_t n_word, uint32_t percent);
+/* ft_ruler__essay - an essay with n lines, each in front of the word at[i], ascending. */
+void ft_ruler__essay(const struct ft_hay *hay, uint32_t n_word, const char *const *line,
+                     const uint32_t *at, uint32_t n, struct ft_ruler_text *out);
 extern const char ft_ruler__noise[]; /* RULER's five sentences */
 
 /* ---- questions over documents (ruler_qa.c) ---- */
@@ -107,6 +113,8 @@ struct ft_ruler_order {
     const struct ft_ruler *ruler;
     const struct ft_ruler_task *task;
     uint32_t ctx, index;
+    bool has_depth;      /* else depths are drawn */
+    uint32_t depth;      /* of the only needle, percent */
     struct ft_draw draw; /* at its start: every size draws the same keys */
     uint32_t size;
 };

@@ -167,7 +167,7 @@ static char *scatter(const struct ft_ruler_order *order, const struct chains *ch
                      struct ft_draw *draw) {
     char line[CHASED * LINKS][LINE_BYTES];
     const char *placed[CHASED * LINKS];
-    uint32_t place[CHASED * LINKS];
+    uint32_t place[CHASED * LINKS], at[CHASED * LINKS];
     struct ft_ruler_text text = { 0 };
     for (uint32_t i = 0; i < CHASED * LINKS; i++) {
         const char *from = i % LINKS == 0 ? chains->value[i / LINKS] : chains->name[i - 1];
@@ -179,7 +179,8 @@ static char *scatter(const struct ft_ruler_order *order, const struct chains *ch
     for (uint32_t i = 0; i < CHASED * LINKS; i++) {
         placed[i] = line[place[i]];
     }
-    ft_ruler__essay(&order->ruler->hay, order->size, placed, CHASED * LINKS, draw, &text);
+    ft_ruler__depths(&order->ruler->hay, order->size, draw, CHASED * LINKS, at);
+    ft_ruler__essay(&order->ruler->hay, order->size, placed, at, CHASED * LINKS, &text);
     return ft_ruler__take(&text);
 }
 

@@ -14,7 +14,11 @@ void ft_sample_done(struct ft_sample *sample) {
         for (uint32_t i = 0; i < turn->n_reference; i++) {
             ft_free(turn->reference[i]);
         }
+        for (uint32_t i = 0; i < turn->n_choice; i++) {
+            ft_free(turn->choice[i]);
+        }
         ft_free(turn->reference);
+        ft_free(turn->choice);
         ft_free(turn->text);
         ft_free(turn->prefix);
     }
@@ -54,7 +58,7 @@ static ft_status tokenize(const struct ft_suite_params *params, const struct ft_
                           struct asked *out, struct ft_error *error) {
     const struct ft_chat chat = { .user = sample->turn[0].text,
                                   .begun = params->has_prefix ? sample->turn[0].prefix : NULL,
-                                  .is_plain = !params->is_chat };
+                                  .is_plain = !params->is_chat || sample->is_raw };
     FT_TRY(ft_chat_tokens(params->target, &chat, &out->tokens[0], &out->n_head, error));
     out->n_more = sample->n_predict * sample->n_turn;
     for (uint32_t t = 1; t < sample->n_turn; t++) {
@@ -197,6 +201,12 @@ static json_t *row_of(const struct ft_suite_params *params, const struct ft_cell
     set_count(row, "index", index);
     json_object_set_new(row, "method", json_string(params->method));
     json_object_set_new(row, "data", json_string(cell->data));
+    if (cell->has_depth) {
+        set_count(row, "depth", cell->depth);
+    }
+    if (sample->n_cut > 0) {
+        set_count(row, "cut_tokens", sample->n_cut);
+    }
     set_count(row, "prompt_tokens", report->n_prompt);
     set_count(row, "kept_tokens", report->n_kept);
     set_count(row, "kept_rows", report->n_kv_kept);
@@ -221,6 +231,7 @@ static struct ft_outcome outcome_of(const json_t *row) {
         .n_kept = (uint32_t)json_integer_value(json_object_get(row, "kept_tokens")),
         .n_kv_kept = (uint32_t)json_integer_value(json_object_get(row, "kept_rows")),
         .kv_bytes = (uint64_t)json_integer_value(json_object_get(row, "kv_bytes")),
+        .n_cut = (uint32_t)json_integer_value(json_object_get(row, "cut_tokens")),
         .ttft_ms = json_number_value(json_object_get(times, "ttft_ms")),
         .fallback = json_string_value(json_array_get(fallbacks, 0))
     };

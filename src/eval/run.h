@@ -21,11 +21,15 @@ struct ft_turn {      /* a question and what a right answer contains */
     char *prefix;     /* how the answer begins */
     char **reference; /* [n_reference] */
     uint32_t n_reference;
+    char **choice; /* [n_choice] classes that an answer may name; NULL: any text may be right */
+    uint32_t n_choice;
 };
 struct ft_sample {                    /* all text is owned */
     struct ft_turn turn[FT_TURN_CAP]; /* [n_turn] asked one after the other in one session */
     uint32_t n_turn;
     uint32_t n_predict; /* most tokens of each answer */
+    uint32_t n_cut;     /* tokens left out of the first turn's text, so that it fits */
+    bool is_raw;        /* no chat template, whatever the suite's other samples have */
 };
 void ft_sample_done(struct ft_sample *sample);
 
@@ -84,7 +88,11 @@ ft_status ft_record_add(struct ft_record *record, json_t *row, struct ft_error *
 struct ft_cell { /* a task at a length */
     uint32_t task;
     const char *name, *data; /* data: what the text is made of */
+    const char *group;       /* of tasks that have a mean of their own; NULL: none */
     uint32_t ctx, n_sample;
+    uint32_t n_prompt; /* tokens of its longest prompt; 0: what ctx has room for */
+    bool has_depth;
+    uint32_t depth; /* where in the context the answer stands, percent */
 };
 uint64_t ft_cells_sum(const struct ft_cell *cell, uint32_t n_cell); /* samples of all */
 
@@ -92,6 +100,7 @@ struct ft_outcome {
     double score; /* 0..100 */
     uint32_t n_prompt, n_kept, n_kv_kept;
     uint64_t kv_bytes;
+    uint32_t n_cut; /* tokens left out of the prompt before it was read */
     double ttft_ms;
     const char *fallback; /* the first one said, NULL: none; the record's own */
 };

@@ -98,7 +98,7 @@ ft_status ft_save_open(const char *path, struct ft_save **out, struct ft_error *
 }
 
 void ft_save_write(struct ft_save *save, const void *data, size_t n) {
-    if (save->is_good && fwrite(data, 1, n, save->file) != n) {
+    if (n > 0 && save->is_good && fwrite(data, 1, n, save->file) != n) {
         save->is_good = false;
         save->code = errno;
     }
@@ -114,21 +114,62 @@ void ft_save_print(struct ft_save *save, const char *format, ...) {
     va_end(args);
 }
 
+/* What a byte becomes in XML and HTML; NULL: itself. */
+static const char *replaced(unsigned char c, bool is_sound) {
+    switch (c) {
+    case '<':
+        return "&lt;";
+    case '>':
+        return "&gt;";
+    case '&':
+        return "&amp;";
+    case '\r': /* of CR LF; XML would read it as a line end of its own */
+        return "";
+    case '\n':
+    case '\t':
+        return NULL;
+    default:
+        return c < 32 || c == 127 || (c > 127 && !is_sound) ? "?" : NULL;
+    }
+}
+
 void ft_save_text(struct ft_save *save, const char *text, size_t n) {
     bool is_sound = ft_utf8_check(text, n) == n;
+    size_t start = 0; /* of the bytes that go out as they are */
     for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c == '<' || c == '>' || c == '&') {
-            ft_save_print(save, "%s", c == '<' ? "&lt;" : c == '>' ? "&gt;" : "&amp;");
-            continue;
+        const char *other = replaced((unsigned char)text[i], is_sound);
+        if (other) {
+            ft_save_write(save, text + start, i - start);
+            ft_save_write(save, other, strlen(other));
+            start = i + 1;
         }
-        if (c == '\r') { /* of CR LF; XML would read it as a line end of its own */
-            continue;
-        }
-        bool is_control = (c < 32 && c != '\n' && c != '\t') || c == 127;
-        char plain = (char)(is_control || (c > 127 && !is_sound) ? '?' : c);
-        ft_save_write(save, &plain, 1);
     }
+    ft_save_write(save, text + start, n - start);
+}
+
+/* ---- pages ---- */
+
+static const char page_head[] =
+    "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n"
+    "<meta name=\"viewport\" content=\"width=device-width\">\n"
+    "<style>\n"
+    ":root{color-scheme:light dark}\n"
+    "body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;padding:0 1rem;max-width:60rem}\n";
+
+void ft_page_begin(struct ft_save *save) {
+    ft_save_write(save, page_head, strlen(page_head));
+}
+
+void ft_page_title(struct ft_save *save, const char *title) {
+    ft_save_print(save, "</style>\n<title>");
+    ft_save_text(save, title, strlen(title));
+    ft_save_print(save, "</title>\n<h1>");
+    ft_save_text(save, title, strlen(title));
+    ft_save_print(save, "</h1>\n");
+}
+
+void ft_page_end(struct ft_save *save) {
+    ft_save_print(save, "<p>foretoken %s</p>\n</html>\n", ft_version());
 }
 
 /* A reader that went away is no failure. */

@@ -122,6 +122,7 @@ works bench --shape tiny:q8_0 --depth 0,64 --pp 8 --tg 2 --repeat 1
 check "bench --depth shows the ceiling" grep -q "DRAM GB/s" out
 check "bench --depth extrapolates" grep -q "a whole prompt of 64 tokens, extrapolated" out
 refuses 1 "beyond the trained context of other.gguf: 64 tokens" bench -m other.gguf --depth 60
+refuses 2 '--svg is "-", expected a file name' bench -m other.gguf --depth 8 --pp 8 --tg 2 --repeat 1 --svg -
 refuses 1 "is not a regular file" bench -m other.gguf --depth 8 --pp 8 --tg 2 --repeat 1 --svg /dev/null
 unset XDG_CACHE_HOME
 

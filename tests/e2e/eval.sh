@@ -124,6 +124,8 @@ refuses 2 "--ctx is \"12\", expected up to 16 whole numbers from 256" eval ruler
 refuses 2 "--samples is \"0\", expected a whole number from 1" eval ruler -m "$target" --samples 0
 refuses 2 "--answer-prefix is \"no\", expected one of on|off" eval ruler -m "$target" --answer-prefix no
 refuses 2 "--kv is given 2 times" eval ruler -m "$target" -d "$draft" --kv speckv --kv dense
+refuses 2 '--out is "-", expected a file name: a later run goes on' eval ruler -m "$target" --out -
+check "no file is called -" [ ! -e ./- ]
 refuses 2 "leave --chat out" eval ruler -m "$target" --tasks shared --chat
 refuses 2 "needs a draft model" eval ruler -m "$target" --kv speckv
 refuses 1 "--ctx 100000 is beyond the" eval ruler -m "$target" --ctx 100000
@@ -151,7 +153,7 @@ refuses 1 "damaged.jsonl: line 3 is no row" $again --seed 7 --out damaged.jsonl
 refuses 1 "was made with other settings: seed is 7 there and 8 here" $again --seed 8 --out whole.jsonl
 refuses 1 "other settings: answer_prefix is true there and false here" $again --seed 7 --answer-prefix off \
     --out whole.jsonl
-refuses 1 "other settings: target is" eval ruler -m "$draft" --tasks chain --ctx 768 --samples 1 --seed 7 \
+refuses 1 "other settings: target is \"" eval ruler -m "$draft" --tasks chain --ctx 768 --samples 1 --seed 7 \
     --out whole.jsonl
 refuses 1 "other settings: haystack is" $again --seed 7 --haystack hay.txt --out whole.jsonl
 for file in notes.txt torn.txt damaged.jsonl whole.jsonl; do

@@ -44,6 +44,9 @@ page 'max(kept[1]) == max(kept[3]) == len(weight[1]) - 1'
 run explain -m "$target" -d "$draft" -f "$text" -o page.html
 check "-o works" [ "$code" -eq 0 ]
 check "-o leaves standard output empty" [ ! -s out ]
+run explain -m "$target" -d "$draft" -f "$text" -o -
+check "-o - is standard output" cmp -s out page.html
+check "and no file of that name" [ ! -e ./- ]
 cp page.html out
 page 'len(name) == len(set(name)) > 4 and all(n.endswith(":keep=25%") for n in name)'
 page 'all(0 < len(d) for d in dropped)'

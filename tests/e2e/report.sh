@@ -16,6 +16,12 @@ works report dense.jsonl kv.jsonl -o page.html
 check "a row a method" [ "$(grep -c '^| \(dense\|speckv:\)' out)" -eq 3 ]
 check "the page has plots" grep -q '<svg ' page.html
 check "the page says where it comes from" grep -q '"seed": 3' page.html
+works report dense.jsonl kv.jsonl -o -
+check "-o - is the page instead of the table" cmp -s out page.html
+check "and no file of that name" [ ! -e ./- ]
+works report dense.jsonl kv.jsonl -o ./-
+check "./- is a file" cmp -s ./- page.html
+rm -f ./-
 works report dense.jsonl kv.jsonl --csv
 check "csv: a line a cell, and means" [ "$(wc -l <out)" -eq 10 ]
 works report dense.jsonl kv.jsonl --json
@@ -33,6 +39,8 @@ check "a loss beyond the tolerance is an exit code" [ "$code" -eq 1 ]
 check "and is said" grep -q '^exceeded: a loss of' out
 
 refuses 2 "of which results" report
+refuses 2 "--out - puts the page on standard output, where --csv goes too" report dense.jsonl --csv -o -
+refuses 2 "--out - puts the page on standard output, where --json goes too" report dense.jsonl --json --out -
 refuses 1 "No such file" report missing.jsonl
 refuses 1 "is no record" report "$source_dir/models/accuracy.json"
 refuses 1 "is there twice" report dense.jsonl dense.jsonl

@@ -52,6 +52,24 @@ static void refuse(uint32_t command, const char *line, const char *expected) {
     assert_null(strchr(conf.error, '\n'));
 }
 
+/* Whether an option was typed, by any of its names; an initial value is not. */
+static void given(void **state) {
+    struct ft_conf conf;
+    (void)state;
+    accept(FT_CMD_EVAL, "ruler --samples 20 --answer_prefix=on", &conf);
+    assert_true(ft_conf_has(&conf, "--samples"));
+    assert_true(ft_conf_has(&conf, "--answer-prefix"));
+    assert_false(ft_conf_has(&conf, "--ctx"));
+    assert_int_equal(conf.ctx.value[0], 4096);
+    assert_false(ft_conf_has(&conf, "--seed"));
+    assert_false(ft_conf_has(&conf, "--sample"));
+    accept(FT_CMD_EVAL, "ruler --ctx 4096 -t 2", &conf);
+    assert_true(ft_conf_has(&conf, "--ctx") && ft_conf_has(&conf, "--threads"));
+    assert_false(ft_conf_has(&conf, "--samples"));
+    accept(FT_CMD_BENCH, "--ctx 512", &conf); /* another row of the same name */
+    assert_true(ft_conf_has(&conf, "--ctx"));
+}
+
 static void initial_values(void **state) {
     struct ft_conf conf;
     (void)state;
@@ -280,6 +298,7 @@ static void words(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(given),
         cmocka_unit_test(initial_values),
         cmocka_unit_test(spellings),
         cmocka_unit_test(lists_and_numbers),

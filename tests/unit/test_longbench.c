@@ -120,23 +120,47 @@ static void cut(void **state) {
     (void)state;
     static const struct {
         uint32_t n, limit;
-        ft_token want[7];
+        const char *want;
         uint32_t n_want;
     } cases[] = {
-        { 7, 0, { 1, 2, 3, 4, 5, 6, 7 }, 7 }, /* not wanted */
-        { 7, 1, { 1, 2, 3, 4, 5, 6, 7 }, 7 },
-        { 7, 2, { 1, 7 }, 2 },
-        { 7, 4, { 1, 2, 6, 7 }, 4 },
-        { 7, 5, { 1, 2, 6, 7 }, 4 }, /* int(5/2) at each end */
-        { 7, 6, { 1, 2, 3, 5, 6, 7 }, 6 },
-        { 7, 7, { 1, 2, 3, 4, 5, 6, 7 }, 7 },
-        { 7, UINT32_MAX, { 1, 2, 3, 4, 5, 6, 7 }, 7 },
-        { 0, 4, { 0 }, 0 },
+        { 7, 0, "1234567", 7 }, /* not wanted */
+        { 7, 1, "1234567", 7 }, { 7, 2, "17", 2 },      { 7, 4, "1267", 4 },
+        { 7, 5, "1267", 4 }, /* int(5/2) at each end */
+        { 7, 6, "123567", 6 },  { 7, 7, "1234567", 7 }, { 7, UINT32_MAX, "1234567", 7 },
+        { 0, 4, "", 0 },
     };
     for (size_t i = 0; i < FT_COUNT(cases); i++) {
-        ft_token id[7] = { 1, 2, 3, 4, 5, 6, 7 };
-        assert_int_equal(ft_longbench_cut(id, cases[i].n, cases[i].limit), cases[i].n_want);
-        assert_memory_equal(id, cases[i].want, cases[i].n_want * sizeof *id);
+        static const uint32_t piece[7] = { 1, 1, 1, 1, 1, 1, 1 };
+        char text[8] = "1234567";
+        text[cases[i].n] = '\0';
+        assert_int_equal(ft_longbench_cut(text, piece, cases[i].n, cases[i].limit),
+                         cases[i].n_want);
+        assert_string_equal(text, cases[i].want);
+    }
+}
+
+/* Tokens of several bytes, of parts of a character, and of a blank that is not in the text. */
+static void cut_pieces(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        uint32_t piece[6], n, limit;
+        const char *want;
+    } cases[] = {
+        { "one two three four", { 3, 4, 6, 5 }, 4, 2, "one four" },
+        { "one two three four", { 4, 4, 6, 5 }, 4, 2, "one four" }, /* " one" */
+        { "one two three four", { 4, 4, 6, 5 }, 4, 3, "one four" },
+        { "\xC3\xBC.\xC3\xBC", { 1, 1, 1, 1, 1 }, 5, 2, "" }, /* half a letter at each end */
+        { "\xC3\xBC.\xC3\xBC", { 1, 1, 1, 1, 1 }, 5, 4, "\xC3\xBC\xC3\xBC" },
+        { "a\xF0\x9F\x98\x80z", { 2, 1, 1, 1, 1 }, 5, 2, "az" },
+        { "abc", { 9, 9, 9 }, 3, 2, "abc" }, /* pieces that are not of this text: nothing breaks */
+        { "abc", { 0, 0, 0 }, 3, 2, "" },
+    };
+    for (size_t i = 0; i < FT_COUNT(cases); i++) {
+        char text[32];
+        snprintf(text, sizeof text, "%s", cases[i].text);
+        ft_longbench_cut(text, cases[i].piece, cases[i].n, cases[i].limit);
+        assert_string_equal(text, cases[i].want);
     }
 }
 
@@ -315,9 +339,9 @@ static void out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(table),     cmocka_unit_test(prompts),       cmocka_unit_test(cut),
-        cmocka_unit_test(reads),     cmocka_unit_test(refusals),      cmocka_unit_test(no_file),
-        cmocka_unit_test(long_line), cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(table),      cmocka_unit_test(prompts),   cmocka_unit_test(cut),
+        cmocka_unit_test(cut_pieces), cmocka_unit_test(reads),     cmocka_unit_test(refusals),
+        cmocka_unit_test(no_file),    cmocka_unit_test(long_line), cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

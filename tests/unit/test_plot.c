@@ -71,7 +71,8 @@ static void assert_well_formed(const char *text) {
 
 static char *plotted(const struct ft_plot_point *a, uint32_t n_a, const struct ft_plot_point *b,
                      uint32_t n_b) {
-    struct ft_plot_panel panel[] = { { "prefill", "tok/s", a, n_a }, { "decode", "tok/s", b, n_b } };
+    struct ft_plot_panel panel[] = { { "prefill", "tok/s", a, n_a },
+                                     { "decode", "tok/s", b, n_b } };
     struct ft_plot plot = { "a <b> & \"c\"", "note\n\xff", "tokens", panel, 2 };
     struct ft_error err = { .code = FT_OK };
     if (ft_plot_save(&plot, FILE_PATH, &err) != FT_OK) {
@@ -143,6 +144,65 @@ static void test_odd_plots(void **state) {
     free(plotted(many, 40, many, 40));
 }
 
+/* ---- heat maps ---- */
+
+/* "fill-opacity" of the square whose tooltip begins so. */
+static double shade(const char *text, const char *tooltip) {
+    const char *at = strstr(text, tooltip);
+    assert_non_null(at);
+    while (strncmp(at, "fill-opacity=\"", 14) != 0) {
+        assert_true(at > text);
+        at--;
+    }
+    return strtod(at + 14, NULL);
+}
+
+static void test_grids(void **state) {
+    (void)state;
+    const uint32_t x[] = { 1024, 1500, 131072 }, y[] = { 0, 100 };
+    const struct ft_spread cell[] = { { 0, 0, 9 },  { 50, 40, 60 },    { 100, 90, 100 },
+                                      { 25, 1, 7 }, { NAN, NAN, NAN }, { 1e9, -1, INFINITY } };
+    struct ft_grid grid = { .title = "a <b> & c",
+                            .note = "note",
+                            .x_title = "tokens",
+                            .y_title = "depth",
+                            .x = x,
+                            .y = y,
+                            .cell = cell,
+                            .n_x = 3,
+                            .n_y = 2 };
+    struct ft_error err = { .code = FT_OK };
+    struct ft_save *save = NULL;
+    assert_int_equal(ft_save_open(FILE_PATH, &save, &err), FT_OK);
+    ft_grid_put(&grid, save);
+    assert_int_equal(ft_save_done(save, true, &err), FT_OK);
+    char *text = read_all(FILE_PATH);
+    /* five squares that were measured, in their places, darker for more */
+    uint32_t n = 0;
+    for (const char *at = strstr(text, "<title>"); at; at = strstr(at + 1, "<title>")) {
+        n++;
+    }
+    assert_int_equal(n, 5);
+    double low = shade(text, "0 %, 1024 tokens: 0.0 [0.0, 9.0]");
+    double quarter = shade(text, "100 %, 1024 tokens: 25.0 [1.0, 7.0]");
+    double middle = shade(text, "0 %, 1500 tokens: 50.0 [40.0, 60.0]");
+    double high = shade(text, "0 %, 131072 tokens: 100.0 [90.0, 100.0]");
+    assert_true(0 < low && low < quarter && quarter < middle && middle < high && high < 1);
+    assert_true(fabs(high - middle - (middle - low)) < 0.002);
+    assert_non_null(strstr(text, ">128K<"));
+    assert_non_null(strstr(text, ">1500<"));
+    assert_non_null(strstr(text, "a &lt;b&gt; &amp; c"));
+    assert_null(strstr(text, "nan"));
+    free(text);
+    grid.n_x = grid.n_y = 1;
+    assert_int_equal(ft_save_open(FILE_PATH, &save, &err), FT_OK);
+    ft_grid_put(&grid, save);
+    assert_int_equal(ft_save_done(save, true, &err), FT_OK);
+    text = read_all(FILE_PATH);
+    assert_well_formed(text);
+    free(text);
+}
+
 /* ---- files ---- */
 
 static void assert_holds(const char *path, const char *want) {
@@ -183,6 +243,49 @@ static void test_save(void **state) {
     assert_int_equal(ft_save_open("/dev/null", &save, &err), FT_IO);
 }
 
+/* Byte by byte, as ft_save_text is described; the reference of what writes spans. */
+static void add_escaped(char *out, const char *text, size_t n) {
+    bool is_sound = ft_utf8_check(text, n) == n;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)text[i];
+        char plain[2] = { (char)c, '\0' };
+        bool is_bad = (c < 32 && c != '\n' && c != '\t') || c == 127 || (c > 127 && !is_sound);
+        strcat(out, c == '<'    ? "&lt;"
+                    : c == '>'  ? "&gt;"
+                    : c == '&'  ? "&amp;"
+                    : c == '\r' ? ""
+                    : is_bad    ? "?"
+                                : plain);
+    }
+}
+
+static void test_text(void **state) {
+    (void)state;
+    static const char *const text[] = { "",
+                                        "plain",
+                                        "<",
+                                        "a<b>&c",
+                                        "&&",
+                                        "<<end",
+                                        "line\r\nline\r",
+                                        "tab\there\x01\x7f!",
+                                        "Gr\xC3\xBC\xC3\x9F"
+                                        "e <\xF0\x9F\x98\x80>",
+                                        "torn \xC3 & \xC3\xBC" };
+    char want[512] = "";
+    const char *path = FT_TEST_SCRATCH_DIR "/text";
+    struct ft_error err = { .code = FT_OK };
+    struct ft_save *save = NULL;
+    assert_int_equal(ft_save_open(path, &save, &err), FT_OK);
+    for (size_t i = 0; i < FT_COUNT(text); i++) {
+        ft_save_text(save, text[i], strlen(text[i]));
+        add_escaped(want, text[i], strlen(text[i]));
+    }
+    assert_int_equal(ft_save_done(save, true, &err), FT_OK);
+    assert_holds(path, want);
+    assert_non_null(strstr(want, "a&lt;b&gt;&amp;c"));
+}
+
 static void test_full_disk(void **state) {
     (void)state;
     struct ft_error err = { .code = FT_OK };
@@ -204,10 +307,9 @@ static void test_full_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plot),
-        cmocka_unit_test(test_odd_plots),
-        cmocka_unit_test(test_save),
-        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_plot),  cmocka_unit_test(test_odd_plots),
+        cmocka_unit_test(test_grids), cmocka_unit_test(test_save),
+        cmocka_unit_test(test_text),  cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

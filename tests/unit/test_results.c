@@ -105,6 +105,47 @@ static void test_cells(void **state) {
     ft_results_done(&r);
 }
 
+/* Every cell found by walking along, whether it is there or not. */
+static void test_search(void **state) {
+    static const char *const task[] = { "a", "b", "c" }, *const method[] = { "x", "y" };
+    char text[8192];
+    (void)state;
+    sprintf(text, MANIFEST, 7);
+    for (uint32_t i = 0; i < 40; i++) { /* squares: 8 of 18 cells, of different sizes */
+        uint32_t cell = i * i % 18;
+        add_row(text, task[cell % 3], 100 * (1 + cell / 6), i, method[cell / 3 % 2], i, 1);
+    }
+    write_file(FILE_A, text);
+    struct ft_results r = load(FILE_A);
+    uint32_t n_cell = 0, n_all = 0;
+    for (uint32_t cell = 0; cell <= r.n_task * r.n_ctx * r.n_method; cell++) {
+        uint32_t t = cell % r.n_task, c = cell / r.n_task % r.n_ctx;
+        uint32_t m = cell / r.n_task / r.n_ctx, n = 0, n_found; /* the last one is no method */
+        const struct ft_result *first = NULL;
+        const struct ft_group *group = NULL;
+        for (uint32_t i = 0; i < r.n_row; i++) {
+            if (r.row[i].task == t && r.row[i].ctx == c && r.row[i].method == m) {
+                first = first ? first : &r.row[i];
+                n++;
+            }
+        }
+        for (uint32_t i = 0; i < r.n_group; i++) {
+            if (r.group[i].task == t && r.group[i].ctx == c && r.group[i].method == m) {
+                group = &r.group[i];
+            }
+        }
+        assert_ptr_equal(ft_results_rows(&r, t, c, m, &n_found), first);
+        assert_int_equal(n_found, n);
+        assert_ptr_equal(ft_results_group(&r, t, c, m), group);
+        n_cell += n > 0;
+        n_all += n;
+    }
+    assert_int_equal(n_all, 40);
+    assert_int_equal(n_cell, r.n_group);
+    assert_true(n_cell < r.n_task * r.n_ctx * r.n_method);
+    ft_results_done(&r);
+}
+
 static void test_refusals(void **state) {
     char text[4096], other[256];
     (void)state;
@@ -228,12 +269,71 @@ static void test_reports(void **state) {
     ft_results_done(&r);
 }
 
+static void add_needle(char *text, uint32_t depth, uint32_t ctx, const char *method, double score) {
+    sprintf(text + strlen(text),
+            "{\"task\":\"needle@%u\",\"depth\":%u,\"ctx\":%u,\"index\":0,\"method\":\"%s\","
+            "\"score\":%g,\"kept_rows\":9,\"kv_bytes\":72,\"kv_bytes_full\":72}\n",
+            depth, depth, ctx, method, score);
+}
+
+/* Depths out of order, a cell missing, a method that has none of them. */
+static void test_grid(void **state) {
+    char text[8192];
+    (void)state;
+    sprintf(text, MANIFEST, 7);
+    add_needle(text, 100, 1024, "dense", 100);
+    add_needle(text, 5, 1024, "dense", 0);
+    add_needle(text, 5, 2048, "dense", 50);
+    add_needle(text, 20, 2048, "dense", 75);
+    add_row(text, "vt", 1024, 0, "other", 30, 1);
+    write_file(FILE_A, text);
+    struct ft_results r = load(FILE_A);
+    assert_int_equal(r.n_grid, 3);
+    assert_int_equal(r.depth[r.grid[0]], 5);
+    assert_int_equal(r.depth[r.grid[1]], 20);
+    assert_int_equal(r.depth[r.grid[2]], 100);
+    char *markdown = report(&r, 0);
+    assert_non_null(strstr(markdown, "Scores over depth and length, `dense`\n\n"
+                                     "| depth | 1024 | 2048 |\n"
+                                     "| ---: | ---: | ---: |\n"
+                                     "| 5 % | 0.0 | 50.0 |\n"
+                                     "| 20 % |  | 75.0 |\n"
+                                     "| 100 % | 100.0 |  |\n"));
+    assert_null(strstr(markdown, "length, `other`"));
+    char *csv = report(&r, 1);
+    assert_non_null(strstr(csv, ",ttft_ms,depth\n"));
+    assert_non_null(strstr(csv, "2048,\"needle@20\",\"dense\",1,75.0000,"));
+    assert_non_null(strstr(csv, ",0.000,20\n"));
+    assert_non_null(strstr(csv, ",2.000,\n")); /* of vt, which has none */
+    char *html = report(&r, 2);
+    assert_non_null(strstr(html, "<title>5 %, 2048 tokens: 50.0 ["));
+    assert_non_null(strstr(html, "<title>100 %, 1024 tokens: 100.0 ["));
+    assert_null(strstr(html, "<title>100 %, 2048 tokens"));
+    assert_null(strstr(html, "nan"));
+    json_t *json = ft_report_json(&r), *row;
+    size_t i, n_depth = 0;
+    json_array_foreach(json_object_get(json, "rows"), i, row) {
+        n_depth += json_object_get(row, "depth") != NULL;
+    }
+    assert_int_equal(n_depth, 4);
+    json_array_foreach(json_object_get(json, "means"), i, row) {
+        assert_null(json_object_get(row, "depth"));
+    }
+    json_decref(json);
+    free(markdown);
+    free(csv);
+    free(html);
+    ft_results_done(&r);
+    sprintf(text, MANIFEST, 7);
+    add_needle(text, 101, 1024, "dense", 100);
+    refuse(text, FT_FORMAT, ":2: depth is no whole number from 0 to 100");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cells),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_differences),
-        cmocka_unit_test(test_reports),
+        cmocka_unit_test(test_cells),    cmocka_unit_test(test_search),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_differences),
+        cmocka_unit_test(test_reports),  cmocka_unit_test(test_grid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
