@@ -6,7 +6,8 @@
 
 #include "cli/suites.h"
 
-static const struct ft_eval_kind *const kinds[] = { &ft_eval_ruler };
+static const struct ft_eval_kind *const kinds[] = { &ft_eval_ruler, &ft_eval_ppl,
+                                                    &ft_eval_importance };
 
 /* ---- the command line ---- */
 
@@ -34,13 +35,25 @@ static int find_kind(struct ft_eval *eval, const struct ft_conf *conf) {
                : ft_complain(FT_EXIT_USAGE, "eval: which suite? there are: %s; and compare", list);
 }
 
+/* An option that a suite does not read would be left out silently. */
+static int check_taken(const struct ft_eval_kind *kind, const struct ft_conf *conf) {
+    const char *name = conf->file && !kind->takes_file               ? "-f"
+                       : conf->budgets.n > 0 && !kind->takes_budgets ? "--budgets"
+                                                                     : NULL;
+    return name ? ft_complain(FT_EXIT_USAGE, "eval %s takes no %s", kind->name, name) : FT_EXIT_OK;
+}
+
 static int check_options(struct ft_eval *eval, const struct ft_conf *conf) {
     int code = find_kind(eval, conf);
     eval->setup.conf = conf;
     if (code == FT_EXIT_OK) {
+        code = check_taken(eval->kind, conf);
+    }
+    if (code == FT_EXIT_OK) {
         code = eval->kind->check(eval);
     }
-    if (code == FT_EXIT_OK && (conf->prompt.n > 1 || conf->kv.n > 1)) {
+    if (code == FT_EXIT_OK && !eval->kind->takes_methods &&
+        (conf->prompt.n > 1 || conf->kv.n > 1)) {
         code = ft_complain(FT_EXIT_USAGE,
                            "%s is given %u times, eval runs one method; run it again for the "
                            "other, with the same --out",
@@ -115,6 +128,11 @@ static int try_cells(struct ft_eval *eval) {
                                "--ctx %u is beyond the %u tokens that %s was trained for",
                                cell->ctx, n_ctx, eval->setup.conf->model);
         }
+        if (!eval->ask.make) { /* it has said itself what cannot be */
+            uint32_t n_more = eval->setup.params.n_predict;
+            n_prompt = FT_MAX(n_prompt, cell->ctx - FT_MIN(n_more, cell->ctx - 1));
+            continue;
+        }
         ft_progress_stage(&eval->setup.progress, "making samples");
         if (eval->ask.make(eval->ask.user, cell->task, cell->ctx, cell->n_sample - 1, &sample,
                            &error) != FT_OK) {
@@ -174,7 +192,10 @@ static int run(struct ft_eval *eval) {
     }
     ft_status status = ft_suite_run(&params, eval->outcome, &error);
     ft_progress_clear(&setup->progress);
-    return status == FT_OK ? ft_eval_print(eval) : ft_complain_error(NULL, &error);
+    if (status != FT_OK) {
+        return ft_complain_error(NULL, &error);
+    }
+    return eval->kind->print ? eval->kind->print(eval) : ft_eval_print(eval);
 }
 
 /* Everything up to the weights, cheapest checks first. */

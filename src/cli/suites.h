@@ -3,8 +3,8 @@
  * cmd_eval.c.
  *
  *   cmd_eval.c      models, method and record, the same for every suite
- *   eval_table.c    what is printed
- *   suite_NAME.c    options, texts and cells of one suite
+ *   eval_table.c    what is printed of suites that ask questions
+ *   suite_NAME.c    options, texts and cells of one suite, and what is printed of one that measures
  */
 #ifndef FT_CLI_SUITES_H
 #define FT_CLI_SUITES_H
@@ -37,9 +37,12 @@ struct ft_eval_kind { /* functions that return an exit code have said what is wr
     int (*open)(struct ft_eval *eval);
     /* describe - keys of the manifest that decide about the samples; names of files apart */
     void (*describe)(const struct ft_eval *eval, json_t *manifest, json_t *files);
-    void (*close)(struct ft_eval *eval); /* also after a failure; own may be NULL */
+    void (*close)(struct ft_eval *eval);      /* also after a failure; own may be NULL */
+    int (*print)(const struct ft_eval *eval); /* NULL: ft_eval_print */
+    bool takes_file, takes_budgets;           /* -f, --budgets */
+    bool takes_methods; /* several of --prompt and --kv, and it runs them itself */
 };
-extern const struct ft_eval_kind ft_eval_ruler;
+extern const struct ft_eval_kind ft_eval_ruler, ft_eval_ppl, ft_eval_importance;
 
 /* ft_eval_print (eval_table.c) - the outcome of all cells, on standard output. */
 int ft_eval_print(const struct ft_eval *eval);

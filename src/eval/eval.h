@@ -11,6 +11,10 @@ typedef void (*ft_guard_fn)(ft_session *session);
 
 /* ---- perplexity (ppl.c) ---- */
 
+enum { FT_LOGIT_BYTES = 64 << 20 }; /* logits held at once */
+/* ft_logit_rows - rows of logits in one block: what fits, at least one, at most n_most. */
+uint32_t ft_logit_rows(uint32_t n_vocab, uint32_t n_most);
+
 struct ft_ppl_params {
     const ft_model *model, *draft;
     const struct ft_session_params *session; /* n_predict and n_ctx are set here */
@@ -225,7 +229,7 @@ struct ft_explain_view {
     float *weight; /* [n] 0..1: the share of (layer, KV head) pairs that hold the token; with a
                     * prompt method alone its score as a share of the largest */
     bool *is_kept; /* [n] read by the target, and in some head's rows */
-    bool is_score;    /* what weight is */
+    bool is_score; /* what weight is */
     uint32_t n_kept;
     struct ft_report report;
 };
@@ -264,6 +268,16 @@ struct ft_plot {
 /* ft_plot_put - the same as a part of another file. */
 void ft_plot_put(const struct ft_plot *plot, struct ft_save *save);
 ft_status ft_plot_save(const struct ft_plot *plot, const char *path, struct ft_error *error);
+
+struct ft_plot_dots {
+    const char *title, *note, *x_title, *y_title;
+    double (
+        *at)[2]; /* [n] borrowed: x and y, on logarithmic axes; a point with one of them <= 0 has
+                            * no place there */
+    uint32_t n;
+};
+/* ft_plot_dots_put - points that are not joined, as a part of another file. */
+void ft_plot_dots_put(const struct ft_plot_dots *dots, struct ft_save *save);
 
 /* ---- synthetic models in real shapes (shape.c) ---- */
 
