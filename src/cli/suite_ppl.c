@@ -93,6 +93,11 @@ static uint32_t add_cells(struct ft_eval *eval) {
     for (uint32_t i = 0; i < conf->ctx.n; i++) {
         uint32_t ctx = conf->ctx.value[i];
         uint64_t need = (uint64_t)ctx * conf->n_sample;
+        if (ctx > ppl->tokens.n) {
+            ft_complain(FT_EXIT_FAILED, "%.100s has %u tokens, a sample of --ctx %u takes more",
+                        conf->file, ppl->tokens.n, ctx);
+            return 0;
+        }
         if (need > ppl->tokens.n) {
             ft_complain(FT_EXIT_FAILED,
                         "%.100s has %u tokens; %u samples of %u need %llu (--samples %u at most)",
