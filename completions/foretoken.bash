@@ -40,6 +40,7 @@ _foretoken() {
     --words) COMPREPLY=($(compgen -f -- "$current")); return ;;
     --squad) COMPREPLY=($(compgen -f -- "$current")); return ;;
     --hotpot) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    --budgets) COMPREPLY=(); return ;;
     --depth) COMPREPLY=(); return ;;
     --pp) COMPREPLY=(); return ;;
     --tg) COMPREPLY=(); return ;;
@@ -64,7 +65,7 @@ _foretoken() {
     bench) options=" -m --model -d --draft --model-draft -md -f --file --prompt --kv --strict -n --predict --n-predict -t --threads --kv-type --exact --rope-scale -s --seed --ctx --depth --pp --tg --shape --draft-shape --repeat --against --json --csv --svg --progress -v --verbose -h --help" ;;
     breakeven) options=" -m --model -d --draft --model-draft -md --prompt --kv -n --predict --n-predict -t --threads --kv-type --exact --ctx --json --csv -v --verbose -h --help" ;;
     explain) options=" -m --model -d --draft --model-draft -md -f --file -p --chat --system -sys --system-prompt -e --escape --prompt --kv -n --predict --n-predict -t --threads --kv-type --exact --rope-scale -o --out --progress -v --verbose -h --help" ;;
-    eval) options=" -m --model -d --draft --model-draft -md --chat --prompt --kv --strict -t --threads --kv-type --exact --rope-scale -s --seed --tasks --ctx --depths --samples --answer-prefix --haystack --words --squad --hotpot --tolerance --json --out --progress -v --verbose -h --help" ;;
+    eval) options=" -m --model -d --draft --model-draft -md -f --file --chat --prompt --kv --strict -t --threads --kv-type --exact --rope-scale -s --seed --tasks --ctx --depths --samples --answer-prefix --haystack --words --squad --hotpot --budgets --tolerance --json --out --progress -v --verbose -h --help" ;;
     report) options=" --json --csv -o --out -v --verbose -h --help" ;;
     score) options=" --prompt --kv --arrays -v --verbose -h --help" ;;
     help) options=" -v --verbose --man --completion-bash -h --help" ;;

@@ -237,6 +237,8 @@ struct ft_session_params {
     uint32_t n_thread; /* at most 256; 0: the machine's cores, as far as that goes */
     bool is_exact;     /* stock attention, F32 rows; the model must be FT_LOAD_PLAIN */
     bool is_strict;    /* a fallback is an error */
+    /* the KV stage's scores are kept for ft_session_kv_scores: 4 bytes per row, KV head and layer */
+    bool is_kv_scored;
     /* compare the expected time to the first token with a dense run's, and run dense where drafting
      * does not pay.  With neither prompt nor kv, and a draft, the plan is "specpc".  It goes by
      * measured time, so two equal runs may choose differently; each choice is a reproducible run. */
@@ -386,6 +388,14 @@ FT_API uint32_t ft_session_kept(const ft_session *session, enum ft_stage stage, 
  *   ->       the count; *score is owned by the session until its next prompt.  0 leaves it untouched:
  *            no prompt was read, or its prompt stage had nothing to drop */
 FT_API uint32_t ft_session_scores(const ft_session *session, const float **score);
+
+/* ft_session_kv_scores - the numbers that the KV stage ranked the rows of (layer, KV head) by, with
+ * is_kv_scored: score j is that of the j-th token that the target read.  The last ones, which stay
+ * whatever their score, have none.
+ *   ->       the count; *score is owned by the session until its next prompt.  0 leaves it untouched:
+ *            no prompt was read, its KV stage had nothing to drop, or there is no such layer or head */
+FT_API uint32_t ft_session_kv_scores(const ft_session *session, uint32_t layer, uint32_t head,
+                                     const float **score);
 
 /* ---- looking before leaping ------------------------------------------------------------------ */
 

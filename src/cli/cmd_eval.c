@@ -7,7 +7,8 @@
 #include "cli/suites.h"
 
 static const struct ft_eval_kind *const kinds[] = { &ft_eval_ruler, &ft_eval_needle,
-                                                    &ft_eval_longbench };
+                                                    &ft_eval_longbench, &ft_eval_ppl,
+                                                    &ft_eval_importance };
 
 /* ---- the command line ---- */
 
@@ -35,11 +36,12 @@ static int find_kind(struct ft_eval *eval, const struct ft_conf *conf) {
                : ft_complain(FT_EXIT_USAGE, "eval: which suite? there are: %s; and compare", list);
 }
 
-int ft_eval_unused(const struct ft_eval *eval, const char *const *option, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        if (ft_conf_has(eval->setup.conf, option[i])) {
+/* An option that a suite does not read would be left out silently. */
+static int check_unused(const struct ft_eval *eval) {
+    for (const char *const *option = eval->kind->unused; *option; option++) {
+        if (ft_conf_has(eval->setup.conf, *option)) {
             return ft_complain(FT_EXIT_USAGE, "eval %s has no use for %s", eval->kind->name,
-                               option[i]);
+                               *option);
         }
     }
     return FT_EXIT_OK;
@@ -49,6 +51,9 @@ static int check_options(struct ft_eval *eval, const struct ft_conf *conf) {
     int code = find_kind(eval, conf);
     eval->setup.conf = conf;
     if (code == FT_EXIT_OK) {
+        code = check_unused(eval);
+    }
+    if (code == FT_EXIT_OK) {
         code = eval->kind->check(eval);
     }
     if (code == FT_EXIT_OK && conf->out && strcmp(conf->out, "-") == 0) {
@@ -56,7 +61,8 @@ static int check_options(struct ft_eval *eval, const struct ft_conf *conf) {
                            "--out is \"-\", expected a file name: a later run goes on with the "
                            "record, so it cannot be standard output");
     }
-    if (code == FT_EXIT_OK && (conf->prompt.n > 1 || conf->kv.n > 1)) {
+    if (code == FT_EXIT_OK && !eval->kind->takes_methods &&
+        (conf->prompt.n > 1 || conf->kv.n > 1)) {
         code = ft_complain(FT_EXIT_USAGE,
                            "%s is given %u times, eval runs one method; run it again for the "
                            "other, with the same --out",
@@ -131,6 +137,11 @@ static int try_cells(struct ft_eval *eval) {
                                "--ctx %u is beyond the %u tokens that %s was trained for",
                                cell->ctx, n_ctx, eval->setup.conf->model);
         }
+        if (!eval->ask.make) { /* it has said itself what cannot be */
+            uint32_t n_more = eval->setup.params.n_predict;
+            n_prompt = FT_MAX(n_prompt, cell->ctx - FT_MIN(n_more, cell->ctx - 1));
+            continue;
+        }
         ft_progress_stage(&eval->setup.progress, "making samples");
         if (eval->ask.make(eval->ask.user, cell->task, cell->ctx, cell->n_sample - 1, &sample,
                            &error) != FT_OK) {
@@ -190,7 +201,10 @@ static int run(struct ft_eval *eval) {
     }
     ft_status status = ft_suite_run(&params, eval->outcome, &error);
     ft_progress_clear(&setup->progress);
-    return status == FT_OK ? ft_eval_print(eval) : ft_complain_error(NULL, &error);
+    if (status != FT_OK) {
+        return ft_complain_error(NULL, &error);
+    }
+    return eval->kind->print ? eval->kind->print(eval) : ft_eval_print(eval);
 }
 
 /* Everything up to the weights, cheapest checks first. */

@@ -26,6 +26,32 @@ static int write_page(const struct ft_results *results, const struct ft_conf *co
     return status == FT_OK ? FT_EXIT_OK : ft_complain_error("--out", &error);
 }
 
+/* Samples of eval importance have no answers: their tables are others. */
+static int write_importance(const struct ft_results *results, const struct ft_conf *conf) {
+    struct ft_error error = { 0 }, later = { 0 };
+    struct ft_save *save = NULL;
+    if (conf->is_json) {
+        json_t *root = ft_report_json(results), *list = NULL;
+        if (ft_importance_json(results, &list, &error) != FT_OK) {
+            json_decref(root);
+            return ft_complain_error(NULL, &error);
+        }
+        json_object_set_new(root, "importance", list);
+        ft_json_print(root);
+        return FT_EXIT_OK;
+    }
+    if (ft_save_open(NULL, &save, &error) != FT_OK) {
+        return ft_complain_error(NULL, &error);
+    }
+    ft_status status =
+        (conf->is_csv ? ft_importance_csv : ft_importance_markdown)(results, save, &error);
+    ft_status done = ft_save_done(save, status == FT_OK, &later);
+    if (status != FT_OK || done != FT_OK) {
+        return ft_complain_error(NULL, status != FT_OK ? &error : &later);
+    }
+    return FT_EXIT_OK;
+}
+
 static int write_table(const struct ft_results *results, const struct ft_conf *conf) {
     struct ft_error error = { 0 };
     struct ft_save *save = NULL;
@@ -65,7 +91,8 @@ int ft_cmd_report(const struct ft_conf *conf) {
         code = write_page(&results, conf);
     }
     if (code == FT_EXIT_OK && !is_page) {
-        code = write_table(&results, conf);
+        code =
+            (ft_results_is_importance(&results) ? write_importance : write_table)(&results, conf);
     }
     ft_results_done(&results);
     return code;

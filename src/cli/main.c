@@ -72,12 +72,14 @@ const struct ft_command ft_commands[] = {
       "    -o report.html",
       FT_CMD_EXPLAIN, 0, ft_cmd_explain },
     { "eval", "SUITE [DIR] | compare A B", "measure how much a method gets right",
-      "Asks a suite of questions and scores the answers. Suites: ruler, the 13 tasks of RULER "
-      "(NVIDIA) and two more, made from a seed at any length in the model's own tokens, with "
+      "Asks a suite of questions and scores the answers, or measures. Suites: ruler, the 13 tasks "
+      "of "
+      "RULER (NVIDIA) and two more, made from a seed at any length in the model's own tokens, with "
       "RULER's templates, begun answers and scoring; needle, one of RULER's needles at every depth "
       "(--depths) of every length; longbench DIR, the English and code datasets of LongBench whose "
-      "files (NAME.jsonl) are in DIR, with its prompts, cuts, limits and metrics. Scores go from 0 "
-      "to 100 and come with a 95 % "
+      "files (NAME.jsonl) are in DIR, with its prompts, cuts, limits and metrics; ppl and "
+      "importance "
+      "measure, see below. Scores go from 0 to 100 and come with a 95 % "
       "interval. One method is run at a time; to compare methods, run the command again with the "
       "same --out. A run that was ended goes on where it was, and a file that was made with other "
       "settings is refused. Texts, words and questions are made up where no files are given, and "
@@ -85,12 +87,20 @@ const struct ft_command ft_commands[] = {
       "what "
       "every method in record B gains or loses on the samples of the one in A, with 95 % intervals "
       "of "
-      "the paired differences; with --tolerance its exit code says whether that passes.",
+      "the paired differences; with --tolerance its exit code says whether that passes. eval ppl "
+      "reads chunks of the text of -f, as perplexity does, with the method and dense: negative "
+      "log-likelihood of both, KL divergence of dense from the method, and how often the likeliest "
+      "token is the same, which is the score. eval importance, on RULER's prompts, compares what "
+      "the draft holds for important with what the target itself does: correlation, rank "
+      "correlation, and how many of the best tokens are the same; --prompt and --kv (several, "
+      "without keep) name what is measured, else specpc, speckv and snapkv.",
       "foretoken eval ruler -m target.gguf -d draft.gguf --tasks vt,niah_multivalue --ctx 2048 \\\n"
       "    --kv speckv:keep=512 --haystack book.txt --out ruler.jsonl\n"
       "foretoken eval needle -m target.gguf --ctx 1024,2048,4096 --out needle.jsonl\n"
       "foretoken eval longbench LongBench/data -m target.gguf --samples 50 --out longbench.jsonl\n"
-      "foretoken eval compare dense.jsonl ruler.jsonl --tolerance 2",
+      "foretoken eval compare dense.jsonl ruler.jsonl --tolerance 2\n"
+      "foretoken eval ppl -m target.gguf -f book.txt --ctx 1024 --kv snapkv:keep=128\n"
+      "foretoken eval importance -m target.gguf -d draft.gguf --tasks chain --ctx 2048",
       FT_CMD_EVAL, 3, ft_cmd_eval },
     { "report", "RESULTS...", "show results of eval as tables and plots",
       "Reads records that eval --out wrote, of one target and seed, and prints a Markdown table "
@@ -99,7 +109,9 @@ const struct ft_command ft_commands[] = {
       "tasks, and rows, memory and time beside them; --csv and --json have every interval. With -o "
       "the same goes into one HTML page with plots: accuracy, memory and time to the first token "
       "over the rows that stay, and accuracy over length. Records of eval needle also "
-      "have a grid of depths and lengths for each method, in the page as a heat map.",
+      "have a grid of depths and lengths for each method, in the page as a heat map. Records of "
+      "eval importance have their own: correlations, overlap over the number of tokens, and the "
+      "scores of one prompt as points.",
       "foretoken report ruler.jsonl -o ruler.html", FT_CMD_REPORT, FT_ARG_CAP, ft_cmd_report },
     { "score", "", "run a method's scoring on your own arrays",
       "Runs the very code that generate uses, in 32-bit floats, on queries and keys from a JSON "

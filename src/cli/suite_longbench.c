@@ -16,8 +16,6 @@ struct longbench {
 };
 
 static int check(struct ft_eval *eval) {
-    static const char *const unused[] = { "--chat",  "--answer-prefix", "--depths", "--haystack",
-                                          "--words", "--squad",         "--hotpot", "--seed" };
     const struct ft_conf *conf = eval->setup.conf;
     struct ft_error error = { 0 };
     struct longbench *own = ft_alloc(1, sizeof *own);
@@ -36,7 +34,7 @@ static int check(struct ft_eval *eval) {
     if (ft_longbench_tasks(conf->tasks, own->set, &own->n_set, &error) != FT_OK) {
         return ft_complain_error("--tasks", &error);
     }
-    return ft_eval_unused(eval, unused, FT_COUNT(unused));
+    return FT_EXIT_OK;
 }
 
 /* ---- texts as the model reads them ---- */
@@ -219,9 +217,14 @@ static void close_longbench(struct ft_eval *eval) {
     }
 }
 
+static const char *const unused[] = { "--file",   "--budgets",  "--chat",  "--answer-prefix",
+                                      "--depths", "--haystack", "--words", "--squad",
+                                      "--hotpot", "--seed",     NULL };
+
 const struct ft_eval_kind ft_eval_longbench = { .name = "longbench",
                                                 .check = check,
                                                 .open = open_longbench,
                                                 .describe = describe,
                                                 .remark = remark,
-                                                .close = close_longbench };
+                                                .close = close_longbench,
+                                                .unused = unused };

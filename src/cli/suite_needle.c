@@ -31,7 +31,6 @@ static int take_task(struct needle *needle, const char *list) {
 }
 
 static int check(struct ft_eval *eval) {
-    static const char *const unused[] = { "--squad", "--hotpot" };
     const struct ft_conf *conf = eval->setup.conf;
     const struct ft_counts *depths = &conf->depths;
     struct needle *needle = ft_alloc(1, sizeof *needle);
@@ -51,8 +50,7 @@ static int check(struct ft_eval *eval) {
         }
         snprintf(needle->name[i], NAME_CAP, "needle@%u", depths->value[i]);
     }
-    int code = take_task(needle, conf->tasks);
-    return code == FT_EXIT_OK ? ft_eval_unused(eval, unused, FT_COUNT(unused)) : code;
+    return take_task(needle, conf->tasks);
 }
 
 static void add_cells(struct ft_eval *eval) {
@@ -100,8 +98,11 @@ static void close_needle(struct ft_eval *eval) {
     }
 }
 
+static const char *const unused[] = { "--file", "--budgets", "--squad", "--hotpot", NULL };
+
 const struct ft_eval_kind ft_eval_needle = { .name = "needle",
                                              .check = check,
                                              .open = open_needle,
                                              .describe = describe,
-                                             .close = close_needle };
+                                             .close = close_needle,
+                                             .unused = unused };

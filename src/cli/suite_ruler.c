@@ -11,7 +11,6 @@ struct ruler {
 };
 
 static int check(struct ft_eval *eval) {
-    static const char *const unused[] = { "--depths" };
     const struct ft_conf *conf = eval->setup.conf;
     struct ft_error error = { 0 };
     struct ruler *ruler = ft_alloc(1, sizeof *ruler);
@@ -33,7 +32,7 @@ static int check(struct ft_eval *eval) {
                                ft_ruler_name(ruler->task[i]));
         }
     }
-    return ft_eval_unused(eval, unused, FT_COUNT(unused));
+    return FT_EXIT_OK;
 }
 
 /* ---- samples ---- */
@@ -79,6 +78,11 @@ static void close_ruler(struct ft_eval *eval) {
     }
 }
 
-const struct ft_eval_kind ft_eval_ruler = {
-    .name = "ruler", .check = check, .open = open_ruler, .describe = describe, .close = close_ruler
-};
+static const char *const unused[] = { "--file", "--depths", "--budgets", NULL };
+
+const struct ft_eval_kind ft_eval_ruler = { .name = "ruler",
+                                            .check = check,
+                                            .open = open_ruler,
+                                            .describe = describe,
+                                            .close = close_ruler,
+                                            .unused = unused };

@@ -3,9 +3,9 @@
  * cmd_eval.c.
  *
  *   cmd_eval.c      models, method and record, the same for every suite
- *   eval_table.c    what is printed
+ *   eval_table.c    what is printed of suites that ask questions
  *   eval_texts.c    texts that samples are made of
- *   suite_NAME.c    options, texts and cells of one suite
+ *   suite_NAME.c    options, texts and cells of one suite, and what is printed of one that measures
  */
 #ifndef FT_CLI_SUITES_H
 #define FT_CLI_SUITES_H
@@ -42,14 +42,13 @@ struct ft_eval_kind { /* functions that return an exit code have said what is wr
     void (*describe)(const struct ft_eval *eval, json_t *manifest, json_t *files);
     /* remark - what else the table says, or with root its keys of the JSON; may be NULL */
     void (*remark)(const struct ft_eval *eval, json_t *root);
-    void (*close)(struct ft_eval *eval); /* also after a failure; own may be NULL */
+    void (*close)(struct ft_eval *eval);      /* also after a failure; own may be NULL */
+    int (*print)(const struct ft_eval *eval); /* NULL: ft_eval_print */
+    const char *const *unused; /* options that it has no use for, "--squad"; ends with NULL */
+    bool takes_methods;        /* several of --prompt and --kv, and it runs them itself */
 };
-extern const struct ft_eval_kind ft_eval_ruler, ft_eval_needle, ft_eval_longbench;
-
-/* ft_eval_unused - a usage error when one of these options, which this suite has no use for, was
- * typed.
- *   option   [n] "--squad" */
-int ft_eval_unused(const struct ft_eval *eval, const char *const *option, size_t n);
+extern const struct ft_eval_kind ft_eval_ruler, ft_eval_needle, ft_eval_longbench, ft_eval_ppl,
+    ft_eval_importance;
 
 /* ---- texts (eval_texts.c) ---- */
 

@@ -89,7 +89,7 @@ struct ft_conf {
     struct ft_seed seed;
     struct ft_texts bias, stop;
     const char *grammar, *grammar_file;
-    struct ft_counts ctx, depth, depths;
+    struct ft_counts ctx, depth, depths, budgets;
     uint32_t n_pp, n_tg;
     const char *shape, *draft_shape, *svg;
     uint32_t n_repeat, against, n_chunk;

@@ -290,6 +290,7 @@ ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head,
 struct deciding { /* one prefill's decisions; buffers are reused by every layer */
     const ft_session *s;
     struct ft_chooser chooser;
+    float *scored; /* the session's kv_score, or NULL */
     bool is_sparse;
     uint32_t n_vote_col, n_voter;   /* of the evidence: with state, of the window's rows too */
     struct ft_rows *rows;           /* [n_head_kv] into the chooser's lists */
@@ -362,6 +363,10 @@ static ft_status decide_target(void *user, uint32_t layer, float *column, struct
         pack(column, c->p.n_head, d->n_vote_col, c->n_col);
     }
     ft_chooser_score(c, layer, column);
+    if (d->scored) {
+        size_t n = (size_t)c->p.n_head * c->n_col;
+        memcpy(d->scored + layer * n, c->pooled, n * sizeof *d->scored);
+    }
     ft_chooser_keep(c, layer);
     for (uint32_t h = 0; h < c->p.n_head; h++) {
         d->rows[h] =
@@ -449,6 +454,20 @@ static uint32_t largest_head(const struct ft_kv *kv) {
     return most;
 }
 
+/* Room for the scores of all layers, where they were asked for. */
+static ft_status keep_scores(ft_session *s, struct ft_error *err) {
+    const struct ft_plan *plan = &s->plan;
+    if (!s->params.is_kv_scored) {
+        return FT_OK;
+    }
+    s->n_kv_score = plan->n_input - plan->kv_look.window - plan->kv_look.refeed;
+    size_t n = (size_t)s->lane.n_layer * s->lane.hp->n_head_kv * s->n_kv_score;
+    s->kv_score = ft_alloc(n, sizeof *s->kv_score);
+    return s->kv_score ? FT_OK
+                       : ft_fail_memory(err, n * sizeof *s->kv_score, "the scores of %u rows",
+                                        s->n_kv_score);
+}
+
 static ft_status prefill_dropping(ft_session *s, const struct input *in, struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     const struct ft_look *look = &plan->kv_look;
@@ -470,7 +489,11 @@ static ft_status prefill_dropping(ft_session *s, const struct input *in, struct 
         .red = ft_reduce_of(look->fold),
         .is_per_head = look->is_group_max,
     };
-    ft_status status = deciding_init(&deciding, s, in->n, err);
+    ft_status status = keep_scores(s, err);
+    if (status == FT_OK) {
+        deciding.scored = s->kv_score;
+        status = deciding_init(&deciding, s, in->n, err);
+    }
     if (status == FT_OK && deciding.is_sparse && s->params.is_exact) {
         status = ft_report_fallback(
             s, err,

@@ -189,6 +189,10 @@ struct ft_session {
     uint32_t *kept;      /* [n_kept] prompt tokens the target read */
     uint32_t n_kept;
     float *score; /* [n_prompt] what the prompt stage ranked by; NULL: it dropped nothing */
+    /* [n_layer][n_head_kv][n_kv_score] what the KV stage ranked by; NULL: not asked for, or it
+     * dropped nothing */
+    float *kv_score;
+    uint32_t n_kv_score;
     struct ft_plan plan;
     struct ft_report report;
     struct ft_decoding decoding;

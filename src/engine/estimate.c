@@ -57,7 +57,8 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
         n_row = (uint64_t)plan->kv_look.window * target->n_layer +
                 ft_layers_sum(&plan->kv_layers, target->n_layer);
     }
-    uint64_t sinks = ft_decoding_sink_bytes(plan, target), rows = per_token / target->n_layer * n_row;
+    uint64_t sinks = ft_decoding_sink_bytes(plan, target),
+             rows = per_token / target->n_layer * n_row;
     out->kv = rows + sinks;
     /* while the last layer is read, the others' kept rows; later, the row that is fed again */
     uint64_t on_top =
@@ -84,8 +85,14 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
         out->compute =
             FT_MAX(out->compute, compute_bytes(draft, plan->n_prompt, n_voter, is_exact));
     }
+    uint64_t scored = 0;
+    if (plan->is_kv_on && s->params.is_kv_scored) {
+        uint32_t n_col = plan->n_input - plan->kv_look.window - plan->kv_look.refeed;
+        scored = (uint64_t)target->n_layer * target->n_head_kv * n_col * sizeof(float);
+    }
     /* the draft is done before the target begins */
-    out->total = FT_MAX(reading + sinks + answer + out->activation, out->draft_kv_peak + draft_activation) +
+    out->total = FT_MAX(reading + sinks + answer + scored + out->activation,
+                        out->draft_kv_peak + draft_activation) +
                  out->compute;
     out->activation = FT_MAX(out->activation, draft_activation);
 }

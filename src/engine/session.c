@@ -214,6 +214,7 @@ void ft_session_free(ft_session *s) {
     ft_free(s->logits);
     ft_free(s->kept);
     ft_free(s->score);
+    ft_free(s->kv_score);
     ft_free(s);
 }
 
@@ -227,6 +228,8 @@ static void forget(ft_session *s) {
     s->has_logits = s->has_pending = false;
     s->n_kept = 0;
     s->n_left = 0;
+    ft_free(s->kv_score);
+    s->kv_score = NULL;
     s->lane.rows.peak = s->lane.rows.now;
     s->lane.activation.peak = s->lane.activation.now;
     ft_sampler_reset(s->sampler);
@@ -523,6 +526,16 @@ uint32_t ft_session_scores(const ft_session *s, const float **score) {
     }
     *score = s->score;
     return s->plan.n_prompt;
+}
+
+uint32_t ft_session_kv_scores(const ft_session *s, uint32_t layer, uint32_t head,
+                              const float **score) {
+    uint32_t n_head = s->lane.hp->n_head_kv;
+    if (!s->has_logits || !s->kv_score || layer >= s->lane.n_layer || head >= n_head) {
+        return 0;
+    }
+    *score = s->kv_score + ((size_t)layer * n_head + head) * s->n_kv_score;
+    return s->n_kv_score;
 }
 
 uint32_t ft_session_kept(const ft_session *s, enum ft_stage stage, uint32_t layer, uint32_t head,

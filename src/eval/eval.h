@@ -11,6 +11,10 @@ typedef void (*ft_guard_fn)(ft_session *session);
 
 /* ---- perplexity (ppl.c) ---- */
 
+enum { FT_LOGIT_BYTES = 64 << 20 }; /* logits held at once */
+/* ft_logit_rows - rows of logits in one block: what fits, at least one, at most n_most. */
+uint32_t ft_logit_rows(uint32_t n_vocab, uint32_t n_most);
+
 struct ft_ppl_params {
     const ft_model *model, *draft;
     const struct ft_session_params *session; /* n_predict and n_ctx are set here */
@@ -278,6 +282,15 @@ struct ft_grid {              /* scores over two lists of numbers, as a heat map
 };
 /* ft_grid_put - a part of another file, as ft_plot_put. */
 void ft_grid_put(const struct ft_grid *grid, struct ft_save *save);
+struct ft_plot_dots {
+    const char *title, *note, *x_title, *y_title;
+    double (
+        *at)[2]; /* [n] borrowed: x and y, on logarithmic axes; a point with one of them <= 0 has
+                            * no place there */
+    uint32_t n;
+};
+/* ft_plot_dots_put - points that are not joined, as a part of another file. */
+void ft_plot_dots_put(const struct ft_plot_dots *dots, struct ft_save *save);
 
 /* ---- synthetic models in real shapes (shape.c) ---- */
 

@@ -223,6 +223,86 @@ void ft_plot_put(const struct ft_plot *plot, struct ft_save *save) {
     ft_save_print(save, "</svg>\n");
 }
 
+/* ---- dots ---- */
+
+struct decades { /* of an axis: powers of ten that hold every value */
+    int first, last;
+};
+
+static bool has_place(const double at[2]) {
+    return at[0] > 0 && at[1] > 0 && isfinite(at[0]) && isfinite(at[1]);
+}
+
+static struct decades decades_of(const struct ft_plot_dots *dots, int axis) {
+    double low = INFINITY, high = -INFINITY;
+    for (uint32_t i = 0; i < dots->n; i++) {
+        if (has_place(dots->at[i])) {
+            low = FT_MIN(low, dots->at[i][axis]);
+            high = FT_MAX(high, dots->at[i][axis]);
+        }
+    }
+    if (low > high) {
+        return (struct decades){ -1, 0 };
+    }
+    struct decades d = { (int)floor(log10(low)), (int)ceil(log10(high)) };
+    d.last = FT_MAX(d.last, d.first + 1);
+    return d;
+}
+
+static double share_of(const struct decades *d, double log_value) {
+    return (log_value - d->first) / (d->last - d->first);
+}
+
+enum { DOTS = 420 }; /* a square field */
+
+static double dot_x(const struct decades *d, double log_value) {
+    return LEFT + DOTS * share_of(d, log_value);
+}
+
+static double dot_y(const struct decades *d, double log_value) {
+    return TOP + DOTS * (1 - share_of(d, log_value));
+}
+
+static void put_decades(struct ft_save *save, const struct decades *x, const struct decades *y) {
+    char text[24];
+    for (int e = x->first; e <= x->last; e++) {
+        ft_save_print(save, "<line class=\"grid\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\"/>\n",
+                      dot_x(x, e), TOP, dot_x(x, e), TOP + DOTS);
+        snprintf(text, sizeof text, "1e%d", e);
+        put_label(save, dot_x(x, e), TOP + DOTS + 18, "mid", text);
+    }
+    for (int e = y->first; e <= y->last; e++) {
+        ft_save_print(save, "<line class=\"grid\" x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\"/>\n",
+                      LEFT, dot_y(y, e), LEFT + DOTS, dot_y(y, e));
+        snprintf(text, sizeof text, "1e%d", e);
+        put_label(save, LEFT - 8, dot_y(y, e) + 4, "end", text);
+    }
+}
+
+void ft_plot_dots_put(const struct ft_plot_dots *dots, struct ft_save *save) {
+    const int height = TOP + DOTS + 72;
+    struct decades x = decades_of(dots, 0), y = decades_of(dots, 1);
+    ft_save_print(save,
+                  "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" "
+                  "height=\"%d\">\n%s",
+                  WIDTH, height, WIDTH, height, style);
+    put_label(save, LEFT, 18, "head", dots->title);
+    put_label(save, LEFT, TOP - 10, "name", dots->y_title);
+    put_decades(save, &x, &y);
+    for (uint32_t i = 0; i < dots->n; i++) {
+        if (has_place(dots->at[i])) {
+            ft_save_print(save,
+                          "<circle fill=\"%s\" fill-opacity=\".55\" cx=\"%.1f\" cy=\"%.1f\" "
+                          "r=\"2.5\"/>\n",
+                          colour[0], dot_x(&x, log10(dots->at[i][0])),
+                          dot_y(&y, log10(dots->at[i][1])));
+        }
+    }
+    put_label(save, LEFT + DOTS, TOP + DOTS + 38, "end", dots->x_title);
+    put_label(save, LEFT, height - 8, "note", dots->note);
+    ft_save_print(save, "</svg>\n");
+}
+
 ft_status ft_plot_save(const struct ft_plot *plot, const char *path, struct ft_error *error) {
     struct ft_save *save = NULL;
     FT_TRY(ft_save_open(path, &save, error));

@@ -12,12 +12,15 @@
 
 #include "eval/eval.h"
 
-enum { LOGIT_BYTES = 64 << 20 }; /* logits held at once */
-
 struct sums {
     double nll, nll2;
     uint64_t n;
 };
+
+uint32_t ft_logit_rows(uint32_t n_vocab, uint32_t n_most) {
+    size_t n = FT_LOGIT_BYTES / (n_vocab * sizeof(float));
+    return (uint32_t)FT_MAX(FT_MIN(n, (size_t)n_most), (size_t)1);
+}
 
 /* nll - minus log-softmax of one logit, in double. */
 static double nll(const float *logit, uint32_t n_vocab, ft_token id) {
@@ -108,9 +111,7 @@ ft_status ft_ppl_run(const struct ft_ppl_params *params, struct ft_ppl *out,
     }
     ft_model_info(params->model, &info);
     work.n_vocab = info.n_vocab;
-    size_t row_bytes = (size_t)info.n_vocab * sizeof(float);
-    work.n_block =
-        (uint32_t)FT_MAX(FT_MIN(LOGIT_BYTES / row_bytes, (size_t)params->n_ctx), (size_t)1);
+    work.n_block = ft_logit_rows(info.n_vocab, params->n_ctx);
     work.chunk = ft_alloc(params->n_ctx, sizeof *work.chunk);
     work.logits = ft_alloc((size_t)work.n_block * work.n_vocab, sizeof *work.logits);
     session.n_predict = params->n_ctx - params->n_ctx / 2;

@@ -347,23 +347,25 @@ static void html_manifests(const struct ft_results *r, struct ft_save *save) {
     }
 }
 
-ft_status ft_report_html(const struct ft_results *results, const char *title, struct ft_save *save,
-                         struct ft_error *error) {
-    ft_page_begin(save);
-    put(save, style);
-    ft_page_title(save, title);
+static ft_status html_scores(const struct ft_results *results, struct ft_save *save,
+                             struct ft_error *error) {
     put(save, "<p>Scores from 0 to 100 with 95 % intervals. Rows, memory and time are medians; in "
               "the column of means everything is the mean over tasks.</p>\n");
     for (uint32_t c = 0; c < results->n_ctx; c++) {
         html_table(results, c, save);
     }
-    ft_status status = ft_report_grid_html(results, save, error);
-    if (status == FT_OK) {
-        status = plot_budgets(results, save, error);
-    }
-    if (status == FT_OK && results->n_ctx > 1) {
-        status = plot_lengths(results, save, error);
-    }
+    FT_TRY(ft_report_grid_html(results, save, error));
+    FT_TRY(plot_budgets(results, save, error));
+    return results->n_ctx > 1 ? plot_lengths(results, save, error) : FT_OK;
+}
+
+ft_status ft_report_html(const struct ft_results *results, const char *title, struct ft_save *save,
+                         struct ft_error *error) {
+    ft_page_begin(save);
+    put(save, style);
+    ft_page_title(save, title);
+    ft_status status = (ft_results_is_importance(results) ? ft_importance_html
+                                                          : html_scores)(results, save, error);
     if (status == FT_OK) {
         put(save, "<h2>Where this comes from</h2>\n");
         html_manifests(results, save);

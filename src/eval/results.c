@@ -10,8 +10,9 @@
 enum { LINE_MAX_BYTES = 1 << 24 };
 
 /* What must agree for samples to be the same questions. */
-static const char *const same[] = { "suite",    "target", "seed",  "answer_prefix", "chat",
-                                    "haystack", "words",  "squad", "hotpot",        "needle" };
+static const char *const same[] = { "suite",  "target",   "seed",  "answer_prefix",
+                                    "chat",   "haystack", "words", "squad",
+                                    "hotpot", "needle",   "text",  "budgets" };
 
 /* ---- lines ---- */
 

@@ -77,6 +77,20 @@ json_t *ft_report_json(const struct ft_results *results);
 void ft_report_grid_markdown(const struct ft_results *results, struct ft_save *save);
 ft_status ft_report_grid_html(const struct ft_results *results, struct ft_save *save,
                               struct ft_error *error);
+/* ---- reports of eval importance (report_importance.c) ---- */
+
+bool ft_results_is_importance(const struct ft_results *results);
+/* Each fails with FT_NOMEM, or FT_FORMAT naming a row that is none of this suite. */
+ft_status ft_importance_markdown(const struct ft_results *results, struct ft_save *save,
+                                 struct ft_error *error);
+ft_status ft_importance_csv(const struct ft_results *results, struct ft_save *save,
+                            struct ft_error *error);
+/* ft_importance_json - a list of cells, each with its budgets; the caller's. */
+ft_status ft_importance_json(const struct ft_results *results, json_t **out,
+                             struct ft_error *error);
+/* ft_importance_html - the tables and plots of a page, for ft_report_html. */
+ft_status ft_importance_html(const struct ft_results *results, struct ft_save *save,
+                             struct ft_error *error);
 
 /* ---- the same samples with two methods (compare.c) ---- */
 

@@ -179,6 +179,36 @@ static void set_answers(json_t *row, const struct ft_sample *sample, const struc
     json_object_set_new(row, "references", references);
 }
 
+static const char *method_of(const struct ft_suite_params *params, const struct ft_cell *cell) {
+    return cell->method ? cell->method : params->method;
+}
+
+json_t *ft_row_new(const struct ft_suite_params *params, const struct ft_cell *cell, uint32_t index,
+                   const struct ft_report *report) {
+    json_t *row = json_object(), *fallbacks = json_array();
+    for (uint32_t i = 0; i < report->n_fallback && i < FT_FALLBACK_CAP; i++) {
+        json_array_append_new(fallbacks, json_string(report->fallback[i]));
+    }
+    json_object_set_new(row, "task", json_string(cell->name));
+    set_count(row, "ctx", cell->ctx);
+    set_count(row, "index", index);
+    json_object_set_new(row, "method", json_string(method_of(params, cell)));
+    json_object_set_new(row, "data", json_string(cell->data));
+    if (cell->has_depth) {
+        set_count(row, "depth", cell->depth);
+    }
+    set_count(row, "prompt_tokens", report->n_prompt);
+    set_count(row, "kept_tokens", report->n_kept);
+    set_count(row, "kept_rows", report->n_kv_kept);
+    set_count(row, "kv_bytes", report->kv_bytes);
+    set_count(row, "kv_bytes_full", report->kv_bytes_full);
+    set_count(row, "kv_bytes_peak", report->kv_bytes_peak);
+    set_count(row, "draft_kv_bytes_peak", report->draft_kv_bytes_peak);
+    json_object_set_new(row, "fallbacks", fallbacks);
+    json_object_set_new(row, "times", times_of(report));
+    return row;
+}
+
 /* -> NULL: no memory. */
 static json_t *row_of(const struct ft_suite_params *params, const struct ft_cell *cell,
                       uint32_t index, const struct ft_sample *sample, const struct answer *answer,
@@ -192,33 +222,13 @@ static json_t *row_of(const struct ft_suite_params *params, const struct ft_cell
         }
         sum += score[t];
     }
-    json_t *row = json_object(), *fallbacks = json_array();
-    for (uint32_t i = 0; i < report->n_fallback && i < FT_FALLBACK_CAP; i++) {
-        json_array_append_new(fallbacks, json_string(report->fallback[i]));
-    }
-    json_object_set_new(row, "task", json_string(cell->name));
-    set_count(row, "ctx", cell->ctx);
-    set_count(row, "index", index);
-    json_object_set_new(row, "method", json_string(params->method));
-    json_object_set_new(row, "data", json_string(cell->data));
-    if (cell->has_depth) {
-        set_count(row, "depth", cell->depth);
-    }
+    json_t *row = ft_row_new(params, cell, index, report);
     if (sample->n_cut > 0) {
         set_count(row, "cut_tokens", sample->n_cut);
     }
-    set_count(row, "prompt_tokens", report->n_prompt);
-    set_count(row, "kept_tokens", report->n_kept);
-    set_count(row, "kept_rows", report->n_kv_kept);
     set_answers(row, sample, answer, score);
     json_object_set_new(row, "score", json_real(100 * sum / sample->n_turn));
     set_count(row, "generated_tokens", report->n_generated);
-    set_count(row, "kv_bytes", report->kv_bytes);
-    set_count(row, "kv_bytes_full", report->kv_bytes_full);
-    set_count(row, "kv_bytes_peak", report->kv_bytes_peak);
-    set_count(row, "draft_kv_bytes_peak", report->draft_kv_bytes_peak);
-    json_object_set_new(row, "fallbacks", fallbacks);
-    json_object_set_new(row, "times", times_of(report));
     return row;
 }
 
@@ -270,6 +280,11 @@ static ft_status run_sample(const struct ft_suite_params *params, const struct f
     struct answer answer[FT_TURN_CAP] = { { NULL, 0, 0 } };
     struct ft_report report;
     const struct ft_suite *suite = &params->suite;
+    if (suite->measure) {
+        json_t *row = NULL;
+        FT_TRY(suite->measure(params, cell, index, &row, error));
+        return ft_record_add(params->record, row, error);
+    }
     FT_TRY(suite->make(suite->user, cell->task, cell->ctx, index, &sample, error));
     ft_status status = tokenize(params, &sample, &asked, error);
     if (status == FT_OK) {
@@ -301,9 +316,10 @@ ft_status ft_suite_run(const struct ft_suite_params *params, struct ft_outcome *
     for (uint32_t i = 0; i < params->n_cell; i++) {
         const struct ft_cell *cell = &params->cell[i];
         for (uint32_t index = 0; index < cell->n_sample; index++, done++) {
-            const struct ft_record_key key = {
-                .task = cell->name, .method = params->method, .ctx = cell->ctx, .index = index
-            };
+            const struct ft_record_key key = { .task = cell->name,
+                                               .method = method_of(params, cell),
+                                               .ctx = cell->ctx,
+                                               .index = index };
             if (!ft_record_find(params->record, &key)) {
                 if (params->step) {
                     params->step(done, total, cell, params->user);

@@ -33,6 +33,8 @@ struct ft_sample {                    /* all text is owned */
 };
 void ft_sample_done(struct ft_sample *sample);
 
+struct ft_suite_params;
+struct ft_cell;
 struct ft_suite {
     void *user;
     /* make - sample `index` of a task at a length: the same arguments make the same sample.
@@ -42,6 +44,11 @@ struct ft_suite {
     /* score - how right an answer is, 0..1.  Errors: FT_NOMEM */
     ft_status (*score)(void *user, uint32_t task, const struct ft_turn *turn,
                        const char *prediction, double *out);
+    /* measure - NULL, or instead of asking questions: the numbers of a sample, as the row that goes
+     * into the record.  Nothing is generated, and score is not used.
+     *   row      task, ctx, index, method and score as in the cell, and keys of its own */
+    ft_status (*measure)(const struct ft_suite_params *params, const struct ft_cell *cell,
+                         uint32_t index, json_t **row, struct ft_error *error);
 };
 
 /* ---- text as the model reads it (chat.c) ---- */
@@ -92,7 +99,8 @@ struct ft_cell { /* a task at a length */
     uint32_t ctx, n_sample;
     uint32_t n_prompt; /* tokens of its longest prompt; 0: what ctx has room for */
     bool has_depth;
-    uint32_t depth; /* where in the context the answer stands, percent */
+    uint32_t depth;     /* where in the context the answer stands, percent */
+    const char *method; /* as in the rows; NULL: that of the run */
 };
 uint64_t ft_cells_sum(const struct ft_cell *cell, uint32_t n_cell); /* samples of all */
 
@@ -122,6 +130,11 @@ struct ft_suite_params {
  * Errors     those of suite, session and record; what is in the record stays */
 ft_status ft_suite_run(const struct ft_suite_params *params, struct ft_outcome *out,
                        struct ft_error *error);
+
+/* ft_row_new - a row with what every sample has: its key, what was read and kept, memory, fallbacks
+ * and times.  The score is the caller's to set. */
+json_t *ft_row_new(const struct ft_suite_params *params, const struct ft_cell *cell, uint32_t index,
+                   const struct ft_report *report);
 
 struct ft_interval {
     double mean, low, high;
