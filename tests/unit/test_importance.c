@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_importance.c - scores that a session gives out are those it chose by, and an estimator that is
- * the truth agrees with it. */
+/* test_importance.c - scores that a session gives out are those it chose by, and an estimator that
+ * is the truth agrees with it. */
 #include "engine_fixture.h"
 #include "eval/importance.h"
 
