@@ -110,7 +110,7 @@ static struct ft_session_params params_of(const char *prompt, const char *kv) {
     struct ft_session_params params = ft_session_defaults();
     params.prompt = prompt;
     params.kv = kv;
-    params.n_thread = 2;
+    params.n_thread = 1;
     return params;
 }
 

@@ -34,7 +34,7 @@ static struct ft_session_params params_of(const char *prompt, const char *kv) {
     params.prompt = prompt;
     params.kv = kv;
     params.n_predict = 8;
-    params.n_thread = 2;
+    params.n_thread = 1;
     return params;
 }
 
