@@ -282,7 +282,7 @@ static ft_status budgets_for(const struct importance *own, uint32_t ctx, uint32_
                ? FT_OK
                : ft_fail(
                      error, FT_LIMIT, 0,
-                     "--budgets: %u tokens are best of more, and %u of this prompt have a score",
+                     "--budgets: %u is not below the %u tokens of this prompt that have a score",
                      own->budgets.value[out->stated], n);
 }
 

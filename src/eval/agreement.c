@@ -114,8 +114,9 @@ static void compare(const struct work *w, const float *a, const float *b, uint32
     out->spearman = ft_correlation(w->x, w->y, n);
 }
 
-ft_status ft_agreement_of(const float *a, const float *b, uint32_t n, const uint32_t *budget,
-                          uint32_t n_budget, struct ft_agreement *out, struct ft_error *error) {
+ft_status ft_agreement_of(const float *a, const float *b, uint32_t n,
+                          const struct ft_budgets *budgets, struct ft_agreement *out,
+                          struct ft_error *error) {
     struct work w = { .a = ft_alloc(n, sizeof *w.a),
                       .b = ft_alloc(n, sizeof *w.b),
                       .x = ft_alloc(n, sizeof *w.x),
@@ -124,8 +125,8 @@ ft_status ft_agreement_of(const float *a, const float *b, uint32_t n, const uint
     ft_status status = FT_OK;
     if (w.a && w.b && w.x && w.y && w.mark) {
         compare(&w, a, b, n, out);
-        for (uint32_t i = 0; i < n_budget; i++) {
-            out->overlap[i] = overlap(w.a, w.b, budget[i], w.mark);
+        for (uint32_t i = 0; i < budgets->n; i++) {
+            out->overlap[i] = overlap(w.a, w.b, budgets->value[i], w.mark);
         }
     } else {
         status = ft_fail(error, FT_NOMEM, 0, "not enough memory to compare %u scores", n);

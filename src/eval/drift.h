@@ -2,9 +2,9 @@
 /* drift.h - what a method does to the next-token distribution on a given text: the same chunk with
  * the method and dense, token by token.
  *
- * A chunk is cut as `foretoken perplexity` and llama.cpp cut it: the first half is the prompt, which
- * the method meets, the second half is fed, and its tokens but the first are scored.  So the nll of
- * a dense run is that of perplexity.
+ * A chunk is cut as `foretoken perplexity` and llama.cpp cut it: the first half is the prompt,
+ * which the method meets, the second half is fed, and its tokens but the first are scored.  So the
+ * nll of a dense run is that of perplexity.
  */
 #ifndef FT_EVAL_DRIFT_H
 #define FT_EVAL_DRIFT_H

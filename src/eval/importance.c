@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* importance.c - scores out of sessions, and an estimate compared with the truth; see importance.h. */
+/* importance.c - scores out of sessions, and an estimate compared with the truth. */
 #include "eval/importance.h"
 
 #include <math.h>
@@ -106,8 +106,8 @@ static ft_status compare_lists(const struct ft_scores *a, const struct ft_scores
         for (uint32_t h = 0; h < a->n_head; h++) {
             size_t list = (size_t)l * a->n_head + h;
             struct ft_agreement one;
-            FT_TRY(ft_agreement_of(a->score + list * a->n, b->score + list * b->n, out->n,
-                                   budgets->value, budgets->n, &one, error));
+            FT_TRY(ft_agreement_of(a->score + list * a->n, b->score + list * b->n, out->n, budgets,
+                                   &one, error));
             add(&all.r2, one.r2);
             add(&r2, one.r2);
             add(&all.r2_log, one.r2_log);

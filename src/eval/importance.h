@@ -2,8 +2,8 @@
 /* importance.h - how well an estimator says what matters in a prompt: its scores against those of
  * the target itself, from the same formula.
  *
- *   prompt   a score per token: the draft's attention, against the same method with the target as its
- *            own draft
+ *   prompt   a score per token: the draft's attention, against the same method with the target as
+ *            its own draft
  *   kv       a score per row, KV head and layer: any KV method's, against `oracle`, which asks the
  *            queries of the target's own answer
  *
@@ -52,10 +52,6 @@ struct ft_importance {
     uint32_t n_layer;
     uint32_t n; /* tokens that both have a score for */
 };
-struct ft_budgets {
-    uint32_t value[FT_BUDGETS_CAP], n; /* [n] ascending */
-    uint32_t stated; /* index of the one that stands for all: the score of a row */
-};
 /* ft_importance_of - estimate against truth, on the tokens that both have a score for.
  *
  *   budgets  each below the number of those tokens
@@ -78,7 +74,8 @@ ft_status ft_importance_points(const struct ft_scores *estimate, const struct ft
 struct ft_overlap {              /* of a cell: an estimator on a task at a length */
     uint32_t n;                  /* samples */
     double r2, r2_log, spearman; /* means over the samples where it is defined, or NAN */
-    /* [n_budget] ascending; short prompts have no room for the larger ones: samples that have each */
+    /* [n_budget] ascending, and samples that have each: short prompts have no room for the
+     * larger ones */
     uint32_t n_budget, budget[FT_BUDGETS_CAP], n_sample[FT_BUDGETS_CAP];
     struct ft_interval overlap[FT_BUDGETS_CAP]; /* percent */
     double random[FT_BUDGETS_CAP]; /* percent that a random choice has in expectation, C / n */
@@ -88,8 +85,8 @@ struct ft_overlap {              /* of a cell: an estimator on a task at a lengt
  * Errors     FT_FORMAT naming the sample whose row is not one of this suite; FT_NOMEM */
 ft_status ft_overlap_of(const json_t *const *row, uint32_t n, struct ft_overlap *out,
                         struct ft_error *error);
-/* ft_overlap_set - {"samples":20,"r2":...,"budgets":[{"budget":32,"overlap":...,"low":...,"high":...,
- * "random":...},...]}; keys are added to value. */
+/* ft_overlap_set - adds "samples", "r2", ..., and "budgets", a list of {"budget":32,"overlap":...,
+ * "low":...,"high":...,"random":...,"samples":20}. */
 void ft_overlap_set(json_t *value, const struct ft_overlap *overlap);
 /* ft_json_number - null where it is not finite. */
 json_t *ft_json_number(double x);

@@ -109,6 +109,14 @@ ft_status ft_importance_markdown(const struct ft_results *results, struct ft_sav
     return FT_OK;
 }
 
+static void put_quoted(struct ft_save *save, const char *text) {
+    put(save, "\"");
+    for (; *text; text++) {
+        ft_save_print(save, *text == '"' ? "\"\"" : "%c", *text);
+    }
+    put(save, "\"");
+}
+
 ft_status ft_importance_csv(const struct ft_results *results, struct ft_save *save,
                             struct ft_error *error) {
     struct ft_overlap *overlap;
@@ -119,9 +127,11 @@ ft_status ft_importance_csv(const struct ft_results *results, struct ft_save *sa
         const struct ft_group *g = &results->group[i];
         const struct ft_overlap *o = &overlap[i];
         for (uint32_t b = 0; b < o->n_budget; b++) {
-            ft_save_print(save, "%" PRIu32 ",%s,\"%s\",%s,%s,%s,", results->ctx[g->ctx],
-                          results->task[g->task], results->method[g->method],
-                          number(o->r2, text[0]), number(o->r2_log, text[1]),
+            ft_save_print(save, "%" PRIu32 ",", results->ctx[g->ctx]);
+            put_quoted(save, results->task[g->task]);
+            put(save, ",");
+            put_quoted(save, results->method[g->method]);
+            ft_save_print(save, ",%s,%s,%s,", number(o->r2, text[0]), number(o->r2_log, text[1]),
                           number(o->spearman, text[2]));
             ft_save_print(save, "%" PRIu32 ",%" PRIu32 ",%.4f,%.4f,%.4f,%.4f\n", o->budget[b],
                           o->n_sample[b], o->overlap[b].mean, o->overlap[b].low, o->overlap[b].high,

@@ -110,7 +110,7 @@ refuses 2 "snapkv is given twice" $on --kv snapkv --kv snapkv
 refuses 2 "--budgets: none is below --ctx 512" $on --kv snapkv --budgets 512
 refuses 2 "--budgets has 32 twice" $on --kv snapkv --budgets 32,64,32
 refuses 2 '--budgets is "0"' $on --kv snapkv --budgets 0
-refuses 1 "of this prompt have a score" $on --kv snapkv --budgets 500
+refuses 1 "500 is not below the 341 tokens of this prompt that have a score" $on --kv snapkv --budgets 500
 refuses 2 "importance has no use for --file" $on -d "$draft" -f "$text"
 refuses 2 'no task "vx"' eval importance -m "$target" -d "$draft" --tasks vx
 refuses 1 "other settings: budgets is" $on -d "$draft" --budgets 32 --out importance.jsonl

@@ -16,10 +16,11 @@
 #include "score_oracle.h"
 
 static struct ft_agreement agreement(const float *a, const float *b, uint32_t n,
-                                     const uint32_t *budget, uint32_t n_budget) {
+                                     const struct ft_budgets *budgets) {
+    static const struct ft_budgets none = { .n = 0 };
     struct ft_agreement out;
     struct ft_error error = { .code = FT_OK };
-    if (ft_agreement_of(a, b, n, budget, n_budget, &out, &error) != FT_OK) {
+    if (ft_agreement_of(a, b, n, budgets ? budgets : &none, &out, &error) != FT_OK) {
         fail_msg("%s", error.text);
     }
     return out;
@@ -38,23 +39,23 @@ static void test_pearson(void **state) {
     const float a[] = { 1, 2, 3 }, b[] = { 2, 4, 7 }, down[] = { 3, 2, 1 }, flat[] = { 5, 5, 5 };
     const double x[] = { 1, 2, 3 }, y[] = { 30, 20, 10 };
     (void)state;
-    assert_near(agreement(a, b, 3, NULL, 0).r2, 75.0 / 76);
-    assert_near(agreement(a, down, 3, NULL, 0).r2, 1);
-    assert_near(agreement(a, down, 3, NULL, 0).spearman, -1);
+    assert_near(agreement(a, b, 3, NULL).r2, 75.0 / 76);
+    assert_near(agreement(a, down, 3, NULL).r2, 1);
+    assert_near(agreement(a, down, 3, NULL).spearman, -1);
     assert_near(ft_correlation(x, y, 3), -1);
-    assert_true(isnan(agreement(a, flat, 3, NULL, 0).r2));
-    assert_true(isnan(agreement(flat, a, 3, NULL, 0).spearman));
-    assert_true(isnan(agreement(a, b, 1, NULL, 0).r2));
+    assert_true(isnan(agreement(a, flat, 3, NULL).r2));
+    assert_true(isnan(agreement(flat, a, 3, NULL).spearman));
+    assert_true(isnan(agreement(a, b, 1, NULL).r2));
 }
 
 /* Ranks 4 2.5 2.5 1 against 4 3 2 1: sums 4.5, 4.5 and 5. */
 static void test_ties(void **state) {
     const float a[] = { 10, 20, 20, 30 }, b[] = { 1, 2, 3, 4 };
     const float x[] = { 5, 5, 5, 1 }, y[] = { 1, 5, 5, 5 };
-    const uint32_t budget[] = { 1, 2, 3, 4 };
+    const struct ft_budgets budgets = { .value = { 1, 2, 3, 4 }, .n = 4 };
     (void)state;
-    assert_near(agreement(a, b, 4, NULL, 0).spearman, 4.5 / sqrt(4.5 * 5));
-    struct ft_agreement both = agreement(x, y, 4, budget, 4);
+    assert_near(agreement(a, b, 4, NULL).spearman, 4.5 / sqrt(4.5 * 5));
+    struct ft_agreement both = agreement(x, y, 4, &budgets);
     assert_near(both.overlap[0], 0);       /* {0} {1} */
     assert_near(both.overlap[1], 0.5);     /* {0 1} {1 2} */
     assert_near(both.overlap[2], 2.0 / 3); /* {0 1 2} {1 2 3} */
@@ -65,10 +66,10 @@ static void test_ties(void **state) {
 static void test_logarithms(void **state) {
     const float a[] = { 1, 2, 4, 8, 0, 7 }, b[] = { 3, 12, 48, 192, 50, 0 };
     (void)state;
-    struct ft_agreement got = agreement(a, b, 6, NULL, 0);
+    struct ft_agreement got = agreement(a, b, 6, NULL);
     assert_near(got.r2_log, 1);
     assert_true(got.r2 < 0.9);
-    assert_true(isnan(agreement(a + 4, b + 4, 2, NULL, 0).r2_log));
+    assert_true(isnan(agreement(a + 4, b + 4, 2, NULL).r2_log));
 }
 
 /* ---- slow twins ---- */
@@ -109,9 +110,9 @@ static bool is_best(const float *s, uint32_t n, uint32_t c, uint32_t j) {
 }
 
 static void compare_slow(const float *a, const float *b, uint32_t n) {
-    const uint32_t budget[] = { 1, 7, n / 2, n - 1, n };
+    const struct ft_budgets budgets = { .value = { 1, 7, n / 2, n - 1, n }, .n = 5 };
     double x[N], y[N];
-    struct ft_agreement got = agreement(a, b, n, budget, FT_COUNT(budget));
+    struct ft_agreement got = agreement(a, b, n, &budgets);
     uint32_t n_log = 0;
     for (uint32_t j = 0; j < n; j++) {
         x[j] = (double)a[j];
@@ -128,12 +129,12 @@ static void compare_slow(const float *a, const float *b, uint32_t n) {
         }
     }
     assert_near(got.r2_log, pow(slow_r(x, y, n_log), 2));
-    for (size_t i = 0; i < FT_COUNT(budget); i++) {
+    for (uint32_t i = 0; i < budgets.n; i++) {
         uint32_t n_both = 0;
         for (uint32_t j = 0; j < n; j++) {
-            n_both += is_best(a, n, budget[i], j) && is_best(b, n, budget[i], j);
+            n_both += is_best(a, n, budgets.value[i], j) && is_best(b, n, budgets.value[i], j);
         }
-        assert_near(got.overlap[i], (double)n_both / budget[i]);
+        assert_near(got.overlap[i], (double)n_both / budgets.value[i]);
     }
 }
 
@@ -162,13 +163,14 @@ static void test_order(void **state) {
 
 static void test_no_memory(void **state) {
     const float a[] = { 1, 2, 3 };
+    const struct ft_budgets budgets = { .value = { 2 }, .n = 1 };
     struct ft_agreement out;
     struct ft_error error;
     uint32_t order[3];
     (void)state;
     for (uint64_t n = 1; n <= 5; n++) {
         ft_alloc_fail_after(n, false);
-        assert_int_equal(ft_agreement_of(a, a, 3, NULL, 0, &out, &error), FT_NOMEM);
+        assert_int_equal(ft_agreement_of(a, a, 3, &budgets, &out, &error), FT_NOMEM);
     }
     ft_alloc_fail_after(1, false);
     assert_int_equal(ft_best_first(a, 3, order, &error), FT_NOMEM);
@@ -177,7 +179,7 @@ static void test_no_memory(void **state) {
 
 /* ---- lists of a prompt ---- */
 
-/* Two layers of two heads.  Layer 0: the same, and turned round; layer 1: the same, and constant. */
+/* Two layers of two heads.  Layer 0: the same, and turned round; layer 1: the same, constant. */
 static void test_means(void **state) {
     float a[] = { 1, 2, 4, 8, 1, 2, 3, 4, 5, 6, 7, 9, 2, 2, 2, 2 };
     float b[] = { 1, 2, 4, 8, 4, 3, 2, 1, 5, 6, 7, 9, 1, 2, 3, 4 };

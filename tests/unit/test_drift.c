@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_drift.c - a method against dense, token by token: divergences worked out by hand and by a slow
- * twin, and chunks of the shipped pair against perplexity and against single steps. */
+/* test_drift.c - a method against dense, token by token: divergences worked out by hand and by a
+ * slow twin, and chunks of the shipped pair against perplexity and against single steps. */
 #include "eval/drift.h"
 #include "engine_fixture.h"
 
@@ -110,7 +110,7 @@ static struct ft_session_params params_of(const char *prompt, const char *kv) {
     struct ft_session_params params = ft_session_defaults();
     params.prompt = prompt;
     params.kv = kv;
-    params.n_thread = 2;
+    params.n_thread = 1;
     return params;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_importance.c - scores that a session gives out are those it chose by, and an estimator that is
- * the truth agrees with it. */
+/* test_importance.c - scores that a session gives out are those it chose by, and an estimator that
+ * is the truth agrees with it. */
 #include "engine_fixture.h"
 #include "eval/importance.h"
 
@@ -34,7 +34,7 @@ static struct ft_session_params params_of(const char *prompt, const char *kv) {
     params.prompt = prompt;
     params.kv = kv;
     params.n_predict = 8;
-    params.n_thread = 2;
+    params.n_thread = 1;
     return params;
 }
 

@@ -92,6 +92,7 @@ static bool run_session(const struct scenario *c, uint64_t n, bool is_sticky, co
     params.self_layers = c->self_layers;
     params.n_thread = 1;
     params.n_predict = N_NEXT;
+    params.is_kv_scored = true;
     const ft_model *draft = (c->prompt || c->kv) && !c->self_layers ? with.draft : NULL;
     uint64_t before = ft_alloc_count();
     ft_alloc_fail_after(n, is_sticky);

@@ -127,6 +127,55 @@ static void test_plot(void **state) {
     free(text);
 }
 
+/* Decades are equally far apart on both axes; what has no logarithm is left out. */
+static void test_dots(void **state) {
+    double at[][2] = { { 0.01, 1 }, { 0.1, 10 }, { 1, 100 }, { 0, 5 }, { -1, 5 }, { 5, INFINITY } };
+    struct ft_plot_dots dots = {
+        .title = "a <b>", .note = "", .x_title = "x", .y_title = "y", .at = at, .n = 6
+    };
+    double cx[3], cy[3];
+    (void)state;
+    for (uint32_t n = 6; n > 2; n -= 3) { /* all of them, then the first three */
+        struct ft_save *save = NULL;
+        dots.n = n;
+        assert_int_equal(ft_save_open(FILE_PATH, &save, NULL), FT_OK);
+        ft_plot_dots_put(&dots, save);
+        assert_int_equal(ft_save_done(save, true, NULL), FT_OK);
+        char *text = read_all(FILE_PATH), *circle = text;
+        assert_well_formed(text);
+        for (int i = 0; i < 3; i++) {
+            circle = strstr(circle + 1, "<circle");
+            assert_non_null(circle);
+            cx[i] = strtod(strstr(circle, "cx=\"") + 4, NULL);
+            cy[i] = strtod(strstr(circle, "cy=\"") + 4, NULL);
+        }
+        assert_null(strstr(circle + 1, "<circle"));
+        assert_true(fabs(cx[2] - cx[1] - (cx[1] - cx[0])) < 0.3 && cx[1] > cx[0]);
+        assert_true(fabs(cy[2] - cy[1] - (cy[1] - cy[0])) < 0.3 && cy[1] < cy[0]);
+        assert_non_null(strstr(text, ">1e-2<"));
+        free(text);
+    }
+}
+
+/* Nothing to show, one value alone. */
+static void test_odd_dots(void **state) {
+    double at[][2] = { { 0, 1 }, { 3, 3 } };
+    struct ft_plot_dots dots = {
+        .title = "t", .note = "", .x_title = "x", .y_title = "y", .at = at
+    };
+    (void)state;
+    for (dots.n = 0; dots.n <= 2; dots.n++) {
+        struct ft_save *save = NULL;
+        assert_int_equal(ft_save_open(FILE_PATH, &save, NULL), FT_OK);
+        ft_plot_dots_put(&dots, save);
+        assert_int_equal(ft_save_done(save, true, NULL), FT_OK);
+        char *text = read_all(FILE_PATH);
+        assert_well_formed(text);
+        assert_true((strstr(text, "<circle") != NULL) == (dots.n == 2));
+        free(text);
+    }
+}
+
 static void test_odd_plots(void **state) {
     (void)state;
     struct ft_plot_point odd[] = { { "x", 0, { 0, 0, 0 } },
@@ -307,9 +356,10 @@ static void test_full_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plot),  cmocka_unit_test(test_odd_plots),
-        cmocka_unit_test(test_grids), cmocka_unit_test(test_save),
-        cmocka_unit_test(test_text),  cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_plot),     cmocka_unit_test(test_dots),
+        cmocka_unit_test(test_odd_dots), cmocka_unit_test(test_odd_plots),
+        cmocka_unit_test(test_grids),    cmocka_unit_test(test_save),
+        cmocka_unit_test(test_text),     cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
