@@ -57,7 +57,8 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
         n_row = (uint64_t)plan->kv_look.window * target->n_layer +
                 ft_layers_sum(&plan->kv_layers, target->n_layer);
     }
-    uint64_t sinks = ft_decoding_sink_bytes(plan, target), rows = per_token / target->n_layer * n_row;
+    uint64_t sinks = ft_decoding_sink_bytes(plan, target),
+             rows = per_token / target->n_layer * n_row;
     out->kv = rows + sinks;
     /* while the last layer is read, the others' kept rows; later, the row that is fed again */
     uint64_t on_top =
@@ -85,8 +86,9 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
             FT_MAX(out->compute, compute_bytes(draft, plan->n_prompt, n_voter, is_exact));
     }
     /* the draft is done before the target begins */
-    out->total = FT_MAX(reading + sinks + answer + out->activation, out->draft_kv_peak + draft_activation) +
-                 out->compute;
+    out->total =
+        FT_MAX(reading + sinks + answer + out->activation, out->draft_kv_peak + draft_activation) +
+        out->compute;
     out->activation = FT_MAX(out->activation, draft_activation);
 }
 

@@ -404,8 +404,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_v_score),      cmocka_unit_test(test_v_speckv),
         cmocka_unit_test(test_plain_scorer), cmocka_unit_test(test_group_order),
-        cmocka_unit_test(test_ragged),
-        cmocka_unit_test(test_needle),
+        cmocka_unit_test(test_ragged),       cmocka_unit_test(test_needle),
     };
     n_variant = ft_kern_list(variants);
     return cmocka_run_group_tests_name("evidence", tests, NULL, NULL);
