@@ -351,11 +351,11 @@ struct ft_report {                      /* what happened to the last prompt, mea
     uint32_t n_generated, n_draft_text; /* tokens drawn; tokens the draft wrote */
     /* K and V of all prompt tokens in all layers, as a dense run stores them */
     uint64_t kv_bytes_full;
-    uint64_t kv_bytes;      /* rows held after prefill, with what a method stores beside them */
-    uint64_t kv_bytes_now;  /* the same at this moment, the answer's rows included */
+    uint64_t kv_bytes;     /* rows held after prefill, with what a method stores beside them */
+    uint64_t kv_bytes_now; /* the same at this moment, the answer's rows included */
     /* of kv_bytes, what is neither K nor V: scores of rows, copies of keys to rotate anew */
     uint64_t kv_state_bytes;
-    uint64_t n_evicted; /* rows of KV heads that left while the answer grew */
+    uint64_t n_evicted;     /* rows of KV heads that left while the answer grew */
     uint64_t kv_bytes_peak; /* most held at any moment, staging included */
     uint64_t draft_kv_bytes_peak, activation_bytes_peak, compute_bytes_peak;
     /* ttft: prompt given to first logits */

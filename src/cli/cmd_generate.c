@@ -181,8 +181,9 @@ static void print_summary(const struct answer *answer, const struct ft_report *r
                 (unsigned long long)report->n_evicted, ft_size_text(report->kv_bytes_now, now));
     }
     if (report->kv_state_bytes > 0) {
-        ft_note("state     %s of what is kept are neither K nor V, but what the method notes of rows",
-                ft_size_text(report->kv_state_bytes, now));
+        ft_note(
+            "state     %s of what is kept are neither K nor V, but what the method notes of rows",
+            ft_size_text(report->kv_state_bytes, now));
     }
     ft_note("time      load %.0f ms, draft %.0f ms, scoring %.0f ms, prefill %.0f ms, first token "
             "%.0f ms",

@@ -92,6 +92,15 @@ static void print_markdown(void) {
            "`pyramid` rounds its steps\n"
            "down and keeps a few percent more than `keep` says, `rule=adakv` up to half a row per "
            "head more or less.\n\n"
+           "`decode=on` (`h2o`, `tova`, `streamingllm`; their default, as in the papers): rows "
+           "also leave while the answer\n"
+           "grows, one at every step, so that a head never holds more than `keep` says, also where "
+           "the prompt alone is within\n"
+           "`keep`. Text that is fed goes in one token at a time. `decode=off` is the form that "
+           "most comparisons measure: rows\n"
+           "leave once, behind the prompt, and the answer's rows come on top. What a method notes "
+           "of its rows counts as KV\n"
+           "memory.\n\n"
            "| method | option | what it does | needs | paper |\n| --- | --- | --- | --- | --- |\n");
     for (uint32_t i = 0; i < ft_method_count(); i++) {
         const struct ft_method_info *info = ft_method_info(i);

@@ -80,7 +80,8 @@ static void shrink_head(struct ft_kv *kv, struct layer *l, uint32_t h, uint32_t 
     clear_bytes(kv, l->k, first * kv->k_row_bytes, end * kv->k_row_bytes);
     clear_bytes(kv, l->v, first * kv->v_row_bytes, end * kv->v_row_bytes);
     if (l->aux != NULL) {
-        memset(l->aux + first * kv->shape.n_aux, 0, (end - first) * kv->shape.n_aux * sizeof(float));
+        memset(l->aux + first * kv->shape.n_aux, 0,
+               (end - first) * kv->shape.n_aux * sizeof(float));
     }
     count_rows(kv, -(int64_t)(l->n_row[h] - n));
     l->n_row[h] = n;

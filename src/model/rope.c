@@ -21,7 +21,8 @@ static const double pi = 3.14159265358979323846;
 
 /* The pair that turns n times over the original context, counted from 0, not rounded. */
 static double pair_turning(const struct ft_hparams *hp, double n) {
-    return hp->head_dim * log(hp->rope_n_ctx_orig / (n * 2 * pi)) / (2 * log((double)hp->rope_base));
+    return hp->head_dim * log(hp->rope_n_ctx_orig / (n * 2 * pi)) /
+           (2 * log((double)hp->rope_base));
 }
 
 void ft_model_turns(const ft_model *model, float rope_scale, double *turn) {

@@ -89,7 +89,7 @@ struct ft_look {
     bool is_prompt_only; /* prompt: steps behind the prompt see its rows alone */
     /* prompt: kept tokens get new contiguous positions; kv: so do kept rows, behind the prompt */
     bool is_compact;
-    bool is_protecting;  /* prompt: BOS and system header are kept */
+    bool is_protecting; /* prompt: BOS and system header are kept */
 };
 
 /* ---- budgets over layers and heads: settings that every KV method has ---- */
@@ -125,11 +125,11 @@ struct ft_budget {        /* what keep must obey */
  * rows are not known by attention (column is not FT_COLUMN_MASS).  Borrowed for the call. */
 struct ft_step {
     uint32_t layer, head;
-    uint32_t n_row;     /* rows held; with mass the last one is the step's own */
-    uint32_t keep;      /* most rows that may stay, >= window */
-    uint32_t window;    /* look.window */
-    ft_pos pos_now;     /* where the step's token stands */
-    const ft_pos *pos;  /* [n_row] where rows stand in the text, increasing */
+    uint32_t n_row;    /* rows held; with mass the last one is the step's own */
+    uint32_t keep;     /* most rows that may stay, >= window */
+    uint32_t window;   /* look.window */
+    ft_pos pos_now;    /* where the step's token stands */
+    const ft_pos *pos; /* [n_row] where rows stand in the text, increasing */
     /* [n_row] the step's attention: heads of a group joined by look.fold, or the mean over the layer's
      * heads; with is_group_max the group's query heads one by one, [n_mass][mass_stride].  NULL
      * unless looked at */

@@ -48,7 +48,7 @@ refuses 1 "" generate -m "$target" -d "$draft" -f doc.txt -p x --kv speckv:keep=
 
 # ---- JSON ----
 "$1/mkmodel" chat.gguf --chat >/dev/null || bad "mkmodel"
-fields='["text", "prompt_tokens", "kept_tokens", "generated_tokens", "kv_bytes_full", "kv_bytes", "kv_bytes_peak", "draft_kv_bytes_peak", "activation_bytes_peak", "load_ms", "draft_ms", "score_ms", "prefill_ms", "ttft_ms", "decode_tok_s", "fallbacks", "method", "models", "kernels", "version"]'
+fields='["text", "prompt_tokens", "kept_tokens", "generated_tokens", "kv_bytes_full", "kv_bytes", "kv_bytes_peak", "kv_bytes_now", "kv_state_bytes", "evicted_rows", "draft_kv_bytes_peak", "activation_bytes_peak", "load_ms", "draft_ms", "score_ms", "prefill_ms", "ttft_ms", "decode_tok_s", "fallbacks", "method", "models", "kernels", "version"]'
 for method in "--prompt dense" "--prompt specpc:keep=256" "--kv speckv:keep=128" "--prompt specpc:keep=512 --kv speckv:keep=128,lookahead=8"; do
     # shellcheck disable=SC2086 # two words each
     generate -f doc.txt -p "$question" --json $method
@@ -67,6 +67,30 @@ json 'j["method"]["kv"] == {"name": "snapkv", "keep": 128, "window": 32, "kernel
 json 'j["kv_bytes"] * j["prompt_tokens"] == j["kv_bytes_full"] * 128 and j["method"]["kv"]["keep_rows"] > 128'
 json 'j["draft_ms"] == 0 and j["draft_kv_bytes_peak"] == 0 and j["models"]["draft"] is None'
 refuses 2 "tova: budget=ada makes no sense" generate -m "$target" -p x --kv tova:budget=ada
+
+# ---- rows that leave while the answer grows: never more than keep of a head, however long ----
+for method in h2o:keep=64,window=8 tova:keep=64 streamingllm:keep=64 h2o:keep=64,budget=ada h2o:keep=64,budget=pyramid; do
+    for file in "-f doc.txt" ""; do # a prompt beyond keep, and one within it
+        # shellcheck disable=SC2086 # two words or none
+        generate $file -p "$question" --json --grammar 'root ::= [a-z ] root' -n 90 -t 1 --kv "$method"
+        json 'j["generated_tokens"] == 90 and j["evicted_rows"] > 0 and j["fallbacks"] == []'
+        json 'j["method"]["kv"]["decode"] == "on"'
+        # 128 bytes each for K and V of a row in 8 heads, 4 for its score, and one row while it is evaluated
+        json 'j["kv_bytes_now"] <= 64 * 8 * 260 + 8192 * 2 and j["kv_bytes_peak"] <= j["kv_bytes_now"] + max(j["prompt_tokens"] * 2 * 260, 8 * 260)'
+    done
+done
+generate -f doc.txt -p "$question" --json --kv h2o:keep=64,decode=off
+json 'j["evicted_rows"] == 0 and j["kv_state_bytes"] == 0'
+json 'j["kv_bytes_now"] - j["kv_bytes"] == (j["generated_tokens"] - 1) * 2048'
+generate -f doc.txt -p "$question" --kv h2o:keep=64
+check "the summary counts what left" grep -q "^evicted   .* rows of KV heads" err
+refuses 2 'decode is "yes", expected on|off' generate -m "$target" -p x --kv h2o:decode=yes
+refuses 2 "snapkv has no parameter" generate -m "$target" -p x --kv snapkv:decode=on
+refuses 2 'positions is "new", expected compact|original' generate -m "$target" -p x --kv streamingllm:positions=new
+generate -f doc.txt -p "$question" --json --kv h2o:keep=100000
+json 'any("within keep=100000" in f for f in j["fallbacks"])'
+generate -f doc.txt -p "$question" --json --exact --kv tova:keep=64
+json 'j["evicted_rows"] > 0'
 
 # ---- rows in blocks: 34 bytes for 32 numbers, where f16 takes 64 ----
 for type in f16 q8_0; do

@@ -22,6 +22,7 @@ enum {
     CAP_MAX = 320,
     D_MAX = 64,
     ROW_MAX = 4 * D_MAX,
+    AUX_MAX = 2,
     N_STEP = 1000
 };
 
@@ -29,6 +30,7 @@ struct naive_head {
     uint32_t n;
     ft_pos pos[CAP_MAX];
     unsigned char k[CAP_MAX][ROW_MAX], v[CAP_MAX][ROW_MAX];
+    float aux[CAP_MAX][AUX_MAX];
 };
 struct naive_layer {
     uint32_t cap;
@@ -80,6 +82,7 @@ static void naive_copy(struct naive_head *to, uint32_t j, const struct naive_hea
     to->pos[j] = from->pos[i];
     memmove(to->k[j], from->k[i], k_bytes);
     memmove(to->v[j], from->v[i], v_bytes);
+    memmove(to->aux[j], from->aux[i], sizeof(to->aux[j]));
 }
 
 /* ---- comparison ---- */
@@ -99,6 +102,11 @@ static void check_head(int s, uint32_t l, uint32_t h) {
         if (memcmp(v + j * v_bytes, j < want->n ? want->v[j] : zeros, v_bytes) != 0) {
             broken("store %d layer %u head %u: V row %u of %u differs", s, l, h, j, want->n);
         }
+        if (j < want->n && shape.n_aux > 0 &&
+            memcmp(ft_kv_aux(kv[s], l, h) + (size_t)j * shape.n_aux, want->aux[j],
+                   shape.n_aux * sizeof(float)) != 0) {
+            broken("store %d layer %u head %u row %u: other aux values", s, l, h, j);
+        }
         if (j < want->n && ft_kv_pos(kv[s], l, h)[j] != want->pos[j]) {
             broken("store %d layer %u head %u row %u: position %d, want %d", s, l, h, j,
                    ft_kv_pos(kv[s], l, h)[j], want->pos[j]);
@@ -114,7 +122,7 @@ static void check(int s, uint32_t l) {
     for (uint32_t h = 0; h < shape.n_head_kv; h++) {
         check_head(s, l, h);
     }
-    uint64_t bytes = naive_rows() * (k_bytes + v_bytes);
+    uint64_t bytes = naive_rows() * (k_bytes + v_bytes + shape.n_aux * sizeof(float));
     naive_peak = FT_MAX(naive_peak, bytes);
     if (gauge.now != bytes || gauge.peak != naive_peak) {
         broken("gauge %llu peak %llu, want %llu %llu", (unsigned long long)gauge.now,
@@ -157,6 +165,11 @@ static void fill(int s, uint32_t l, uint32_t h, uint32_t row) {
     ft_kv_write(kv[s], l, h, row, k, v);
     ft_kern()->encode(shape.k_fmt, k, naive[s][l].head[h].k[row], shape.d);
     ft_kern()->encode(shape.v_fmt, v, naive[s][l].head[h].v[row], shape.d);
+    for (uint32_t i = 0; i < shape.n_aux; i++) {
+        float x = (float)below(1000);
+        ft_kv_aux(kv[s], l, h)[(size_t)row * shape.n_aux + i] = x;
+        naive[s][l].head[h].aux[row][i] = x;
+    }
 }
 
 static void op_extend(int s, uint32_t l) {
@@ -181,7 +194,13 @@ static void op_extend(int s, uint32_t l) {
     expect(ft_kv_extend(kv[s], l, pos, n, NULL), is_ok);
     for (uint32_t h = 0; is_ok && h < shape.n_head_kv; h++) {
         for (uint32_t j = 0; j < n; j++) {
-            want->head[h].pos[want->head[h].n] = pos[j];
+            uint32_t row = want->head[h].n;
+            for (uint32_t i = 0; i < shape.n_aux; i++) {
+                if (ft_kv_aux(kv[s], l, h)[(size_t)row * shape.n_aux + i] != 0.0F) {
+                    broken("store %d layer %u head %u: new row %u has aux values", s, l, h, row);
+                }
+            }
+            want->head[h].pos[row] = pos[j];
             fill(s, l, h, want->head[h].n++);
         }
     }
@@ -226,6 +245,29 @@ static void op_keep(int s, uint32_t l) {
         }
         head->n = list[h].n;
     }
+}
+
+/* One head loses rows of its own. */
+static void op_drop(int s, uint32_t l) {
+    static ft_row row[HEAD_MAX][CAP_MAX + 1];
+    struct ft_rows list[HEAD_MAX];
+    bool is_ok;
+    make_lists(s, l, row, list, &is_ok);
+    uint32_t h = below(shape.n_head_kv), at = 0, n = 0;
+    struct naive_head *head = &naive[s][l].head[h];
+    is_ok = true; /* the head that was spoilt may be another one */
+    for (uint32_t i = 0; i < list[h].n; i++) {
+        is_ok = is_ok && row[h][i] < head->n && (i == 0 || row[h][i] > row[h][i - 1]);
+    }
+    expect(ft_kv_drop(kv[s], l, h, &list[h], NULL), is_ok);
+    for (uint32_t j = 0; is_ok && j < head->n; j++) {
+        if (at < list[h].n && row[h][at] == j) {
+            at++;
+        } else {
+            naive_copy(head, n++, head, j);
+        }
+    }
+    head->n = is_ok ? n : head->n;
 }
 
 static void op_gather(int s, uint32_t l) {
@@ -274,9 +316,9 @@ static void op_write(int s, uint32_t l) {
 }
 
 static void step(void) {
-    static void (*const op[])(int, uint32_t) = { op_reserve, op_extend, op_keep,
-                                                 op_gather,  op_rewind, op_write };
-    static const uint32_t share[] = { 2, 45, 12, 12, 19, 10 };
+    static void (*const op[])(int, uint32_t) = { op_reserve, op_extend, op_keep, op_gather,
+                                                 op_rewind,  op_write,  op_drop };
+    static const uint32_t share[] = { 2, 45, 7, 12, 19, 10, 5 };
     uint32_t which = 0, x = below(100), l = below(N_LAYER);
     int s = (int)below(N_STORE);
     while (x >= share[which]) {
@@ -297,6 +339,7 @@ static void run(uint32_t number) {
         .d = widths[below(3)],
         .k_fmt = (enum ft_fmt)below(FT_FMT_COUNT),
         .v_fmt = (enum ft_fmt)below(FT_FMT_COUNT),
+        .n_aux = below(AUX_MAX + 1),
     };
     if (shape.k_fmt == FT_Q8_0 || shape.v_fmt == FT_Q8_0) {
         shape.d = 32 * (1 + below(2));
@@ -343,16 +386,16 @@ int main(int argc, char **argv) {
     for (unsigned long i = first; i < first + count; i++) {
         run((uint32_t)i);
     }
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 7; i++) {
         if (n_done[i] == 0) {
             broken("operation %d never ran", i);
         }
     }
     (void)printf("prop_store: reserve %llu extend %llu keep %llu gather %llu rewind %llu write "
-                 "%llu, refused %llu\n",
+                 "%llu drop %llu, refused %llu\n",
                  (unsigned long long)n_done[0], (unsigned long long)n_done[1],
                  (unsigned long long)n_done[2], (unsigned long long)n_done[3],
                  (unsigned long long)n_done[4], (unsigned long long)n_done[5],
-                 (unsigned long long)n_refused);
+                 (unsigned long long)n_done[6], (unsigned long long)n_refused);
     return 0;
 }

@@ -149,7 +149,8 @@ static void twin_step(ft_token id, ft_pos pos, double *logits) {
     double *x = test_malloc(hp->n_embd * sizeof(*x));
     double *q = test_malloc((size_t)hp->n_head * d * sizeof(*q));
     double *y = test_malloc((size_t)hp->n_head * d * sizeof(*y));
-    double *k = test_malloc((size_t)g * d * sizeof(*k)), *v = test_malloc((size_t)g * d * sizeof(*v));
+    double *k = test_malloc((size_t)g * d * sizeof(*k)),
+           *v = test_malloc((size_t)g * d * sizeof(*v));
     forward_embed(m, id, x);
     for (uint32_t l = 0; l < hp->n_layer; l++) {
         forward_project(m, &m->layer[l], 0, x, q, k, v);
@@ -259,7 +260,7 @@ static const struct twin_case {
 } twin_cases[] = {
     { "h2o:keep=24,window=5", H2O, N_PROMPT, 24, 5, true, false },
     { "h2o:keep=24,window=1", H2O, N_PROMPT, 24, 1, true, false },
-    { "h2o:keep=24,window=5", H2O, 12, 24, 5, true, false },  /* within keep, and within window */
+    { "h2o:keep=24,window=5", H2O, 12, 24, 5, true, false }, /* within keep, and within window */
     { "h2o:keep=24,window=18", H2O, 10, 24, 18, true, false },
     { "h2o:keep=24,window=5", H2O, 24, 24, 5, true, false },
     { "h2o:keep=24,window=5", H2O, 1, 24, 5, true, false },
@@ -300,8 +301,8 @@ static void check_twin(const struct twin_case *c, const ft_model *model, const f
         fed(s, &id[N_PROMPT + t], 1, NULL);
         twin_step(id[N_PROMPT + t], (ft_pos)(c->n + t), logits);
         assert_near(c->spec, t + 1, ft_session_logits(s), logits, hp->n_vocab);
-        for (uint32_t at = 0; c->kind != STREAMING && !c->is_growing && at < hp->n_layer * hp->n_head_kv;
-             at++) {
+        for (uint32_t at = 0;
+             c->kind != STREAMING && !c->is_growing && at < hp->n_layer * hp->n_head_kv; at++) {
             twin_evict(s, at / hp->n_head_kv, at % hp->n_head_kv);
         }
         assert_same_rows(s, c->spec, t + 1);
@@ -331,9 +332,12 @@ static void test_twin(void **state) {
 static void test_fresh_prefill(void **state) {
     (void)state;
     static const char *const models[] = {
-        "--arch llama --layers 1" TARGET,           "--arch qwen2 --layers 1" TARGET,
-        "--arch qwen3 --layers 1" TARGET,           "--arch llama --layers 1 --rope linear" TARGET,
-        "--arch llama --layers 1 --rope yarn" TARGET, "--arch llama --layers 1 --rope llama3" TARGET,
+        "--arch llama --layers 1" TARGET,
+        "--arch qwen2 --layers 1" TARGET,
+        "--arch qwen3 --layers 1" TARGET,
+        "--arch llama --layers 1 --rope linear" TARGET,
+        "--arch llama --layers 1 --rope yarn" TARGET,
+        "--arch llama --layers 1 --rope llama3" TARGET,
     };
     enum { KEEP = 24 };
     for (size_t i = 0; i < FT_COUNT(models); i++) {
@@ -350,7 +354,8 @@ static void test_fresh_prefill(void **state) {
             prompt_read(fresh, held, KEEP);
             double d = logp_distance(ft_session_logits(s), ft_session_logits(fresh), n_vocab_of(s));
             if (!(d <= LOGP_MAX)) {
-                fail_msg("%s: token %u: |delta log p| is %g, at most %g", models[i], t, d, LOGP_MAX);
+                fail_msg("%s: token %u: |delta log p| is %g, at most %g", models[i], t, d,
+                         LOGP_MAX);
             }
         }
         ft_session_free(fresh);
@@ -411,8 +416,8 @@ static void test_turns(void **state) {
 /* ---- every method, every cache type ---- */
 
 static const char *const specs[] = {
-    "h2o:keep=40",  "h2o:keep=40,budget=ada",           "h2o:keep=40,budget=pyramid",
-    "tova:keep=40", "streamingllm:keep=40",             "streamingllm:keep=40,positions=original",
+    "h2o:keep=40",  "h2o:keep=40,budget=ada", "h2o:keep=40,budget=pyramid",
+    "tova:keep=40", "streamingllm:keep=40",   "streamingllm:keep=40,positions=original",
 };
 static const char *const types[] = { "f32", "f16", "bf16", "q8_0" };
 

@@ -108,8 +108,8 @@ static void test_lowest(void **state) {
         }
         for (uint32_t j = 0; j < n_free; j++) { /* order: who leaves first */
             uint32_t at = j;
-            while (at > 0 && (isnan(score[j]) || (!isnan(score[order[at - 1]]) &&
-                                                  score[j] <= score[order[at - 1]]))) {
+            while (at > 0 && (isnan(score[j]) ||
+                              (!isnan(score[order[at - 1]]) && score[j] <= score[order[at - 1]]))) {
                 order[at] = order[at - 1];
                 at--;
             }
@@ -136,10 +136,10 @@ static void test_look(void **state) {
         const char *spec;
         bool is_evicting, is_compact;
     } cases[] = {
-        { "h2o", true, false },          { "h2o:decode=off", false, false },
-        { "tova", true, false },         { "tova:decode=off", false, false },
-        { "streamingllm", true, true },  { "streamingllm:decode=off", false, true },
-        { "snapkv", false, false },      { "streamingllm:positions=original", true, false },
+        { "h2o", true, false },         { "h2o:decode=off", false, false },
+        { "tova", true, false },        { "tova:decode=off", false, false },
+        { "streamingllm", true, true }, { "streamingllm:decode=off", false, true },
+        { "snapkv", false, false },     { "streamingllm:positions=original", true, false },
     };
     struct ft_facts facts = { .n_prompt = 9000, .n_layer = 4, .n_predict = 9, .token_bytes = 64 };
     for (size_t i = 0; i < FT_COUNT(cases); i++) {
@@ -157,9 +157,9 @@ static void test_look(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_h2o),          cmocka_unit_test(test_room),
-        cmocka_unit_test(test_tova),         cmocka_unit_test(test_streamingllm),
-        cmocka_unit_test(test_lowest),       cmocka_unit_test(test_look),
+        cmocka_unit_test(test_h2o),    cmocka_unit_test(test_room),
+        cmocka_unit_test(test_tova),   cmocka_unit_test(test_streamingllm),
+        cmocka_unit_test(test_lowest), cmocka_unit_test(test_look),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -301,6 +301,56 @@ static void test_plain_scorer(void **unused) {
     }
 }
 
+/* Ragged heads without a list of what is seen: each head alone, with the list written out, gives the
+ * same bits; columns beyond a head's rows stay as they were. */
+static void test_ragged(void **unused) {
+    (void)unused;
+    for (uint32_t c = 0; c < FT_COUNT(cases); c++) {
+        uint32_t n_voter = FT_MIN(cases[c].n_voter, 3), n_row = FT_MAX(cases[c].n_row, n_voter);
+        struct scene *s = scene_new(cases[c].n_head, cases[c].n_head_kv, cases[c].d, n_voter, n_row,
+                                    (enum ft_fmt)(c % FT_FMT_COUNT));
+        uint32_t group = cases[c].n_head / cases[c].n_head_kv, d = cases[c].d, vis[3];
+        uint32_t n_col = n_row + cases[c].n_head_kv + 5;
+        float *mass = must(malloc((size_t)cases[c].n_head_kv * n_col * sizeof *mass));
+        float *alone = must(malloc((size_t)n_col * sizeof *alone));
+        float *q = must(malloc((size_t)n_voter * group * d * sizeof *q));
+        struct ft_evidence_job all = s->job;
+        all.vis = NULL;
+        all.red = FT_REDUCE_MEAN;
+        all.n_col = n_col;
+        all.mass = mass;
+        for (uint32_t v = 0; v < n_variant; v++) {
+            run(variants[v], &all, v % 2);
+            for (uint32_t h = 0; h < cases[c].n_head_kv; h++) {
+                uint32_t held = s->head[h].n_row;
+                struct ft_evidence_job one = all;
+                for (uint32_t i = 0; i < n_voter; i++) {
+                    vis[i] = held - (n_voter - 1 - i);
+                    memcpy(q + (size_t)i * group * d,
+                           s->q + ((size_t)i * all.n_head + h * group) * d, group * d * sizeof *q);
+                }
+                one.q = q;
+                one.vis = vis;
+                one.head = &s->head[h];
+                one.mass = alone;
+                one.n_head = group;
+                one.n_head_kv = 1;
+                one.n_col = held;
+                float *lse = one.lse = must(malloc((size_t)group * n_voter * sizeof *lse));
+                run(variants[v], &one, false);
+                free(lse);
+                assert_memory_equal(mass + (size_t)h * n_col, alone, held * sizeof *alone);
+                const unsigned char *rest = (const void *)(mass + (size_t)h * n_col + held);
+                assert_true(rest[0] == 0xff && rest[(n_col - held) * sizeof *mass - 1] == 0xff);
+            }
+        }
+        free(mass);
+        free(alone);
+        free(q);
+        scene_free(s);
+    }
+}
+
 /* P11: heads inside a group change places; the maximum keeps its bits. */
 static void test_group_order(void **unused) {
     (void)unused;
@@ -354,7 +404,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_v_score),      cmocka_unit_test(test_v_speckv),
         cmocka_unit_test(test_plain_scorer), cmocka_unit_test(test_group_order),
-        cmocka_unit_test(test_needle),
+        cmocka_unit_test(test_ragged),       cmocka_unit_test(test_needle),
     };
     n_variant = ft_kern_list(variants);
     return cmocka_run_group_tests_name("evidence", tests, NULL, NULL);
