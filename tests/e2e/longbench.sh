@@ -61,9 +61,12 @@ assert [row["task"] for row in cut] == ["hotpotqa"] and cut[0]["prompt_tokens"] 
 assert cut[0]["cut_tokens"] > 1000, cut'
 works $ask --ctx 1024,768 --samples 1 --tasks trec,qasper,trec
 check "what was asked" grep -q '^the first 1 samples of each file (--samples)$' out
-check "what was not" grep -q '^of LongBench.s 14 English and code datasets not asked: narrativeqa, multifieldqa_en, ' out
+check "what was not" grep -q '^not asked (--tasks): narrativeqa, multifieldqa_en, ' out
+check "no seed" [ "$(grep -c seed out)" -eq 0 ]
 check "no template" grep -q '^the model has no chat template: every prompt is plain text$' out
 check "means of both lengths" [ "$(grep -c '^few-shot .* of 1 dataset$' out)" -eq 2 ]
+works eval longbench long -m "$target" -t 1 --ctx 1024
+check "what is not there" grep -q '^not there: narrativeqa, .*, gov_report, multi_news, trec, ' out
 works $ask --tasks hotpotqa --ctx 1024
 check "a cut is said" grep -q '^hotpotqa at 1024: 1 of 1 prompts were cut in the middle to fit$' out
 works $ask --tasks trec --samples 1 --json
