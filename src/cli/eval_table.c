@@ -156,8 +156,11 @@ static void print_samples(const struct ft_eval *eval) {
     if (low < high) {
         ft_out("%u to ", low);
     }
-    ft_out("%u samples each, seed %llu; read, rows, KV and first token are medians\n", high,
-           (unsigned long long)eval->seed);
+    ft_out("%u samples each", high);
+    if (!eval->kind->is_fixed) {
+        ft_out(", seed %llu", (unsigned long long)eval->seed);
+    }
+    ft_out("; read, rows, KV and first token are medians\n");
 }
 
 static void print_text(const struct ft_eval *eval, const struct row *row, const struct mean *mean,

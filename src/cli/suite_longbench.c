@@ -177,36 +177,48 @@ static bool is_there(const struct longbench *own, const struct ft_longbench_set 
     return false;
 }
 
-static void remark(const struct ft_eval *eval, json_t *root) {
-    const struct longbench *own = eval->own;
-    const struct ft_conf *conf = eval->setup.conf;
-    json_t *missing = json_array();
-    bool is_part = ft_conf_has(conf, "--samples");
+/* Names of the datasets that no file was read for. */
+static json_t *names_left(const struct longbench *own) {
+    json_t *names = json_array();
     for (uint32_t i = 0; i < FT_LONGBENCH_COUNT; i++) {
         if (!is_there(own, &ft_longbench_sets[i])) {
-            json_array_append_new(missing, json_string(ft_longbench_sets[i].name));
+            json_array_append_new(names, json_string(ft_longbench_sets[i].name));
         }
     }
-    if (root) {
-        json_object_set(root, "missing", missing);
-        json_object_set_new(root, "first_samples",
-                            is_part ? json_integer(conf->n_sample) : json_null());
-    } else if (is_part) {
+    return names;
+}
+
+static void remark_text(const struct ft_eval *eval, const json_t *left) {
+    const struct longbench *own = eval->own;
+    const struct ft_conf *conf = eval->setup.conf;
+    if (ft_conf_has(conf, "--samples")) {
         ft_out("the first %u samples of each file (--samples)\n", conf->n_sample);
     } else {
         ft_out("all samples of each file\n");
     }
-    for (size_t i = 0; !root && i < json_array_size(missing); i++) {
-        ft_out("%s %s%s", i == 0 ? "of LongBench's 14 English and code datasets not asked:" : ",",
-               json_string_value(json_array_get(missing, i)),
-               i + 1 == json_array_size(missing) ? "\n" : "");
+    for (size_t i = 0; i < json_array_size(left); i++) {
+        const char *what = own->n_set > 0 ? "not asked (--tasks):" : "not there:";
+        ft_out("%s %s%s", i == 0 ? what : ",", json_string_value(json_array_get(left, i)),
+               i + 1 == json_array_size(left) ? "\n" : "");
     }
-    if (!root) {
-        ft_out("%s\n", !eval->is_chat ? "the model has no chat template: every prompt is plain text"
-                       : own->is_qwen3 ? "in the chat template, behind an empty thought"
-                                       : "in the chat template, but for few-shot and code");
+    ft_out("%s\n", !eval->is_chat  ? "the model has no chat template: every prompt is plain text"
+                   : own->is_qwen3 ? "in the chat template, behind an empty thought"
+                                   : "in the chat template, but for few-shot and code");
+}
+
+static void remark(const struct ft_eval *eval, json_t *root) {
+    const struct longbench *own = eval->own;
+    const struct ft_conf *conf = eval->setup.conf;
+    json_t *left = names_left(own);
+    if (root) {
+        json_object_set(root, own->n_set > 0 ? "not_asked" : "missing", left);
+        json_object_set_new(root, "first_samples",
+                            ft_conf_has(conf, "--samples") ? json_integer(conf->n_sample)
+                                                           : json_null());
+    } else {
+        remark_text(eval, left);
     }
-    json_decref(missing);
+    json_decref(left);
 }
 
 static void close_longbench(struct ft_eval *eval) {
@@ -222,6 +234,7 @@ static const char *const unused[] = { "--file",   "--budgets",  "--chat",  "--an
                                       "--hotpot", "--seed",     NULL };
 
 const struct ft_eval_kind ft_eval_longbench = { .name = "longbench",
+                                                .is_fixed = true,
                                                 .check = check,
                                                 .open = open_longbench,
                                                 .describe = describe,

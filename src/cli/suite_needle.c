@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* suite_needle.c - `foretoken eval needle`: one needle of RULER's at every depth of every length. */
+/* suite_needle.c - `foretoken eval needle`: a needle of RULER's at every depth of every length. */
 #include <stdio.h>
 
 #include "cli/suites.h"

@@ -34,6 +34,7 @@ struct ft_eval {
 
 struct ft_eval_kind { /* functions that return an exit code have said what is wrong */
     const char *name;
+    bool is_fixed; /* samples are read, not drawn: the seed means nothing */
     /* check - options, before any file is opened; setup.conf is there, nothing else */
     int (*check)(struct ft_eval *eval);
     /* open - headers and vocabularies of the models are there, weights are not */

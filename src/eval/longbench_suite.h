@@ -2,8 +2,8 @@
 /* longbench_suite.h - samples from a folder of LongBench's data files: prompts that fit into a
  * context, and how right an answer is.
  *
- * Files are mapped and checked whole when the suite is made; an item is parsed again when its sample
- * is.  What a model makes of a text is asked through two functions; no model is known here.
+ * Files are mapped and checked whole when the suite is made; an item is parsed again when its
+ * sample is.  What a model makes of a text is asked through two functions; no model is known here.
  */
 #ifndef FT_EVAL_LONGBENCH_SUITE_H
 #define FT_EVAL_LONGBENCH_SUITE_H
@@ -13,7 +13,7 @@
 
 struct ft_longbench_params {
     const char *folder; /* holds NAME.jsonl; borrowed until the suite is freed */
-    /* [n_set] indices into ft_longbench_sets, whose files have to be there; n_set 0: all that are */
+    /* [n_set] indices into ft_longbench_sets, whose files have to be there; n_set 0: what is */
     const uint32_t *set;
     uint32_t n_set;
     bool has_template; /* the model has a chat template: datasets that use one are asked in it */
@@ -37,7 +37,7 @@ ft_status ft_longbench_tasks(const char *list, uint32_t *set, uint32_t *n, struc
 struct ft_longbench;
 /* ft_longbench_new - open the files and check every line of them.
  * Errors     FT_IO (no folder, a file that is asked for is not there); FT_FORMAT (a damaged line,
- *            "FILE:LINE: ..."; a file without a sample; a folder without any of the files); FT_NOMEM */
+ *            "FILE:LINE: ..."; a file without a sample; a folder with none of them); FT_NOMEM */
 ft_status ft_longbench_new(const struct ft_longbench_params *params, struct ft_longbench **out,
                            struct ft_error *error);
 void ft_longbench_free(struct ft_longbench *suite); /* NULL is a no-op */

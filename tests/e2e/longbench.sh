@@ -5,8 +5,8 @@
 # cut, templates, the record, damaged files, refusals.
 . "$(dirname "$0")/lib.inc"
 
-rm -rf ./*.jsonl data bad
-mkdir -p data bad
+rm -rf ./*.jsonl data bad long
+mkdir -p data bad long
 cat >make.py <<'PY'
 import json
 def write(name, items):
@@ -17,54 +17,58 @@ def item(context, question, answers, classes=None):
     return {"context": context, "input": question, "answers": answers, "all_classes": classes, "length": len(context.split()),
             "dataset": "made here", "language": "en", "_id": "x"}
 filler = "The ferry left the island at noon and nobody waved. "
-write("qasper", [item(filler * n + "The lamp was green.", "What colour was the lamp?", ["green", "a green one"]) for n in (3, 5, 8)])
-write("musique", [item("Passage 1:\n" + filler * 4 + "Ada lives in Bern.", "Where does Ada live?", ["Bern"])] * 2)
+write("qasper", [item(filler * n + "The lamp was green.", "What colour was the lamp?", ["green", "a green one"]) for n in (3, 8)])
 write("trec", [item("Question: Who made it?\nType: Person\n", "Question: Where is it?\nType:", ["Place"], ["Person", "Place"])] * 2)
 write("lcc", [item("int add(int a, int b) {\n", "", ["    return a + b;"])])
-write("qmsum", [item(filler * 300, "What left?", ["The ferry left."])])
+write("hotpotqa", [item("Passage 1:\n" + filler * 200 + "Ada lives in Bern.", "Where does Ada live?", ["Bern"])])
+write("../long/qmsum", [item(filler, "What left?", ["The ferry left."])])
 PY
 python3 make.py
 printf '\n\n' >>data/qasper.jsonl # blank lines are no samples
 
 # ---- results ----
-ask="eval longbench data/ -m $target"
+# One thread: the models are tiny, and answers are many.
+ask="eval longbench data/ -m $target -t 1"
 works $ask --ctx 1024 --json --out whole.jsonl
-json '[r["task"] for r in j["rows"]] == ["qasper", "musique", "qmsum", "trec", "lcc"]'
-json '[r["samples"] for r in j["rows"]] == [3, 2, 1, 2, 1] and all(r["ctx"] == 1024 for r in j["rows"])'
+json '[r["task"] for r in j["rows"]] == ["qasper", "hotpotqa", "trec", "lcc"]'
+json '[r["samples"] for r in j["rows"]] == [2, 1, 2, 1] and all(r["ctx"] == 1024 for r in j["rows"])'
 json 'all(0 <= r["low"] <= r["score"] <= r["high"] <= 100 for r in j["rows"])'
-json '[r["cut_samples"] for r in j["rows"]] == [0, 0, 1, 0, 0]'
-json '[m["group"] for m in j["means"]] == ["all", "single-doc QA", "multi-doc QA", "summarization", "few-shot", "code"]'
-json '[m["tasks"] for m in j["means"]] == [5, 1, 1, 1, 1, 1]'
-json 'abs(j["means"][0]["score"] - sum(r["score"] for r in j["rows"]) / 5) < 1e-6' # datasets alike, not samples
-json 'j["missing"] == ["narrativeqa", "multifieldqa_en", "hotpotqa", "2wikimqa", "gov_report", "multi_news", "triviaqa", "samsum", "repobench-p"]'
+json '[r["cut_samples"] for r in j["rows"]] == [0, 1, 0, 0]'
+json '[m["group"] for m in j["means"]] == ["all", "single-doc QA", "multi-doc QA", "few-shot", "code"]'
+json '[m["tasks"] for m in j["means"]] == [4, 1, 1, 1, 1]'
+json 'abs(j["means"][0]["score"] - sum(r["score"] for r in j["rows"]) / 4) < 1e-6' # datasets alike, not samples
+json 'j["missing"] == ["narrativeqa", "multifieldqa_en", "2wikimqa", "musique", "gov_report", "qmsum", "multi_news", "triviaqa", "samsum", "repobench-p"]'
 json 'j["manifest"]["files"]["data"] == "data"'
 json 'j["first_samples"] is None and j["manifest"]["chat"] is False'
 cp out whole.json
 check "the manifest names the data" python3 -c '
 import hashlib, json
 data = json.load(open("whole.json"))["manifest"]["data"]
-assert set(data) == {"qasper", "musique", "qmsum", "trec", "lcc"}, data
+assert set(data) == {"qasper", "hotpotqa", "trec", "lcc"}, data
 for name, digest in data.items():
     assert digest == "sha256:" + hashlib.sha256(open("data/%s.jsonl" % name, "rb").read()).hexdigest(), name'
 check "rows are of the files" python3 -c '
 import json
 rows = [json.loads(line) for line in open("whole.jsonl")][1:]
-assert len(rows) == 9, len(rows)
+assert len(rows) == 6, len(rows)
 for row in rows:
     data = [json.loads(line) for line in open("data/%s.jsonl" % row["task"]) if line.strip()]
     assert row["references"] == data[row["index"]]["answers"], row
-    limit = {"qasper": 128, "musique": 32, "qmsum": 512, "trec": 64, "lcc": 64}[row["task"]]
+    limit = {"qasper": 128, "hotpotqa": 32, "trec": 64, "lcc": 64}[row["task"]]
     assert row["generated_tokens"] <= limit and row["prompt_tokens"] + limit <= row["ctx"], row
 cut = [row for row in rows if "cut_tokens" in row]
-assert [row["task"] for row in cut] == ["qmsum"] and cut[0]["prompt_tokens"] > 1024 - 512 - 8, cut
+assert [row["task"] for row in cut] == ["hotpotqa"] and cut[0]["prompt_tokens"] > 1024 - 32 - 8, cut
 assert cut[0]["cut_tokens"] > 1000, cut'
 works $ask --ctx 1024,768 --samples 1 --tasks trec,qasper,trec
 check "what was asked" grep -q '^the first 1 samples of each file (--samples)$' out
-check "what was not" grep -q '^of LongBench.s 14 English and code datasets not asked: narrativeqa, multifieldqa_en, ' out
+check "what was not" grep -q '^not asked (--tasks): narrativeqa, multifieldqa_en, ' out
+check "no seed" [ "$(grep -c seed out)" -eq 0 ]
 check "no template" grep -q '^the model has no chat template: every prompt is plain text$' out
 check "means of both lengths" [ "$(grep -c '^few-shot .* of 1 dataset$' out)" -eq 2 ]
-works $ask --tasks qmsum --ctx 1024
-check "a cut is said" grep -q '^qmsum at 1024: 1 of 1 prompts were cut in the middle to fit$' out
+works eval longbench long -m "$target" -t 1 --ctx 1024
+check "what is not there" grep -q '^not there: narrativeqa, .*, gov_report, multi_news, trec, ' out
+works $ask --tasks hotpotqa --ctx 1024
+check "a cut is said" grep -q '^hotpotqa at 1024: 1 of 1 prompts were cut in the middle to fit$' out
 works $ask --tasks trec --samples 1 --json
 json 'j["rows"][0]["ctx"] >= 2048 and j["rows"][0]["samples"] == 1' # all that the model was trained for
 
@@ -86,7 +90,7 @@ works $ask --ctx 1024 --tasks lcc --out lcc.jsonl
 works report lcc.jsonl trec.jsonl --json
 json 'len(j["rows"]) == 2 and len(j["manifests"]) == 2' # records of different files of the same data
 works eval compare cut.jsonl whole.jsonl --json
-json '[len(c["rows"]) for c in j] == [5, 5] and all(r["difference"] == 0 for r in j[0]["rows"])'
+json '[len(c["rows"]) for c in j] == [4, 4] and all(r["difference"] == 0 for r in j[0]["rows"])'
 
 # ---- known answers ----
 # A record whose predictions are the references has to score 100: run.c scores what the model wrote, so
@@ -109,14 +113,14 @@ for task, rows in by.items():
                 line["answers"] = [answer.split("\n")[0].strip()]
                 line["all_classes"] = ["Nothing", line["answers"][0]]
             out.write(json.dumps(line) + "\n")'
-works eval longbench bad -m "$target" --ctx 1024 --json --out known.jsonl
+works eval longbench bad -m "$target" -t 1 --ctx 1024 --json --out known.jsonl
 check "they score 100 where there is a word to score" python3 -c '
 import json
 rows = [json.loads(line) for line in open("known.jsonl")][1:]
-assert len(rows) == 9
+assert len(rows) == 6
 right = [row for row in rows if row["score"] > 99.9]
 import re
-assert len(right) == len([r for r in rows if re.sub("[^a-z0-9]", "", r["prediction"].lower())]) >= 5, [(r["task"], r["score"], r["prediction"][:40]) for r in rows]'
+assert len(right) == len([r for r in rows if re.sub("[^a-z0-9]", "", r["prediction"].lower())]) >= 3, [(r["task"], r["score"], r["prediction"][:40]) for r in rows]'
 refuses 1 "has another file for qasper than the first record" eval compare cut.jsonl known.jsonl
 refuses 1 "cut.jsonl was made with other settings: data is" eval longbench bad -m "$target" --ctx 1024 --out cut.jsonl
 
@@ -161,7 +165,8 @@ refuses 1 "bad holds none of LongBench's files" eval longbench bad -m "$target"
 refuses 1 "missing: No such file" eval longbench missing -m "$target"
 refuses 1 "data/lcc.jsonl is a file, expected the folder" eval longbench data/lcc.jsonl -m "$target"
 refuses 1 "data/samsum.jsonl: cannot be opened: No such file" eval longbench data -m "$target" --tasks trec,samsum
-refuses 1 "leave nothing of --ctx 512" $ask --tasks qmsum --ctx 512
+refuses 1 "qmsum: an answer of 512 tokens and what is around the prompt leave nothing of --ctx 512" \
+    eval longbench long -m "$target" --ctx 512
 refuses 1 "--ctx 100000 is beyond the" $ask --ctx 100000
 refuses 2 "in which folder are its files?" eval longbench -m "$target"
 refuses 2 'unexpected argument "more"' eval longbench data more -m "$target"

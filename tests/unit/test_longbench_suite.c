@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_longbench_suite.c - samples from files of LongBench's form: what is in them, how they are cut,
- * what they score, what is refused. */
+/* test_longbench_suite.c - samples from files of LongBench's form: what is in them, how they are
+ * cut, what they score, what is refused. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -33,8 +33,8 @@ static ft_status split(const char *text, uint32_t **piece, uint32_t *n, void *us
     return *piece ? FT_OK : FT_NOMEM;
 }
 
-/* Up to two tokens more, depending on the length: a text that was cut has not as many tokens as the cut
- * left.  user counts the calls. */
+/* Up to two tokens more, depending on the length: a text that was cut has not as many tokens as
+ * the cut left.  user counts the calls. */
 static ft_status count(const char *text, const char *prefix, bool is_raw, uint32_t *n, void *user,
                        struct ft_error *error) {
     (void)error;
@@ -211,7 +211,7 @@ static void templates(void **state) {
 
 /* ---- the cut ---- */
 
-/* Contexts of some lengths with letters of two bytes, into contexts of some sizes: what is left is the
+/* A text with letters of two bytes, into contexts of many sizes: what is left is the
  * beginning and the end of the whole prompt, whole letters, as much as there is room for. */
 static void cuts(void **state) {
     (void)state;
