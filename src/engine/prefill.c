@@ -128,8 +128,7 @@ static struct ggml_tensor *attend(void *user, const struct ft_qkv *qkv) {
         ft_op_evidence(lane->ops, &in, watch, dep);
     }
     if (step->query && qkv->q) {
-        ft_op_save(lane->ops, &in, step->query_skip,
-                   step->query + qkv->layer * step->query_stride);
+        ft_op_save(lane->ops, &in, step->query_skip, step->query + qkv->layer * step->query_stride);
     }
     if (!qkv->q || step->is_watch_only) {
         return NULL;

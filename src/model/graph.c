@@ -483,8 +483,8 @@ static ft_status norm_rows(const struct projecting *p, uint32_t g, uint32_t firs
     FT_TRY(open_context(eval, &ctx, err));
     struct ggml_cgraph *graph = ggml_new_graph_custom(ctx, NODE_BASE, false);
     struct ggml_tensor *v = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, hp->head_dim, n);
-    struct ggml_tensor *w = ggml_new_tensor_2d(ctx, GGML_TYPE_F32,
-                                               (int64_t)hp->n_head * hp->head_dim, hp->n_embd);
+    struct ggml_tensor *w =
+        ggml_new_tensor_2d(ctx, GGML_TYPE_F32, (int64_t)hp->n_head * hp->head_dim, hp->n_embd);
     ggml_backend_tensor_alloc(p->buffer, w, p->weight);
     ggml_set_input(v);
     struct ggml_tensor *slice = ggml_view_2d(ctx, w, hp->head_dim, hp->n_embd, w->nb[1],
