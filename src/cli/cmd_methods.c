@@ -92,6 +92,11 @@ static void print_markdown(void) {
            "`pyramid` rounds its steps\n"
            "down and keeps a few percent more than `keep` says, `rule=adakv` up to half a row per "
            "head more or less.\n\n"
+           "`rank=critical` (CriticalKV, arXiv:2502.03805, `src/score/critical.c`) goes with every KV "
+           "method whose score says\n"
+           "how much a row is read: the score alone chooses `rho` percent of a head's rows, the others "
+           "are chosen by the score\n"
+           "times the size of what the row's value would add to the output.\n\n"
            "| method | option | what it does | needs | paper |\n| --- | --- | --- | --- | --- |\n");
     for (uint32_t i = 0; i < ft_method_count(); i++) {
         const struct ft_method_info *info = ft_method_info(i);
