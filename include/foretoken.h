@@ -348,7 +348,8 @@ enum { FT_SETTING_CAP = 40, FT_FALLBACK_CAP = 16 };
 struct ft_report {                      /* what happened to the last prompt, measured */
     uint32_t n_prompt, n_kept;          /* prompt tokens given; tokens the target read */
     uint32_t n_kv_kept;                 /* prompt rows per KV head after prefill (largest head) */
-    uint32_t n_generated, n_draft_text; /* tokens drawn; tokens the draft wrote */
+    /* tokens drawn; tokens written ahead, by the draft or (laq) by the target */
+    uint32_t n_generated, n_draft_text;
     /* K and V of all prompt tokens in all layers, as a dense run stores them */
     uint64_t kv_bytes_full;
     uint64_t kv_bytes;     /* rows held after prefill, with what a method stores beside them */
@@ -358,7 +359,7 @@ struct ft_report {                      /* what happened to the last prompt, mea
     uint64_t n_evicted;     /* rows of KV heads that left while the answer grew */
     uint64_t kv_bytes_peak; /* most held at any moment, staging included */
     uint64_t draft_kv_bytes_peak, activation_bytes_peak, compute_bytes_peak;
-    /* ttft: prompt given to first logits */
+    /* ttft: prompt given to first logits; draft: reading and writing ahead, (laq) by the target */
     int64_t draft_us, score_us, prefill_us, ttft_us, decode_us;
     /* as run: "dense" when nothing had to be dropped */
     const char *prompt_method, *kv_method;

@@ -284,6 +284,27 @@ static inline void forward_step_ragged(const struct forward *f, ft_token id, ft_
     free((void *)vr);
 }
 
+/* |W_o v|_1 of row j of KV head h: the mean over the group's query heads. */
+static inline double forward_output_norm(const struct forward *f, uint32_t l, uint32_t h,
+                                         uint32_t j) {
+    const struct ft_hparams *hp = &f->model->hp;
+    const float *w = forward_weight(f->model->layer[l].wo);
+    const double *v = f->v + forward_at(f, l, hp->n_head_kv, h, j);
+    uint32_t d = hp->head_dim, group = hp->n_head / hp->n_head_kv;
+    double norm = 0;
+    for (uint32_t g = h * group; g < (h + 1) * group; g++) {
+        for (uint32_t e = 0; e < hp->n_embd; e++) {
+            const float *row = w + ((size_t)e * hp->n_head + g) * d;
+            double sum = 0;
+            for (uint32_t c = 0; c < d; c++) {
+                sum += (double)row[c] * v[c];
+            }
+            norm += fabs(sum) / group;
+        }
+    }
+    return norm;
+}
+
 /* The same with n_kept rows in every head. */
 static inline void forward_step(const struct forward *f, ft_token id, ft_pos pos,
                                 const uint32_t *const *kept, uint32_t n_kept, double *logits) {

@@ -98,6 +98,33 @@ static inline void oracle_votes(const struct oracle_layer *x, uint32_t g, uint32
     free(p);
 }
 
+/* out[j], j < n_col: mean over the voters of query head g's softmax over the prompt's n keys.  Voters
+ * are the last w queries of the prompt, which see the keys up to their own, and all behind it, which
+ * see the whole prompt and nothing of each other. */
+static inline void oracle_laq(const struct oracle_layer *x, uint32_t g, uint32_t n, uint32_t w,
+                              uint32_t n_col, double *out) {
+    uint32_t h = g / (x->n_head / x->n_head_kv), n_voter = w + x->n_q - n;
+    double *p = malloc(n * sizeof(*p));
+    memset(out, 0, n_col * sizeof(*out));
+    for (uint32_t t = n - w; t < x->n_q; t++) {
+        uint32_t vis = t < n ? t + 1 : n;
+        double sum = 0;
+        for (uint32_t j = 0; j < vis; j++) {
+            double dot = 0;
+            for (uint32_t c = 0; c < x->d; c++) {
+                dot += (double)x->q[((size_t)g * x->n_q + t) * x->d + c] *
+                       (double)x->k[((size_t)h * x->n_q + j) * x->d + c];
+            }
+            p[j] = exp(dot / sqrt((double)x->d));
+            sum += p[j];
+        }
+        for (uint32_t j = 0; j < n_col && j < vis; j++) {
+            out[j] += p[j] / sum / n_voter;
+        }
+    }
+    free(p);
+}
+
 /* SpecPC score of one layer folded into score[n] by max: the last w prompt queries with the weights
  * u[w], then every row beyond n as a decode step of weight 1. */
 static inline void oracle_specpc(const struct oracle_layer *x, uint32_t n, uint32_t w,

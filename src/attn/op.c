@@ -7,6 +7,7 @@
  * parameters live in a slot per layer: they must outlive the graph.
  */
 #include <math.h>
+#include <string.h>
 
 #include "ggml.h"
 
@@ -26,7 +27,9 @@ struct slot {
     bool is_slash;
     struct ft_evidence_job evidence;
     struct ft_span *seen; /* [n_head] of evidence: one for each KV head, or for each query head */
-    atomic_uint next[4];  /* item counters: attend or split, join, lse, mass */
+    float *saved;         /* where queries from `skip` on are copied to */
+    uint32_t skip;
+    atomic_uint next[4]; /* item counters: attend or split, join, lse, mass */
 };
 
 struct ft_ops {
@@ -274,4 +277,25 @@ void ft_op_evidence(struct ft_ops *ops, const struct ft_attn_in *in, const struc
     atomic_store(&slot->next[3], 0);
     struct ggml_tensor *lse = custom(in, 1, 1, in->q, dep, run_lse, slot);
     ggml_build_forward_expand(in->graph, custom(in, 1, 1, in->q, lse, run_mass, slot));
+}
+
+/* ---- queries kept for later ---- */
+
+static void run_save(struct ggml_tensor *dst, int ith, int nth, void *data) {
+    (void)nth;
+    const struct slot *slot = data;
+    const struct ggml_tensor *q = dst->src[0];
+    size_t token = (size_t)(q->ne[0] * q->ne[1]);
+    if (ith == 0) {
+        memcpy(slot->saved, (const float *)q->data + slot->skip * token,
+               ((size_t)q->ne[2] - slot->skip) * token * sizeof(float));
+    }
+}
+
+void ft_op_save(struct ft_ops *ops, const struct ft_attn_in *in, uint32_t skip, float *out) {
+    struct slot *slot = &ops->slot[in->slot];
+    ft_assert((uint32_t)in->q->ne[2] == in->n_token && skip <= in->n_token);
+    slot->saved = out;
+    slot->skip = skip;
+    ggml_build_forward_expand(in->graph, custom(in, 1, 1, in->q, NULL, run_save, slot));
 }

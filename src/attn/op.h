@@ -69,6 +69,10 @@ struct ggml_tensor *ft_op_attend(struct ft_ops *ops, const struct ft_attn_in *in
 struct ggml_tensor *ft_op_stock(struct ft_ops *ops, const struct ft_attn_in *in, uint32_t n_row,
                                 struct ggml_tensor *dep);
 
+/* ft_op_save - copy the pass's queries [skip, n_token) to out [n_token - skip][n_head][d]; expanded
+ * into the graph.  out is borrowed until the graph has run.  q must be of all tokens. */
+void ft_op_save(struct ft_ops *ops, const struct ft_attn_in *in, uint32_t skip, float *out);
+
 /* ft_op_evidence - what columns [0, n_col) receive from the pass's queries; expanded into the
  * graph.
  *   vis        [n_token] rows that each voter sees, or NULL: what attention lets it see, heads may

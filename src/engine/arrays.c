@@ -124,6 +124,17 @@ static ft_status choice_check(struct arrays *a, struct ft_error *err) {
         FT_TRY(ft_choice_budget_check(&a->choice, &a->facts, err));
     }
     a->choice.method->look(a->choice.params, &a->facts, &a->look);
+    if (ft_choice_split(&a->choice)->rank == FT_RANK_CRITICAL) {
+        return ft_fail(
+            err, FT_ARG, 0,
+            "%s: rank=critical needs values and a model's output projection, arrays have "
+            "queries and keys alone",
+            a->choice.method->name);
+    }
+    if (a->choice.method->has_trial && a->look.window + a->in->n_more == 0) {
+        return ft_fail(err, FT_FORMAT, 0, "%s: window=0 and no rows beyond n_prompt: nobody votes",
+                       a->choice.method->name);
+    }
     if (a->look.column == FT_COLUMN_NONE && a->in->score != NULL) {
         return ft_fail(err, FT_ARG, 0, "%s does not go by scores: give layers",
                        a->choice.method->name);

@@ -7,7 +7,8 @@
  *   prompt    scores -> tokens that the target will read
  *   prefill   dense, or dropping rows: the target reads the prompt (++ text, where a method looks
  *             ahead) and every layer's evidence decides which of its rows stay.  With text the last
- *             prompt token is fed again, so that the first logits come from it
+ *             prompt token is fed again, so that the first logits come from it.  A method that tries
+ *             a choice first has a prefill of its own: trial.c
  */
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +47,7 @@ static ft_status decide_draft(void *user, uint32_t layer, float *column, struct 
     return FT_OK;
 }
 
-static ft_token argmax(const float *logits, uint32_t n) {
+ft_token ft_compress_greedy(const float *logits, uint32_t n) {
     uint32_t best = 0;
     for (uint32_t t = 1; t < n; t++) {
         if (logits[t] > logits[best]) {
@@ -167,7 +168,7 @@ static ft_status write_text(struct drafting *d, struct ft_error *err) {
         FT_TRY(watch_init(d, err));
     }
     for (uint32_t t = 0; t < plan->n_step; t++) {
-        ft_token id = argmax(d->logits, d->n_id);
+        ft_token id = ft_compress_greedy(d->logits, d->n_id);
         if (t < plan->n_text) {
             d->out->text[d->out->n_text++] = id;
         }
@@ -288,9 +289,8 @@ ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head,
 /* ---- the KV stage ---- */
 
 struct deciding { /* one prefill's decisions; buffers are reused by every layer */
-    const ft_session *s;
+    ft_session *s;
     struct ft_chooser chooser;
-    float *scored; /* the session's kv_score, or NULL */
     bool is_sparse;
     uint32_t n_vote_col, n_voter;   /* of the evidence: with state, of the window's rows too */
     struct ft_rows *rows;           /* [n_head_kv] into the chooser's lists */
@@ -308,7 +308,7 @@ static void deciding_done(struct deciding *d) {
     ft_free(d->vertical_count);
 }
 
-static ft_status deciding_init(struct deciding *d, const ft_session *s, uint32_t n_read,
+static ft_status deciding_init(struct deciding *d, ft_session *s, uint32_t n_read,
                                struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     const struct ft_look *look = &plan->kv_look;
@@ -349,9 +349,22 @@ static void pack(float *column, uint32_t n_head, uint32_t n_from, uint32_t n_to)
     }
 }
 
+void ft_compress_note(const ft_session *s, const struct ft_chooser *c, uint32_t layer) {
+    if (s->kv_score) {
+        size_t n = (size_t)c->p.n_head * c->n_col;
+        memcpy(s->kv_score + layer * n, c->pooled, n * sizeof *s->kv_score);
+    }
+}
+
+ft_status ft_compress_norms(struct ft_lane *lane, struct ft_chooser *c, uint32_t layer,
+                            const struct ft_kv *kv, uint32_t kv_layer, struct ft_error *err) {
+    return c->output_norm
+               ? ft_lane_output_norms(lane, layer, kv, kv_layer, c->n_col, c->output_norm, err)
+               : FT_OK;
+}
+
 static ft_status decide_target(void *user, uint32_t layer, float *column, struct ft_decision *out,
                                struct ft_error *err) {
-    (void)err;
     struct deciding *d = user;
     struct ft_chooser *c = &d->chooser;
     uint32_t n_vertical = c->p.n_vertical;
@@ -363,10 +376,8 @@ static ft_status decide_target(void *user, uint32_t layer, float *column, struct
         pack(column, c->p.n_head, d->n_vote_col, c->n_col);
     }
     ft_chooser_score(c, layer, column);
-    if (d->scored) {
-        size_t n = (size_t)c->p.n_head * c->n_col;
-        memcpy(d->scored + layer * n, c->pooled, n * sizeof *d->scored);
-    }
+    ft_compress_note(d->s, c, layer);
+    FT_TRY(ft_compress_norms(&d->s->lane, c, layer, d->s->lane.stage, 0, err));
     ft_chooser_keep(c, layer);
     for (uint32_t h = 0; h < c->p.n_head; h++) {
         d->rows[h] =
@@ -454,6 +465,11 @@ static uint32_t largest_head(const struct ft_kv *kv) {
     return most;
 }
 
+static void note_rows(ft_session *s) {
+    s->report.kv_bytes = ft_kv_bytes(s->lane.kv);
+    s->report.n_kv_kept = largest_head(s->lane.kv);
+}
+
 /* Room for the scores of all layers, where they were asked for. */
 static ft_status keep_scores(ft_session *s, struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
@@ -489,11 +505,7 @@ static ft_status prefill_dropping(ft_session *s, const struct input *in, struct 
         .red = ft_reduce_of(look->fold),
         .is_per_head = look->is_group_max,
     };
-    ft_status status = keep_scores(s, err);
-    if (status == FT_OK) {
-        deciding.scored = s->kv_score;
-        status = deciding_init(&deciding, s, in->n, err);
-    }
+    ft_status status = deciding_init(&deciding, s, in->n, err);
     if (status == FT_OK && deciding.is_sparse && s->params.is_exact) {
         status = ft_report_fallback(
             s, err,
@@ -508,8 +520,7 @@ static ft_status prefill_dropping(ft_session *s, const struct input *in, struct 
     s->report.score_us += prefill.score_us;
     s->report.prefill_us -= prefill.score_us;
     FT_TRY(status);
-    s->report.kv_bytes = ft_kv_bytes(s->lane.kv);
-    s->report.n_kv_kept = largest_head(s->lane.kv);
+    note_rows(s);
     return look->refeed > 0 ? feed_again(s, in, err) : FT_OK;
 }
 
@@ -544,9 +555,15 @@ ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
     struct input in = { 0 };
     ft_status status = input_init(&in, s, id, draft, err);
     ft_kv_set_aux(s->lane.kv, plan->kv_aux);
-    if (status == FT_OK) {
-        status = plan->is_kv_on && !plan->is_kv_whole ? prefill_dropping(s, &in, err)
-                                                      : prefill_whole(s, &in, err);
+    bool is_dropping = plan->is_kv_on && !plan->is_kv_whole;
+    if (status == FT_OK && is_dropping) {
+        status = keep_scores(s, err);
+    }
+    if (status == FT_OK && plan->n_trial > 0) {
+        status = ft_trial_prefill(s, in.id, in.pos, err);
+        note_rows(s);
+    } else if (status == FT_OK) {
+        status = is_dropping ? prefill_dropping(s, &in, err) : prefill_whole(s, &in, err);
     }
     if (status == FT_OK) {
         status = ft_decoding_init(s, err);

@@ -6,6 +6,8 @@
  *   scoring    the voters' queries once more, and their pairs with all rows: two passes of q.k
  *              are as many multiplications as the q.k and p.v of attention, so the same rate
  *   steps      every layer's weights and the rows held, once a token
+ *   trial      steps behind the rows tried, then a second vote about all rows
+ *   values     rank=critical: all rows through the output projection, at the rate of reading
  *
  * What prefill.c leaves out is left out here: of the last layer, keys and values are computed, and
  * one token's queries, attention and feed-forward where logits are wanted.
@@ -78,6 +80,11 @@ static double draft_us(const struct ft_rates *r, const struct ft_plan *plan) {
     return read_us(r, &w) + (is_writing ? steps_us(r, n_step, plan->n_prompt, INFINITY) : 0);
 }
 
+/* Queries that are there already vote about n rows, in every layer. */
+static double vote_us(const struct ft_rates *r, double n_voter, double n) {
+    return r->n_layer * (r->pass_us + n_voter * n * pair_us(r, n));
+}
+
 void ft_cost_plan(const struct ft_rates *target, const struct ft_rates *draft,
                   const struct ft_plan *plan, struct ft_expect *out) {
     double drafting = 0, n_row = plan->n_input;
@@ -85,7 +92,7 @@ void ft_cost_plan(const struct ft_rates *target, const struct ft_rates *draft,
         drafting = draft_us(draft, plan);
     }
     struct reading w = { .n = plan->n_input, .has_logits = true, .has_values = true };
-    double again = 0, n_most = INFINITY;
+    double again = 0, trying = 0, n_most = INFINITY;
     if (plan->is_kv_on && plan->kv_look.is_evicting) {
         n_most = plan->kv_limit + 1.0;
     }
@@ -99,6 +106,14 @@ void ft_cost_plan(const struct ft_rates *target, const struct ft_rates *draft,
         if (look->column == FT_COLUMN_MASS) {
             w.n_voter = look->is_all_voting ? w.n : look->window + look->refeed + plan->n_text;
         }
+        if (plan->n_trial > 0) {
+            w.n_voter = look->trial_window;
+            trying = steps_us(target, plan->n_trial, plan->kv_keep, INFINITY);
+            again += vote_us(target, look->window + plan->n_trial, plan->n_input);
+        }
+        if (plan->is_critical) {
+            again += (double)plan->n_input * target->n_layer * target->token_us * target->share_o;
+        }
         if (look->prefill_window > 0 &&
             w.n > (uint64_t)look->prefill_window + look->prefill_vertical) {
             w.window = look->prefill_window;
@@ -106,11 +121,11 @@ void ft_cost_plan(const struct ft_rates *target, const struct ft_rates *draft,
         }
         n_row = look->window +
                 (double)ft_layers_sum(&plan->kv_layers, target->n_layer) / target->n_layer;
-        again = look->refeed > 0 ? steps_us(target, 1, n_row, INFINITY) : 0;
+        again += look->refeed > 0 ? steps_us(target, 1, n_row, INFINITY) : 0;
     }
     double reading = read_us(target, &w) + again;
     double n_more = plan->n_answer > 0 ? plan->n_answer - 1.0 : 0;
-    *out = (struct ft_expect){ .draft_us = (int64_t)drafting,
+    *out = (struct ft_expect){ .draft_us = (int64_t)(drafting + trying),
                                .target_us = (int64_t)reading,
                                .is_dropping = plan->is_prompt_on || plan->is_kv_on };
     out->ttft_us = out->draft_us + out->target_us;

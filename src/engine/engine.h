@@ -4,6 +4,7 @@
  *   session.c   the timeline: prompt, next, feed
  *   prefill.c   a lane: one model being read, layer by layer or token by token
  *   compress.c  the stages: draft, score, keep, and the prefill that applies them
+ *   trial.c     the prefill of a method that first tries a choice of rows
  *   decode.c    rows that leave while an answer grows
  *   pair.c      may these models and this prompt go together
  *   estimate.c  memory, before anything is computed
@@ -99,6 +100,11 @@ struct ft_prefill {
     const float *weight; /* [n_voter] or NULL */
     enum ft_reduce red;
     bool is_per_head; /* red joins voters alone: evidence is [n_head][n_col] */
+    /* NULL, or where the queries of the last n_query voters go: those of layer l, [n_query][n_head][d],
+     * to query + l * query_stride; n_query <= n_voter */
+    float *query;
+    size_t query_stride;
+    uint32_t n_query;
     int64_t score_us; /* out: time spent on evidence and decisions */
 };
 ft_status ft_lane_prefill(struct ft_lane *lane, struct ft_prefill *prefill, struct ft_error *err);
@@ -112,8 +118,23 @@ struct ft_feed {
     uint32_t n, n_logit;
     float *logits;
     const struct ft_watch *watch; /* [n_layer]; entries with mass NULL collect nothing */
+    /* NULL, or where the queries of all tokens go, as in ft_prefill; n is a chunk at most then, and
+     * is_trimmed passes are not taken: n_logit is 0 or n */
+    float *query;
+    size_t query_stride;
 };
 ft_status ft_lane_feed(struct ft_lane *lane, const struct ft_feed *feed, struct ft_error *err);
+
+/* ft_lane_vote - queries of earlier tokens vote about the rows that a layer holds.
+ *   query    [n][n_head][d] rotated;  watch  where the evidence goes */
+ft_status ft_lane_vote(struct ft_lane *lane, uint32_t layer, const float *query, uint32_t n,
+                       const struct ft_watch *watch, struct ft_error *err);
+
+/* ft_lane_output_norms - the size of what the first n values of every head would add to the
+ * residual stream (struct ft_output_norms).
+ *   kv, kv_layer   where the values of `layer` are held;  out [n_head_kv][n] */
+ft_status ft_lane_output_norms(struct ft_lane *lane, uint32_t layer, const struct ft_kv *kv,
+                               uint32_t kv_layer, uint32_t n, float *out, struct ft_error *err);
 
 /* ft_lane_probe - one pass of a few layers over rows that stand there, and the time it took.
  * Nothing of the lane's own rows is touched. */
@@ -148,6 +169,8 @@ struct ft_plan {                   /* how one prompt will be run: decided before
     struct ft_layers kv_layers; /* how kv_keep is spread: rows beside the window */
     uint32_t n_text;            /* tokens the draft writes */
     uint32_t n_step;            /* draft steps in all, prefill counted; 0: the draft does not run */
+    uint32_t n_trial;           /* tokens the target writes on trial rows; 0: there is no trial */
+    bool is_critical;           /* kv: values go through the output projection once more */
     uint32_t n_answer;          /* tokens that may follow the prompt */
     ft_pos pos_first;           /* position of the first answer token */
 };
@@ -232,6 +255,25 @@ ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head,
 ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
                               const struct ft_draft_result *draft, struct ft_error *err);
 
+/* ft_compress_greedy - the likeliest of the first n ids, the lowest of equal ones. */
+ft_token ft_compress_greedy(const float *logits, uint32_t n);
+/* ft_compress_note - the scores of the layer that is being decided, where the caller wants them. */
+void ft_compress_note(const ft_session *s, const struct ft_chooser *c, uint32_t layer);
+/* ft_compress_norms - what rank=critical ranks by, for the layer that is being decided; a no-op
+ * without it.
+ *   kv, kv_layer   where that layer's values are held */
+ft_status ft_compress_norms(struct ft_lane *lane, struct ft_chooser *c, uint32_t layer,
+                            const struct ft_kv *kv, uint32_t kv_layer, struct ft_error *err);
+
+/* ---- trial.c ---- */
+
+/* ft_trial_prefill - read s->plan.n_input tokens, keep all their rows, write look-ahead text behind
+ * those that SnapKV would keep, and let its queries choose the rows that stay in s->lane; fills
+ * s->logits.  The text's time is draft_us of the report, that of votes and choices score_us; both are
+ * taken off prefill_us.
+ *   id, pos  [n_input] */
+ft_status ft_trial_prefill(ft_session *s, const ft_token *id, const ft_pos *pos,
+                           struct ft_error *err);
 /* How voters are joined, as the kernels know it. */
 static inline enum ft_reduce ft_reduce_of(enum ft_fold fold) {
     return fold == FT_FOLD_MAX   ? FT_REDUCE_MAX

@@ -37,13 +37,33 @@ static uint64_t compute_bytes(const struct ft_hparams *hp, uint32_t n_token, uin
            sizeof(float);
 }
 
-/* rows whose queries vote about a stage, a chunk at most in one graph */
-static uint32_t voters(const struct ft_look *look, bool is_on, uint32_t n_read, uint32_t n_text) {
+/* rows whose queries vote about a stage, a chunk at most in one graph; those of a trial that were
+ * kept all vote in one */
+static uint32_t voters(const struct ft_look *look, bool is_on, uint32_t n_read, uint32_t n_text,
+                       uint32_t n_trial) {
     if (!is_on || look->column != FT_COLUMN_MASS) {
         return 0;
     }
+    if (n_trial > 0) {
+        return FT_MAX(FT_MIN(look->trial_window, (uint32_t)FT_CHUNK), look->window + n_trial);
+    }
     uint32_t n = look->is_all_voting ? n_read : look->window + look->refeed + n_text;
     return FT_MIN(n, (uint32_t)FT_CHUNK);
+}
+
+/* rank=critical: the decoded output projection, and the products of a graph of 1024 rows beside it. */
+static uint64_t norm_bytes(const struct ft_hparams *hp, uint32_t n_row) {
+    uint64_t rows = FT_MIN(n_row, UINT32_C(1024)), width = (uint64_t)hp->n_head * hp->head_dim;
+    return (width * hp->n_embd + rows * ((uint64_t)hp->n_embd + hp->head_dim + 1)) * sizeof(float);
+}
+
+/* A trial: all rows of the prompt beside those tried and the text's; when the first layer has been
+ * chosen, its rows in the place of those tried, and its full rows still there. */
+static uint64_t trial_peak(const struct ft_plan *plan, uint64_t per_token, uint32_t n_layer) {
+    uint64_t tried = (uint64_t)plan->kv_keep + plan->n_trial;
+    uint64_t chosen = (uint64_t)plan->kv_look.window + plan->kv_layers.most;
+    return per_token * plan->n_input +
+           per_token / n_layer * (tried * (n_layer - 1) + FT_MAX(tried, chosen));
 }
 
 void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_run_bytes *out) {
@@ -64,14 +84,24 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
     uint64_t on_top =
         FT_MAX(per_token / target->n_layer * n_read, per_token * plan->kv_look.refeed);
     uint64_t reading = rows + (is_dropping ? on_top : 0);
+    if (plan->n_trial > 0) {
+        uint64_t n_vote = (uint64_t)plan->kv_look.window + plan->n_trial;
+        reading = trial_peak(plan, per_token, target->n_layer);
+        out->activation +=
+            n_vote * target->n_layer * target->n_head * target->head_dim * sizeof(float);
+    }
     uint64_t refed = is_dropping ? per_token * plan->kv_look.refeed : 0;
     /* the answer's last token gets no row */
     uint32_t n_more = FT_MIN(ft_decoding_room(plan), plan->n_answer - FT_MIN(plan->n_answer, 1));
     uint64_t answer = per_token * ft_decoding_room(plan);
     out->kv_peak = FT_MAX(reading, out->kv + refed + per_token * n_more);
     bool is_exact = s->params.is_exact;
-    out->compute = compute_bytes(
-        target, n_read, voters(&plan->kv_look, plan->is_kv_on, n_read, plan->n_text), is_exact);
+    uint32_t n_kv_voter =
+        voters(&plan->kv_look, plan->is_kv_on, n_read, plan->n_text, plan->n_trial);
+    out->compute = compute_bytes(target, n_read, n_kv_voter, is_exact);
+    if (plan->is_critical) { /* the buffer stays as large as it was */
+        out->compute += norm_bytes(target, plan->n_input);
+    }
     uint64_t draft_activation = 0;
     if (plan->n_step > 0) {
         const struct ft_hparams *draft = ft_model_hparams(ft_pair_draft(s));
@@ -81,7 +111,7 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
         out->draft_kv_peak = token_bytes(draft, n_layer, s->fmt, 0) *
                              (plan->n_prompt + (has_cache ? plan->n_step - 1 : 0));
         draft_activation = (uint64_t)plan->n_prompt * draft->n_embd * sizeof(float);
-        uint32_t n_voter = voters(&plan->prompt_look, plan->is_prompt_on, 0, 0);
+        uint32_t n_voter = voters(&plan->prompt_look, plan->is_prompt_on, 0, 0, 0);
         out->compute =
             FT_MAX(out->compute, compute_bytes(draft, plan->n_prompt, n_voter, is_exact));
     }

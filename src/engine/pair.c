@@ -170,14 +170,17 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     plan->is_kv_on = true;
     bool has_text = choice->method->needs_draft_text || choice->method->writes_itself;
     plan->n_text = has_text ? FT_MAX(plan->kv_look.lookahead, 1) : 0;
+    plan->n_trial = choice->method->has_trial ? plan->kv_look.lookahead : 0;
+    plan->is_critical = ft_choice_split(choice)->rank == FT_RANK_CRITICAL;
     return FT_OK;
 }
 
-/* A context that the prompt fills has no position for drafted text: the KV stage is dense then.
+/* A context that the prompt fills has no position for look-ahead text: the KV stage is dense then.
  * (With auto dense is one of the answers: it asks for that plan itself.) */
 static ft_status check_text(ft_session *s, struct ft_error *err) {
     struct ft_plan *plan = &s->plan;
-    if (plan->n_text == 0 || (uint64_t)plan->pos_first < target_context(s)) {
+    uint32_t n_ahead = FT_MAX(plan->n_text, plan->n_trial);
+    if (n_ahead == 0 || (uint64_t)plan->pos_first < target_context(s)) {
         return FT_OK;
     }
     if (s->params.is_auto) {
@@ -186,9 +189,28 @@ static ft_status check_text(ft_session *s, struct ft_error *err) {
     }
     FT_TRY(ft_report_fallback(s, err, "%s: dense, %d tokens leave no position for look-ahead text",
                               s->kv.method->name, plan->pos_first));
-    plan->is_kv_on = false;
+    plan->is_kv_on = plan->is_critical = false;
     plan->kv_look = (struct ft_look){ 0 };
-    plan->n_text = 0;
+    plan->n_text = plan->n_trial = 0;
+    return FT_OK;
+}
+
+static ft_status report_reduced(ft_session *s, uint64_t asked, uint64_t room,
+                                struct ft_error *err) {
+    return ft_report_fallback(
+        s, err, "lookahead reduced from %" PRIu64 " to %" PRIu64 ", the context ends there", asked,
+        room);
+}
+
+/* A trial's text has positions of the target alone. */
+static ft_status plan_trial(ft_session *s, struct ft_error *err) {
+    struct ft_plan *plan = &s->plan;
+    uint64_t room = target_context(s) - (uint64_t)plan->pos_first;
+    if (plan->n_trial <= room) {
+        return FT_OK;
+    }
+    FT_TRY(report_reduced(s, plan->n_trial, room, err));
+    plan->n_trial = (uint32_t)room;
     return FT_OK;
 }
 
@@ -206,9 +228,7 @@ static ft_status plan_text(ft_session *s, struct ft_error *err) {
         plan->n_step = (uint32_t)asked;
         return FT_OK;
     }
-    FT_TRY(ft_report_fallback(
-        s, err, "lookahead reduced from %" PRIu64 " to %" PRIu64 ", the context ends there", asked,
-        room));
+    FT_TRY(report_reduced(s, asked, room, err));
     plan->n_text = (uint32_t)FT_MIN(plan->n_text, room);
     plan->prompt_look.lookahead = (uint32_t)FT_MIN(plan->prompt_look.lookahead, room);
     plan->n_step = (uint32_t)room;
@@ -238,6 +258,7 @@ ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
     FT_TRY(check_positions(s, "target", s->target, n_pos, target_context(s), err));
     plan->pos_first = (ft_pos)n_pos;
     FT_TRY(check_text(s, err));
+    FT_TRY(plan_trial(s, err));
     if (FT_MAX(plan->n_text, plan->n_step) > 0) { /* the draft runs */
         FT_TRY(check_positions(s, "draft", ft_pair_draft(s), n_prompt, draft_context(s), err));
         FT_TRY(plan_text(s, err));

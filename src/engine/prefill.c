@@ -92,6 +92,9 @@ struct step { /* what the callback does in the pass under construction */
     const struct ft_slash *slash;
     const struct ft_watch *watch; /* single layer: one entry; else [n_layer] */
     bool is_watch_only;           /* evidence, no attention */
+    float *query; /* where queries from token query_skip on go, by model layer; NULL: nowhere */
+    size_t query_stride;
+    uint32_t query_skip;
     uint32_t n_row; /* prefill: rows the last token of the chunk sees; 0: all rows held */
 };
 
@@ -123,6 +126,9 @@ static struct ggml_tensor *attend(void *user, const struct ft_qkv *qkv) {
         step->watch ? &step->watch[step->is_single_layer ? 0 : qkv->layer] : NULL;
     if (watch && watch->mass && qkv->q) {
         ft_op_evidence(lane->ops, &in, watch, dep);
+    }
+    if (step->query && qkv->q) {
+        ft_op_save(lane->ops, &in, step->query_skip, step->query + qkv->layer * step->query_stride);
     }
     if (!qkv->q || step->is_watch_only) {
         return NULL;
@@ -263,6 +269,19 @@ static ft_status run_part(struct reading *r, struct step *step, uint32_t layer, 
     return FT_OK;
 }
 
+/* Of voters [at, at + n) those whose queries are kept for later. */
+static void save_queries(const struct reading *r, struct step *step, uint32_t at, uint32_t n) {
+    const struct ft_prefill *p = r->prefill;
+    uint32_t first = p->n_voter - p->n_query, from = FT_MAX(at, first);
+    step->query = NULL;
+    if (p->query && from < at + n) {
+        size_t token = (size_t)r->lane->hp->n_head * r->lane->hp->head_dim;
+        step->query = p->query + (from - first) * token;
+        step->query_stride = p->query_stride;
+        step->query_skip = from - at;
+    }
+}
+
 /* Voters [at, at + n) of a layer: only their queries are projected, once more. */
 static ft_status run_voters(struct reading *r, struct step *step, uint32_t layer, uint32_t at,
                             uint32_t n, struct ft_error *err) {
@@ -278,6 +297,7 @@ static ft_status run_voters(struct reading *r, struct step *step, uint32_t layer
                               .is_more = at > 0 };
     step->watch = &watch;
     step->is_watch_only = true;
+    save_queries(r, step, at, n);
     struct ft_pass pass = { .layer_first = layer,
                             .layer_end = layer + 1,
                             .n_token = n,
@@ -291,6 +311,7 @@ static ft_status run_voters(struct reading *r, struct step *step, uint32_t layer
     ft_status status = ft_eval_run(r->lane->eval, &pass, err);
     step->watch = NULL;
     step->is_watch_only = false;
+    step->query = NULL;
     return status;
 }
 
@@ -421,7 +442,11 @@ static ft_status feed_chunk(struct ft_lane *lane, const struct ft_feed *feed, ui
     for (uint32_t l = 0; l < lane->n_layer; l++) {
         FT_TRY(ft_kv_extend(lane->kv, l, feed->pos + first, n, err));
     }
-    struct step step = { .lane = lane, .kv = lane->kv, .watch = feed->watch };
+    struct step step = { .lane = lane,
+                         .kv = lane->kv,
+                         .watch = feed->watch,
+                         .query = feed->query,
+                         .query_stride = feed->query_stride };
     struct ft_pass pass = {
         .layer_end = lane->n_layer,
         .n_token = n,
@@ -447,6 +472,51 @@ ft_status ft_lane_feed(struct ft_lane *lane, const struct ft_feed *feed, struct 
         FT_TRY(feed_chunk(lane, feed, first, FT_MIN((uint32_t)FT_CHUNK, feed->n - first), err));
     }
     return FT_OK;
+}
+
+/* ---- votes and values behind the prefill ---- */
+
+ft_status ft_lane_vote(struct ft_lane *lane, uint32_t layer, const float *query, uint32_t n,
+                       const struct ft_watch *watch, struct ft_error *err) {
+    struct step step = { .lane = lane,
+                         .kv = lane->kv,
+                         .is_single_layer = true,
+                         .kv_layer = layer,
+                         .watch = watch,
+                         .is_watch_only = true };
+    struct ft_pass pass = { .layer_first = layer,
+                            .layer_end = layer + 1,
+                            .n_token = n,
+                            .q_in = query,
+                            .attend = attend,
+                            .user = &step };
+    lane->work.voter += n;
+    return ft_eval_run(lane->eval, &pass, err);
+}
+
+struct held { /* values of one layer */
+    const struct ft_kv *kv;
+    uint32_t layer;
+};
+
+static void decode_values(void *user, uint32_t h, uint32_t first, uint32_t n, float *out) {
+    const struct held *held = user;
+    const struct ft_kv_shape *shape = ft_kv_shape_of(held->kv);
+    size_t stride = ft_fmt_row_bytes(shape->v_fmt, shape->d);
+    const uint8_t *v = ft_kv_v(held->kv, held->layer, h);
+    for (uint32_t j = 0; j < n; j++) {
+        ft_kern()->decode(shape->v_fmt, v + (first + j) * stride, out + (size_t)j * shape->d,
+                          shape->d);
+    }
+}
+
+ft_status ft_lane_output_norms(struct ft_lane *lane, uint32_t layer, const struct ft_kv *kv,
+                               uint32_t kv_layer, uint32_t n, float *out, struct ft_error *err) {
+    struct held held = { kv, kv_layer };
+    struct ft_output_norms job = {
+        .layer = layer, .n = n, .values = decode_values, .user = &held, .out = out
+    };
+    return ft_eval_output_norms(lane->eval, &job, err);
 }
 
 /* ---- measuring ---- */

@@ -109,8 +109,8 @@ void ft_report_settings(ft_session *s) {
         facts.n_prompt = plan->n_input;
         facts.n_layer = s->lane.hp->n_layer;
         add_settings(s, &s->kv, "kv", &facts);
-        if (plan->n_text > 0) {
-            set_value(s, "kv", "lookahead", plan->n_text);
+        if (plan->n_text + plan->n_trial > 0) { /* one of them is 0 */
+            set_value(s, "kv", "lookahead", plan->n_text + plan->n_trial);
         }
         if (!plan->kv_look.is_compact) { /* where it has such a parameter */
             set_text(s, "kv", "positions", "original");

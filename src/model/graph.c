@@ -11,6 +11,7 @@
  *
  * The three families differ by a row of traits (ft_hparams.trait), not by code.
  */
+#include <math.h>
 #include <string.h>
 
 #include "ggml-alloc.h"
@@ -161,7 +162,7 @@ struct build { /* one pass under construction */
     struct ggml_tensor *x;    /* {n_embd, n_token} residual stream */
     struct ggml_tensor *pos;  /* {n_token} i32 */
     struct ggml_tensor *rows; /* {n_logit} i32, rows wanted */
-    struct ggml_tensor *in;   /* ids or hidden states */
+    struct ggml_tensor *in;   /* ids, hidden states or queries */
     struct ggml_tensor *out;  /* hidden states or logits; NULL when the pass stops early */
 };
 
@@ -240,7 +241,12 @@ static struct ggml_tensor *feed_forward(const struct build *b, const struct ft_l
 
 static void add_layer(struct build *b, uint32_t l) {
     const struct ft_layer *w = &b->model->layer[l];
-    struct ft_qkv qkv = make_qkv(b, l, norm(b, b->x, w->attn_norm));
+    struct ft_qkv qkv = {
+        .ctx = b->ctx, .graph = b->graph, .layer = l, .n_token = b->pass->n_token, .q = b->in
+    };
+    if (!b->pass->q_in) {
+        qkv = make_qkv(b, l, norm(b, b->x, w->attn_norm));
+    }
     struct ggml_tensor *y = b->pass->attend(b->pass->user, &qkv);
     if (!y || !b->pass->has_rest) {
         b->x = NULL;
@@ -268,7 +274,12 @@ static void add_inputs(struct build *b) {
     if (pass->n_logit) {
         b->rows = input_i32(b->ctx, pass->n_logit);
     }
-    if (pass->hidden_in) {
+    if (pass->q_in) {
+        b->in = ggml_new_tensor_3d(b->ctx, GGML_TYPE_F32, b->model->hp.head_dim,
+                                   b->model->hp.n_head, pass->n_token);
+        ggml_set_input(b->in);
+        b->x = b->in;
+    } else if (pass->hidden_in) {
         b->in = ggml_new_tensor_2d(b->ctx, GGML_TYPE_F32, b->model->hp.n_embd, pass->n_token);
         ggml_set_input(b->in);
         b->x = b->in;
@@ -300,32 +311,53 @@ static void set_input(struct ggml_tensor *t, const void *data) {
     }
 }
 
-static ft_status compute(struct ft_eval *eval, const struct build *b, struct ft_error *err) {
-    const struct ft_pass *pass = b->pass;
-    if (!ggml_gallocr_alloc_graph(eval->galloc, b->graph)) {
+/* What a graph is about, for errors: tokens in layers [first, end). */
+struct about {
+    uint32_t n_token, layer_first, layer_end;
+};
+
+/* more: bytes that this graph uses beside its buffer. */
+static ft_status reserve(struct ft_eval *eval, struct ggml_cgraph *graph, size_t more,
+                         struct about about, struct ft_error *err) {
+    if (!ggml_gallocr_alloc_graph(eval->galloc, graph)) {
         size_t need = 0; /* the same plan again, which takes no further memory */
-        ggml_gallocr_reserve_n_size(eval->galloc, b->graph, NULL, NULL, &need);
+        ggml_gallocr_reserve_n_size(eval->galloc, graph, NULL, NULL, &need);
         /* ggml remembers the plan of a buffer that it did not get, and would use it for the next
          * graph of that shape */
         ggml_gallocr_free(eval->galloc);
         eval->galloc = ggml_gallocr_new(ggml_backend_get_default_buffer_type(eval->backend));
         return ft_fail_memory(err, need, "the compute buffer of %u tokens in layers %u..%u",
-                              pass->n_token, pass->layer_first, pass->layer_end);
+                              about.n_token, about.layer_first, about.layer_end);
     }
-    size_t bytes = ggml_gallocr_get_buffer_size(eval->galloc, 0);
+    size_t bytes = ggml_gallocr_get_buffer_size(eval->galloc, 0) + more;
     eval->compute_bytes = FT_MAX(bytes, eval->compute_bytes);
-    set_input(b->pos, pass->pos);
-    set_input(b->rows, pass->logit_row);
-    set_input(b->in, pass->hidden_in ? (const void *)pass->hidden_in : (const void *)pass->id);
-    enum ggml_status status = ggml_backend_graph_compute(eval->backend, b->graph);
+    return FT_OK;
+}
+
+static ft_status run(struct ft_eval *eval, struct ggml_cgraph *graph, struct about about,
+                     struct ft_error *err) {
+    enum ggml_status status = ggml_backend_graph_compute(eval->backend, graph);
     if (status == GGML_STATUS_ABORTED) {
         return ft_fail(err, FT_CANCELLED, 0, "cancelled");
     }
     if (status != GGML_STATUS_SUCCESS) {
         return ft_fail(err, status == GGML_STATUS_ALLOC_FAILED ? FT_NOMEM : FT_INTERNAL, 0,
-                       "graph of layers %u..%u: %s", pass->layer_first, pass->layer_end,
+                       "graph of layers %u..%u: %s", about.layer_first, about.layer_end,
                        ggml_status_to_string(status));
     }
+    return FT_OK;
+}
+
+static ft_status compute(struct ft_eval *eval, const struct build *b, struct ft_error *err) {
+    const struct ft_pass *pass = b->pass;
+    struct about about = { pass->n_token, pass->layer_first, pass->layer_end };
+    FT_TRY(reserve(eval, b->graph, 0, about, err));
+    set_input(b->pos, pass->pos);
+    set_input(b->rows, pass->logit_row);
+    set_input(b->in, pass->q_in        ? (const void *)pass->q_in
+                     : pass->hidden_in ? (const void *)pass->hidden_in
+                                       : (const void *)pass->id);
+    FT_TRY(run(eval, b->graph, about, err));
     float *target = pass->n_logit ? pass->logits : pass->hidden_out;
     if (b->out && target) {
         ggml_backend_tensor_get(b->out, target, 0, ggml_nbytes(b->out));
@@ -333,18 +365,22 @@ static ft_status compute(struct ft_eval *eval, const struct build *b, struct ft_
     return FT_OK;
 }
 
+static ft_status open_context(struct ft_eval *eval, struct ggml_context **out,
+                              struct ft_error *err) {
+    struct ggml_init_params params = { .mem_size = eval->meta_bytes,
+                                       .mem_buffer = eval->meta,
+                                       .no_alloc = true };
+    *out = ggml_init(params);
+    return *out ? FT_OK : ft_fail(err, FT_NOMEM, 0, "no memory for a graph context");
+}
+
 ft_status ft_eval_run(struct ft_eval *eval, const struct ft_pass *pass, struct ft_error *err) {
     if (abort_requested(eval)) {
         return ft_fail(err, FT_CANCELLED, 0, "cancelled");
     }
     size_t n_node = NODE_BASE + (size_t)NODE_PER_LAYER * (pass->layer_end - pass->layer_first);
-    struct ggml_init_params params = { .mem_size = eval->meta_bytes,
-                                       .mem_buffer = eval->meta,
-                                       .no_alloc = true };
-    struct ggml_context *ctx = ggml_init(params);
-    if (!ctx) {
-        return ft_fail(err, FT_NOMEM, 0, "no memory for a graph context");
-    }
+    struct ggml_context *ctx = NULL;
+    FT_TRY(open_context(eval, &ctx, err));
     struct build b = { .ctx = ctx,
                        .graph = ggml_new_graph_custom(ctx, n_node, false),
                        .pass = pass,
@@ -359,5 +395,146 @@ ft_status ft_eval_run(struct ft_eval *eval, const struct ft_pass *pass, struct f
     add_output(&b);
     ft_status status = compute(eval, &b, err);
     ggml_free(ctx);
+    return status;
+}
+
+/* ---- the size of what values would add ---- */
+
+enum {
+    NORM_ROWS = 1024, /* rows of one graph: their products with W_o are all in memory */
+    NORM_LANES = 16,  /* sums of one row, so that they need not wait for each other */
+};
+
+struct projecting { /* the values of one layer on their way through W_o */
+    struct ft_eval *eval;
+    const struct ft_output_norms *job;
+    float *weight; /* [n_embd][n_head*head_dim] */
+    size_t weight_bytes;
+    struct ggml_backend_buffer *buffer; /* of weight */
+};
+
+/* W_o decoded, from the file: the copy that products use may lie in another order. */
+static ft_status decode_output(struct projecting *p, struct ft_error *err) {
+    const ft_model *model = p->eval->model;
+    const struct ggml_tensor *used = model->layer[p->job->layer].wo,
+                             *w = ft_model_mapped(model, used);
+    ggml_to_float_t decode = ggml_get_type_traits(w->type)->to_float;
+    if (!decode && w->type != GGML_TYPE_F32) {
+        return ft_fail(err, FT_UNSUP, 0, "%s: weights of type %s cannot be decoded", w->name,
+                       ggml_type_name(w->type));
+    }
+    p->weight_bytes = (size_t)ggml_nelements(w) * sizeof *p->weight;
+    p->weight = ft_pages_map(p->weight_bytes);
+    p->buffer = p->weight ? ggml_backend_cpu_buffer_from_ptr(p->weight, p->weight_bytes) : NULL;
+    if (!p->buffer) {
+        return ft_fail_memory(err, p->weight_bytes, "the decoded weights of %s", w->name);
+    }
+    for (int64_t e = 0; e < w->ne[1]; e++) {
+        const void *row = (const uint8_t *)w->data + (size_t)e * w->nb[1];
+        float *out = p->weight + e * w->ne[0];
+        if (decode) {
+            decode(row, out, w->ne[0]);
+        } else {
+            memcpy(out, row, (size_t)w->ne[0] * sizeof *out);
+        }
+    }
+    if (w != used) {
+        ft_model_release(model, w);
+    }
+    return FT_OK;
+}
+
+/* dst {n}: the sums of |x| over the columns of {n_embd, n}; threads share the columns. */
+static void run_norms(struct ggml_tensor *dst, int ith, int nth, void *data) {
+    (void)data;
+    const struct ggml_tensor *x = dst->src[0];
+    size_t n_embd = (size_t)x->ne[0], n = (size_t)x->ne[1];
+    size_t first = n * (size_t)ith / (size_t)nth, end = n * ((size_t)ith + 1) / (size_t)nth;
+    for (size_t j = first; j < end; j++) {
+        const float *column = (const float *)x->data + j * n_embd;
+        float lane[NORM_LANES] = { 0 };
+        double sum = 0;
+        size_t e = 0;
+        for (; e + NORM_LANES <= n_embd; e += NORM_LANES) {
+            for (size_t i = 0; i < NORM_LANES; i++) {
+                lane[i] += fabsf(column[e + i]);
+            }
+        }
+        for (size_t i = 0; i < NORM_LANES; i++) {
+            sum += (double)lane[i];
+        }
+        for (; e < n_embd; e++) {
+            sum += (double)fabsf(column[e]);
+        }
+        ((float *)dst->data)[j] = (float)sum;
+    }
+}
+
+/* Rows [first, first + n) of a KV head through query head g: their norms are added to the sum. */
+static ft_status norm_rows(const struct projecting *p, uint32_t g, uint32_t first, uint32_t n,
+                           struct ft_error *err) {
+    struct ft_eval *eval = p->eval;
+    const struct ft_output_norms *job = p->job;
+    const struct ft_hparams *hp = &eval->model->hp;
+    uint32_t h = g / (hp->n_head / hp->n_head_kv);
+    struct about about = { n, job->layer, job->layer + 1 };
+    struct ggml_context *ctx = NULL;
+    float part[NORM_ROWS];
+    FT_TRY(open_context(eval, &ctx, err));
+    struct ggml_cgraph *graph = ggml_new_graph_custom(ctx, NODE_BASE, false);
+    struct ggml_tensor *v = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, hp->head_dim, n);
+    struct ggml_tensor *w =
+        ggml_new_tensor_2d(ctx, GGML_TYPE_F32, (int64_t)hp->n_head * hp->head_dim, hp->n_embd);
+    ggml_backend_tensor_alloc(p->buffer, w, p->weight);
+    ggml_set_input(v);
+    struct ggml_tensor *slice = ggml_view_2d(ctx, w, hp->head_dim, hp->n_embd, w->nb[1],
+                                             (size_t)g * hp->head_dim * w->nb[0]);
+    struct ggml_tensor *product = ggml_mul_mat(ctx, slice, v);
+    struct ggml_tensor *norm = ggml_custom_4d(ctx, GGML_TYPE_F32, n, 1, 1, 1, &product, 1,
+                                              run_norms, GGML_N_TASKS_MAX, NULL);
+    ggml_set_output(norm);
+    ggml_build_forward_expand(graph, norm);
+    ft_status status = reserve(eval, graph, p->weight_bytes, about, err);
+    if (status == FT_OK) {
+        job->values(job->user, h, first, n, v->data);
+        status = run(eval, graph, about, err);
+    }
+    if (status == FT_OK) {
+        ggml_backend_tensor_get(norm, part, 0, ggml_nbytes(norm));
+        for (uint32_t j = 0; j < n; j++) {
+            job->out[(size_t)h * job->n + first + j] += part[j];
+        }
+    }
+    ggml_free(ctx);
+    return status;
+}
+
+static ft_status norm_heads(const struct projecting *p, struct ft_error *err) {
+    const struct ft_hparams *hp = &p->eval->model->hp;
+    uint32_t n = p->job->n, group = hp->n_head / hp->n_head_kv;
+    memset(p->job->out, 0, (size_t)hp->n_head_kv * n * sizeof *p->job->out);
+    for (uint32_t g = 0; g < hp->n_head; g++) {
+        for (uint32_t first = 0; first < n; first += NORM_ROWS) {
+            if (abort_requested(p->eval)) {
+                return ft_fail(err, FT_CANCELLED, 0, "cancelled");
+            }
+            FT_TRY(norm_rows(p, g, first, FT_MIN((uint32_t)NORM_ROWS, n - first), err));
+        }
+    }
+    for (size_t at = 0; at < (size_t)hp->n_head_kv * n; at++) {
+        p->job->out[at] /= (float)group;
+    }
+    return FT_OK;
+}
+
+ft_status ft_eval_output_norms(struct ft_eval *eval, const struct ft_output_norms *job,
+                               struct ft_error *err) {
+    struct projecting p = { .eval = eval, .job = job };
+    ft_status status = decode_output(&p, err);
+    if (status == FT_OK) {
+        status = norm_heads(&p, err);
+    }
+    ggml_backend_buffer_free(p.buffer);
+    ft_pages_unmap(p.weight, p.weight_bytes);
     return status;
 }

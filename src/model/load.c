@@ -186,6 +186,19 @@ static void bind_tensors(ft_model *m) {
     }
 }
 
+const struct ggml_tensor *ft_model_mapped(const ft_model *m, const struct ggml_tensor *w) {
+    return find(m, w->name);
+}
+
+void ft_model_release(const ft_model *m, const struct ggml_tensor *w) {
+    for (uint32_t i = 0; i < m->n_shard; i++) {
+        const struct ft_file_map *map = &m->shard[i].map;
+        if (w->buffer == m->shard[i].buffer) {
+            ft_file_map_release(map, (size_t)((uint8_t *)w->data - map->data), ggml_nbytes(w));
+        }
+    }
+}
+
 /* ---- repacking ---- */
 
 /* Does this buffer type have a faster layout for products with w?  Asked as libllama's loader
@@ -279,11 +292,8 @@ static void copy_matrix(void *user, struct ggml_tensor **place) {
     }
     size_t n = ggml_nbytes(*place);
     ggml_backend_tensor_set(copy, (*place)->data, 0, n);
-    for (uint32_t i = 0; i < r->m->n_shard && *place != r->m->tok_embd; i++) {
-        if ((*place)->buffer == r->m->shard[i].buffer) {
-            ft_file_map_release(&r->m->shard[i].map,
-                                (size_t)((uint8_t *)(*place)->data - r->m->shard[i].map.data), n);
-        }
+    if (*place != r->m->tok_embd) {
+        ft_model_release(r->m, *place);
     }
     *place = copy;
 }

@@ -49,6 +49,12 @@ struct ft_model {
 /* ft_model_log_init - libllama's and ggml's log lines go to ft_log; idempotent. */
 void ft_model_log_init(void);
 
+/* ft_model_mapped - a matrix as the file has it: itself, or what its copy in a faster layout was made
+ * of.  Valid as long as the model. */
+const struct ggml_tensor *ft_model_mapped(const ft_model *model, const struct ggml_tensor *w);
+/* ft_model_release - the mapped pages of a matrix need not stay resident any more. */
+void ft_model_release(const ft_model *model, const struct ggml_tensor *w);
+
 /* ft_model_vocab_llama - the vocabulary, for libllama calls. */
 const struct llama_model *ft_model_vocab_llama(const ft_model *model);
 

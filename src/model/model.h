@@ -90,10 +90,30 @@ struct ft_pass {
     float *logits; /* [n_logit][n_vocab] */
     ft_attend_fn attend;
     void *user;
+    /* [n_token][n_head*head_dim] rotated queries of one layer that are there already: the callback
+     * gets them, and nothing else is computed; NULL: none are */
+    const float *q_in;
 };
 /* ft_eval_run - build and compute one graph.
  * Errors     FT_CANCELLED, FT_NOMEM, FT_INTERNAL */
 ft_status ft_eval_run(struct ft_eval *eval, const struct ft_pass *pass, struct ft_error *err);
+
+/* What the values of a layer would add to the residual stream, as far as it goes: of row j of KV
+ * head h the mean over the group's query heads g of
+ * |W_o[:, g] v_j|_1 = sum over e of |sum over c of W_o[e][g*head_dim + c] v_j[c]|, without a bias. */
+struct ft_output_norms {
+    uint32_t layer, n; /* rows of each KV head */
+    /* values of rows [first, first + n) of KV head h -> out [n][head_dim] */
+    void (*values)(void *user, uint32_t h, uint32_t first, uint32_t n, float *out);
+    void *user;
+    float *out; /* [n_head_kv][n] */
+};
+/* ft_eval_output_norms - fill out.  W_o of any type is decoded once, to F32.
+ * Cost       n_head * n * head_dim * n_embd multiplications, as the output projection of n tokens
+ * Errors     FT_CANCELLED, FT_NOMEM, FT_UNSUP (weights of a type that ggml cannot decode),
+ *            FT_INTERNAL */
+ft_status ft_eval_output_norms(struct ft_eval *eval, const struct ft_output_norms *job,
+                               struct ft_error *err);
 
 /* ---- sampling: libllama's chain turns logits into probabilities; the draw is ours ---- */
 

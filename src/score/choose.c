@@ -25,6 +25,17 @@ static ft_status heads_init(struct ft_chooser *c, struct ft_error *err) {
                : ft_fail(err, FT_NOMEM, 0, "no memory to compare %zu rows of a layer", n);
 }
 
+/* What the second stage needs: sizes of values, and a list of at most `most` rows. */
+static ft_status critical_init(struct ft_chooser *c, uint32_t most, struct ft_error *err) {
+    size_t n = (size_t)c->p.n_head * c->n_col;
+    c->output_norm = ft_alloc(n, sizeof *c->output_norm);
+    c->second = ft_alloc(c->n_col, sizeof *c->second);
+    c->chosen = ft_alloc((size_t)most + 1, sizeof *c->chosen);
+    return c->output_norm && c->second && c->chosen
+               ? FT_OK
+               : ft_fail(err, FT_NOMEM, 0, "no memory for the sizes of %zu values", n);
+}
+
 ft_status ft_chooser_init(struct ft_chooser *c, const struct ft_chooser_params *params,
                           struct ft_error *err) {
     const struct ft_look *look = &params->look;
@@ -50,6 +61,9 @@ ft_status ft_chooser_init(struct ft_chooser *c, const struct ft_chooser_params *
         !c->n_ranked || !c->kept || !c->n_kept || !c->work) {
         return ft_fail(err, FT_NOMEM, 0, "no memory to choose among %u rows", n_col);
     }
+    if (split->rank == FT_RANK_CRITICAL) {
+        FT_TRY(critical_init(c, most, err));
+    }
     return split->budget == FT_BUDGET_ADA ? heads_init(c, err) : FT_OK;
 }
 
@@ -62,6 +76,9 @@ void ft_chooser_done(struct ft_chooser *c) {
     ft_free(c->kept);
     ft_free(c->n_kept);
     ft_free(c->work);
+    ft_free(c->output_norm);
+    ft_free(c->second);
+    ft_free(c->chosen);
     ft_free(c->heads.copy);
     ft_free(c->heads.work);
     ft_free(c->heads.ranked);
@@ -115,6 +132,18 @@ static void split_rows(struct ft_chooser *c, uint32_t layer) {
     }
 }
 
+/* rank=critical: the rows of head h that stay, in place of the best by score. */
+static const uint32_t *second_stage(const struct ft_chooser *c, uint32_t h) {
+    struct ft_critical critical = { .score = c->pooled + (size_t)h * c->n_col,
+                                    .norm = c->output_norm + (size_t)h * c->n_col,
+                                    .n = c->n_col,
+                                    .rho = ft_choice_split(c->p.choice)->rho,
+                                    .second = c->second,
+                                    .work = c->work };
+    (void)ft_critical_rank(&critical, c->n_free[h], c->chosen);
+    return c->chosen;
+}
+
 void ft_chooser_keep(struct ft_chooser *c, uint32_t layer) {
     const struct ft_look *look = &c->p.look;
     split_rows(c, layer);
@@ -126,6 +155,7 @@ void ft_chooser_keep(struct ft_chooser *c, uint32_t layer) {
                                     .n_rank = n_rank };
         c->n_ranked[h] =
             ft_keep_rank(c->pooled + (size_t)h * c->n_col, c->n_col, n_rank, c->work, ranked);
-        c->n_kept[h] = ft_keep_retain(ranked, look, &budget, c->kept + (size_t)h * c->kept_cap);
+        const uint32_t *chosen = c->output_norm != NULL ? second_stage(c, h) : ranked;
+        c->n_kept[h] = ft_keep_retain(chosen, look, &budget, c->kept + (size_t)h * c->kept_cap);
     }
 }

@@ -49,6 +49,7 @@ const struct ft_method ft_method_knorm = {
     .paper = "arXiv:2406.11430",
     .file = "src/score/knorm.c",
     .act = FT_RETAIN,
+    .unfit_critical = "scores are negative lengths: times a size, the largest outputs would go first",
     .params = table,
     .params_size = sizeof(struct knorm),
     .look = look,

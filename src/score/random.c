@@ -51,6 +51,7 @@ const struct ft_method ft_method_random = {
     .file = "src/score/random.c",
     .act = FT_RETAIN,
     .unfit = { [FT_BUDGET_ADA] = "chance says nothing about what a head needs" },
+    .unfit_critical = "chance says nothing about how much a row is read",
     .params = table,
     .params_size = sizeof(struct random),
     .look = look,

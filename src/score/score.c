@@ -24,25 +24,37 @@ enum {
 
 #define AT(field) (PARAMS_CAP + offsetof(struct ft_split, field))
 
-/* What every KV method can be told about its budget: parameters of its own, written once. */
+/* Rows of the table below that others belong to. */
+enum { SHARED_BUDGET = 0, SHARED_RANK = 4, SHARED_NONE = -1 };
+
+/* What every KV method can be told about its budget and its ranking: parameters of its own, written
+ * once. */
 static const struct shared {
     struct ft_param param;
-    uint32_t budget; /* that it belongs to; FT_BUDGET_COUNT: to all */
+    int owner; /* the choice that it belongs to, and what must have been chosen there */
+    uint32_t value;
 } shared[] = {
     { { .name = "budget", .type = FT_CHOICE, .offset = AT(budget), .initial = "uniform",
         .choices = "uniform|pyramid|ada",
         .help = "spread of rows: alike, fewer in later layers, by score over a layer's heads" },
-      FT_BUDGET_COUNT },
+      SHARED_NONE, 0 },
     { { .name = "beta", .type = FT_UINT, .offset = AT(beta), .initial = "20", .low = 1,
         .high = 1000, .help = "pyramid: the last layer's share is 1 in beta of the average" },
-      FT_BUDGET_PYRAMID },
+      SHARED_BUDGET, FT_BUDGET_PYRAMID },
     { { .name = "alpha", .type = FT_UINT, .offset = AT(alpha), .initial = "20", .low = 0,
         .high = 100, .help = "ada: percent of the average that every head keeps for certain" },
-      FT_BUDGET_ADA },
+      SHARED_BUDGET, FT_BUDGET_ADA },
     { { .name = "rule", .type = FT_CHOICE, .offset = AT(rule), .initial = "exact",
         .choices = "exact|adakv",
         .help = "ada: the total is exact, or rounded head by head as in AdaKV's code" },
-      FT_BUDGET_ADA },
+      SHARED_BUDGET, FT_BUDGET_ADA },
+    { { .name = "rank", .type = FT_CHOICE, .offset = AT(rank), .initial = "score",
+        .choices = "score|critical",
+        .help = "order of a head's rows: by score, or then by the size of their values' output too" },
+      SHARED_NONE, 0 },
+    { { .name = "rho", .type = FT_UINT, .offset = AT(rho), .initial = "50", .low = 0,
+        .high = 100, .help = "critical: percent of the chosen rows that the score alone chooses" },
+      SHARED_RANK, FT_RANK_CRITICAL },
 };
 
 #undef AT
@@ -416,32 +428,50 @@ const struct ft_split *ft_choice_split(const struct ft_choice *choice) {
 static bool applies(const struct ft_choice *choice, uint32_t i) {
     uint32_t own;
     (void)param_at(choice->method, i, &own);
-    uint32_t budget = i < own ? FT_BUDGET_COUNT : shared[i - own].budget;
-    return budget == FT_BUDGET_COUNT || budget == ft_choice_split(choice)->budget;
+    if (i < own || shared[i - own].owner == SHARED_NONE) {
+        return true;
+    }
+    const struct shared *row = &shared[i - own];
+    return uint_of(&shared[row->owner].param, choice->params) == row->value;
 }
 
-static const char *budget_name(uint32_t budget, char buf[16]) {
-    choice_text(shared[0].param.choices, budget, buf, 16);
+/* The name of a value of a shared choice. */
+static const char *value_name(int owner, uint32_t value, char buf[16]) {
+    choice_text(shared[owner].param.choices, value, buf, 16);
     return buf;
 }
 
-/* Budgets that make no sense with a method, and settings of budgets that were not chosen. */
+/* A setting of a budget, or of a ranking, that was not chosen. */
+static ft_status owner_check(const struct ft_choice *choice, const struct shared *row,
+                             struct ft_error *err) {
+    char wanted[16], chosen[16];
+    const struct ft_param *owner = &shared[row->owner].param;
+    return ft_fail(err, FT_ARG, 0, "%s: %s belongs to %s=%s, the %s is %s", choice->method->name,
+                   row->param.name, owner->name, value_name(row->owner, row->value, wanted),
+                   owner->name,
+                   value_name(row->owner, uint_of(owner, choice->params), chosen));
+}
+
+/* Budgets and rankings that make no sense with a method, and settings of others than were chosen. */
 static ft_status split_check(const struct ft_choice *choice, uint32_t seen, struct ft_error *err) {
     const struct ft_method *method = choice->method;
     const struct ft_split *split = ft_choice_split(choice);
     const struct ft_param *param;
-    char name[16], other[16];
+    char name[16];
     if (method->unfit[split->budget] != NULL) {
         return ft_fail(err, FT_ARG, 0, "%s: budget=%s makes no sense, %s", method->name,
-                       budget_name(split->budget, name), method->unfit[split->budget]);
+                       value_name(SHARED_BUDGET, split->budget, name),
+                       method->unfit[split->budget]);
+    }
+    if (split->rank == FT_RANK_CRITICAL && method->unfit_critical != NULL) {
+        return ft_fail(err, FT_ARG, 0, "%s: rank=critical makes no sense, %s", method->name,
+                       method->unfit_critical);
     }
     for (uint32_t i = 0; (param = ft_method_param(method, i)) != NULL; i++) {
         uint32_t own;
         (void)param_at(method, i, &own);
         if (((seen >> i) & 1) && !applies(choice, i)) {
-            return ft_fail(err, FT_ARG, 0, "%s: %s belongs to budget=%s, the budget is %s",
-                           method->name, param->name, budget_name(shared[i - own].budget, other),
-                           budget_name(split->budget, name));
+            return owner_check(choice, &shared[i - own], err);
         }
     }
     return FT_OK;
@@ -517,6 +547,15 @@ ft_status ft_choice_budget_check(const struct ft_choice *choice, const struct ft
         return ft_fail(err, FT_ARG, 0,
                        "%s: window is %u, expected less than keep, which is %s = %u rows here",
                        method->name, look.window, text, keep);
+    }
+    if (method->has_trial && look.trial_window >= keep) {
+        return ft_fail(err, FT_ARG, 0,
+                       "%s: trial_window is %u, expected less than keep, which is %u rows",
+                       method->name, look.trial_window, keep);
+    }
+    if (method->has_trial && look.window > look.trial_window) {
+        return ft_fail(err, FT_ARG, 0, "%s: window is %u, expected at most trial_window, %u",
+                       method->name, look.window, look.trial_window);
     }
     if (look.sinks >= keep) {
         return ft_fail(err, FT_ARG, 0, "%s: sinks is %u, expected less than keep, which is %u rows",

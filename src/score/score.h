@@ -10,6 +10,7 @@
  *   score.c     the catalogue and the parameters
  *   keep.c      pooling, ranking, which rows of a head stay
  *   budget.c    how many rows a head of a layer may keep
+ *   critical.c  the second stage of a ranking: by what a row's value would add
  *   choose.c    these steps for all KV heads of a layer
  *   fold.c      evidence of a draft's layers and steps -> the score of a prompt
  *
@@ -76,6 +77,7 @@ struct ft_look {
     uint32_t window;       /* last prompt rows that stay; with the refeed rows they vote */
     uint32_t lookahead;    /* kv: drafted tokens that vote too; prompt: draft steps, >= 1 */
     uint32_t refeed;       /* last prompt rows, dropped and fed again before decoding */
+    uint32_t trial_window; /* kv, has_trial: window of the trial's SnapKV, >= window */
     uint32_t layer_first;  /* layers below do not vote */
     enum ft_fold fold;
     enum ft_ramp ramp;
@@ -86,22 +88,26 @@ struct ft_look {
     bool is_evicting;    /* kv: rows also leave at every step behind the prompt; see `evict` */
     uint32_t head_pool;  /* prompt: mean-pooling width of each query head alone; 0: none */
     bool is_step_mean;   /* prompt: steps are averaged; else the largest counts */
-    bool is_prompt_only; /* prompt: steps behind the prompt see its rows alone */
+    bool is_prompt_only; /* queries behind the prompt see its rows alone */
     /* prompt: kept tokens get new contiguous positions; kv: so do kept rows, behind the prompt */
     bool is_compact;
     bool is_protecting; /* prompt: BOS and system header are kept */
 };
 
-/* ---- budgets over layers and heads: settings that every KV method has ---- */
+/* ---- budgets over layers and heads, and the ranking within a head: settings that every KV method
+ * has ---- */
 
 enum { FT_BUDGET_UNIFORM, FT_BUDGET_PYRAMID, FT_BUDGET_ADA, FT_BUDGET_COUNT };
 enum { FT_RULE_EXACT, FT_RULE_ADAKV };
+enum { FT_RANK_SCORE, FT_RANK_CRITICAL };
 
 struct ft_split {
     uint32_t budget; /* FT_BUDGET_* */
     uint32_t beta;   /* pyramid: the last layer's share of B is 1 in beta */
     uint32_t alpha;  /* ada: percent of B that every head has for certain */
     uint32_t rule;   /* ada: FT_RULE_* */
+    uint32_t rank;   /* FT_RANK_* */
+    uint32_t rho;    /* critical: percent of a head's rows that the score alone chooses */
 };
 
 /* ---- evidence, scores, selection ---- */
@@ -144,8 +150,12 @@ struct ft_method {
     enum ft_act act;
     bool needs_draft, needs_draft_text;
     bool writes_itself; /* (kv) look-ahead text is the target's own answer: a dense run first */
+    /* (kv) a trial: behind the rows that SnapKV would keep, the target writes look-ahead text whose
+     * queries then vote about all rows */
+    bool has_trial;
     /* why a budget makes no sense with these scores; NULL: it does */
     const char *unfit[FT_BUDGET_COUNT];
+    const char *unfit_critical;    /* the same of rank=critical */
     const struct ft_param *params; /* ends with name NULL */
     size_t params_size;
     /* resolve - put a number in the place of every default that depends on the run, and raise what
@@ -331,6 +341,20 @@ struct ft_heads {
 void ft_split_heads(const struct ft_split *split, const struct ft_heads *heads, uint32_t n_free,
                     uint32_t *out);
 
+/* ---- the second stage (critical.c) ---- */
+
+struct ft_critical {
+    const float *score; /* [n] of one KV head */
+    const float *norm;  /* [n] |W_o v|_1 of each row, the mean over the group's query heads */
+    uint32_t n, rho;
+    float *second;  /* [n] scratch */
+    uint32_t *work; /* [n] scratch */
+};
+/* ft_critical_rank - the k rows that stay: floor(rho k / 100) by score, best first, then the others
+ * by (score + 1e-4) norm, best first; ties: lower index; NaN last.
+ *   out      [min(k, n)];  ->  min(k, n) */
+uint32_t ft_critical_rank(const struct ft_critical *c, uint32_t k, uint32_t *out);
+
 /* ---- all KV heads of a layer (choose.c) ---- */
 
 struct ft_chooser_params {
@@ -349,9 +373,13 @@ struct ft_chooser { /* the answers of one layer; every layer uses the buffers ag
     float *joined;               /* [n_col] where is_layer_wide */
     float *pooled;               /* [n_head][n_col] scores */
     struct ft_layers layers;
-    struct ft_heads heads;       /* budget=ada */
-    uint32_t *n_free;            /* [n_head] candidates that stay */
-    uint32_t *ranked, *n_ranked; /* [n_head][rank_cap] best first; [n_head] */
+    struct ft_heads heads; /* budget=ada */
+    uint32_t *n_free;      /* [n_head] candidates that stay */
+    /* rank=critical, else NULL: [n_head][n_col] filled by the caller before ft_chooser_keep;
+     * [n_col] and [most rows of a head] scratch */
+    float *output_norm, *second;
+    uint32_t *chosen;
+    uint32_t *ranked, *n_ranked; /* [n_head][rank_cap] best score first; [n_head] */
     uint32_t *kept, *n_kept;     /* [n_head][kept_cap] ascending; [n_head] */
     uint32_t *work;              /* [n_col] */
 };
@@ -368,7 +396,7 @@ void ft_mean_heads(const float *column, uint32_t n_head, size_t stride, uint32_t
 const float *ft_chooser_column(const struct ft_chooser *c, const float *column, uint32_t h);
 /* ft_chooser_score - evidence of a layer -> pooled.  column: NULL where nothing is looked at. */
 void ft_chooser_score(struct ft_chooser *c, uint32_t layer, const float *column);
-/* ft_chooser_keep - pooled of a layer -> ranked and kept. */
+/* ft_chooser_keep - pooled, and output_norm where there is one, of a layer -> ranked and kept. */
 void ft_chooser_keep(struct ft_chooser *c, uint32_t layer);
 
 #endif

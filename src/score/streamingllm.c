@@ -81,6 +81,7 @@ const struct ft_method ft_method_streamingllm = {
     .act = FT_RETAIN,
     .unfit = { [FT_BUDGET_PYRAMID] = "the sinks are the only rows that scores choose",
                [FT_BUDGET_ADA] = "scores say where a row stands, not what a head needs" },
+    .unfit_critical = "scores say where a row stands, not how much it is read",
     .params = table,
     .params_size = sizeof(struct streamingllm),
     .look = look,

@@ -25,9 +25,9 @@ json 'j["memory"][0]["kv_bytes_peak"] * 1000 == j["memory"][0]["kv_bytes"] * 102
 
 # ---- methods ----
 works methods --json
-json 'sorted(m["name"] for m in j) == ["dense", "h2o", "knorm", "oracle", "random", "random", "snapkv", "speckv", "specpc", "specprefill", "streamingllm", "tail", "tova"]'
+json 'sorted(m["name"] for m in j) == ["dense", "h2o", "knorm", "laq", "oracle", "random", "random", "snapkv", "speckv", "specpc", "specprefill", "streamingllm", "tail", "tova"]'
 json '[m["name"] for m in j if m["stages"] == ["prompt"]] == ["specpc", "specprefill", "random", "tail"]'
-json '[m["name"] for m in j if m["stages"] == ["kv"]] == ["speckv", "oracle", "snapkv", "h2o", "tova", "streamingllm", "knorm", "random"]'
+json '[m["name"] for m in j if m["stages"] == ["kv"]] == ["speckv", "oracle", "laq", "snapkv", "h2o", "tova", "streamingllm", "knorm", "random"]'
 json '[m["name"] for m in j if m["needs_draft"]] == ["specpc", "specprefill", "speckv"]'
 json 'all(p["help"] and p["range"] and p["default"] for m in j for p in m["parameters"])'
 
@@ -173,6 +173,9 @@ json 'j["layers"][0]["heads"][0]["ranked"] == [3, 4, 5] and j["layers"][0]["head
 works score --arrays kv.json --kv speckv:keep=5,window=2,kernel=3,lookahead=2
 refuses 1 "lookahead=64 means 64 rows beyond n_prompt, the arrays have 2" \
     score --arrays kv.json --kv speckv:keep=5,window=2,kernel=3,lookahead=64
+refuses 1 "laq: window=0 and no rows beyond n_prompt: nobody votes" \
+    score --arrays plain.json --kv laq:keep=6,window=0,trial_window=3
+refuses 1 "snapkv: rank=critical needs values" score --arrays plain.json --kv snapkv:keep=6,window=3,rank=critical
 works score --arrays plain.json --kv snapkv:keep=6,window=3,kernel=3
 json "$near(j['layers'][0]['heads'][0]['mass'], [.074902, .034558, .087870, .165244, .217893, .051080, .050263])"
 json 'j["layers"][0]["heads"][0]["kept"] == [3, 4, 5, 7, 8, 9]'

@@ -16,15 +16,18 @@
 
 #include "score/score.h"
 
-enum { N_HEAD = 4, N_HEAD_KV = 2, D = 2, N = 10 };
+enum { N_HEAD = 4, N_HEAD_KV = 2, D = 2, N = 10, LOOK = 3 };
 
 /* half a unit of the last decimal, and a little for fp32 */
 static const double TOLERANCE = 6e-7;
 
+/* The methods look at N rows of prompt; laq at LOOK rows of text behind it, too. */
 static struct ft_score_output run(const char *spec) {
-    float q[N_HEAD * N * D], k[N_HEAD_KV * N * D];
+    float q[N_HEAD * (N + LOOK) * D], k[N_HEAD_KV * (N + LOOK) * D];
+    uint32_t n_more = strncmp(spec, "laq", 3) == 0 ? LOOK : 0, n_q = N + n_more;
     struct ft_score_layer layer[2] = { { .q = q, .k = k }, { .q = q, .k = k } };
     struct ft_score_input in = { .n_prompt = N,
+                                 .n_more = n_more,
                                  .n_layer = 2,
                                  .n_head = N_HEAD,
                                  .n_head_kv = N_HEAD_KV,
@@ -32,14 +35,14 @@ static struct ft_score_output run(const char *spec) {
                                  .layer = layer };
     struct ft_score_output out;
     struct ft_error err;
-    for (uint32_t t = 0; t < N; t++) {
+    for (uint32_t t = 0; t < n_q; t++) {
         for (uint32_t h = 0; h < N_HEAD_KV; h++) {
-            k[(h * N + t) * D] = (float)((3 * (t + h)) % 7) - 3;
-            k[(h * N + t) * D + 1] = (float)((5 * (t + h)) % 4) - 1;
+            k[(h * n_q + t) * D] = (float)((3 * (t + h)) % 7) - 3;
+            k[(h * n_q + t) * D + 1] = (float)((5 * (t + h)) % 4) - 1;
         }
         for (uint32_t g = 0; g < N_HEAD; g++) {
-            q[(g * N + t) * D] = (float)((t + g) % 3) - 1;
-            q[(g * N + t) * D + 1] = (float)((2 * t + g) % 5) - 2;
+            q[(g * n_q + t) * D] = (float)((t + g) % 3) - 1;
+            q[(g * n_q + t) * D + 1] = (float)((2 * t + g) % 5) - 2;
         }
     }
     if (ft_score_arrays(FT_STAGE_KV, spec, &in, &out, &err) != FT_OK) {
@@ -100,6 +103,28 @@ static const struct vector {
       { .075678, .222492, .100284, .195204, .161360, .092214, .148992 },
       { .222492, .222492, .222492, .195204, .195204, .161360, .148992 },
       { 0, 1, 2, 7, 8, 9 } },
+    /* text sees the ten keys of the prompt and none of its own */
+    { "laq:keep=6,window=2,trial_window=3,kernel=3",
+      0,
+      8,
+      6,
+      { .103816, .036519, .086182, .098139, .150988, .051552, .036388, .274412 },
+      { .103816, .103816, .098139, .150988, .150988, .150988, .274412, .274412 },
+      { 3, 4, 6, 7, 8, 9 } },
+    { "laq:keep=6,window=2,trial_window=3,kernel=3,lookahead=3",
+      1,
+      8,
+      6,
+      { .044027, .115649, .120614, .148931, .094163, .058947, .188296, .067050 },
+      { .115649, .120614, .148931, .148931, .148931, .188296, .188296, .188296 },
+      { 2, 5, 6, 7, 8, 9 } },
+    { "laq:keep=4,window=0,trial_window=3,kernel=3",
+      0,
+      10,
+      4,
+      { .102909, .037905, .087090, .061844, .167594, .040492, .029646, .235170, .107472, .129879 },
+      { .102909, .102909, .087090, .167594, .167594, .167594, .235170, .235170, .235170, .129879 },
+      { 3, 6, 7, 8 } },
     { "h2o:keep=5,window=3",
       0,
       7,
@@ -224,15 +249,20 @@ static void test_within_keep(void **state) {
     }
 }
 
-static struct ft_look look_of(const char *spec, const struct ft_facts *facts) {
+static struct ft_look laq_look_of(const char *spec, const struct ft_facts *facts) {
     struct ft_choice choice;
     struct ft_look look;
     assert_int_equal(ft_choice_parse(FT_STAGE_KV, spec, &choice, NULL), FT_OK);
     assert_false(choice.method->needs_draft || choice.method->needs_draft_text);
     choice.method->look(choice.params, facts, &look);
     assert_int_equal(look.source, FT_SOURCE_TARGET);
-    assert_int_equal(look.lookahead + look.refeed + look.prefill_window, 0);
     ft_choice_done(&choice);
+    return look;
+}
+
+static struct ft_look look_of(const char *spec, const struct ft_facts *facts) {
+    struct ft_look look = laq_look_of(spec, facts);
+    assert_int_equal(look.lookahead + look.refeed + look.prefill_window + look.trial_window, 0);
     return look;
 }
 
@@ -245,6 +275,12 @@ static void test_look(void **state) {
     assert_false(look.is_all_voting || look.is_group_max || look.is_layer_wide);
     assert_int_equal(look_of("snapkv:keep=63", &facts).window, 8);
     assert_true(look_of("snapkv:group=max", &facts).is_group_max);
+    look = laq_look_of("laq", &facts);
+    assert_int_equal(look.column, FT_COLUMN_MASS);
+    assert_true(look.window == 8 && look.trial_window == 32 && look.lookahead == 8);
+    assert_true(look.is_prompt_only && look.fold == FT_FOLD_MEAN && look.refeed == 0);
+    assert_int_equal(laq_look_of("laq:keep=63", &facts).trial_window, 8);
+    assert_int_equal(laq_look_of("laq:keep=63,window=9", &facts).trial_window, 9);
     look = look_of("h2o", &facts);
     assert_true(look.is_all_voting && look.column == FT_COLUMN_MASS && look.window == 32);
     look = look_of("tova", &facts);

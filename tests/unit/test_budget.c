@@ -200,12 +200,15 @@ static void expect_settings(const char *spec, const char *want) {
 /* Settings of the budget that is chosen, and of no other. */
 static void test_settings(void **state) {
     (void)state;
-    expect_settings("tova", "keep=1024 decode=on budget=uniform");
-    expect_settings("tova:budget=pyramid", "keep=1024 decode=on budget=pyramid beta=20");
-    expect_settings("knorm:beta=7,budget=pyramid", "keep=1024 window=0 budget=pyramid beta=7");
-    expect_settings("knorm:budget=ada", "keep=1024 window=0 budget=ada alpha=20 rule=exact");
+    expect_settings("tova", "keep=1024 decode=on budget=uniform rank=score");
+    expect_settings("tova:budget=pyramid", "keep=1024 decode=on budget=pyramid beta=20 rank=score");
+    expect_settings("knorm:beta=7,budget=pyramid",
+                    "keep=1024 window=0 budget=pyramid beta=7 rank=score");
+    expect_settings("knorm:budget=ada",
+                    "keep=1024 window=0 budget=ada alpha=20 rule=exact rank=score");
     expect_settings("knorm:rule=adakv,budget=ada,alpha=0",
-                    "keep=1024 window=0 budget=ada alpha=0 rule=adakv");
+                    "keep=1024 window=0 budget=ada alpha=0 rule=adakv rank=score");
+    expect_settings("tova:rho=9,rank=critical", "keep=1024 budget=uniform rank=critical rho=9");
     struct ft_choice choice;
     uint32_t value;
     assert_int_equal(ft_choice_parse(FT_STAGE_KV, "speckv:budget=ada,alpha=55", &choice, NULL),
@@ -232,6 +235,16 @@ static void test_refusals(void **state) {
     expect_refusal(kv, "snapkv:budget=joint", "expected uniform|pyramid|ada");
     expect_refusal(kv, "snapkv:budget=ada,alpha=101", "expected 0..100");
     expect_refusal(kv, "snapkv:budget=pyramid,beta=0", "expected 1..1000");
+    expect_refusal(kv, "snapkv:rho=30", "rho belongs to rank=critical, the rank is score");
+    expect_refusal(kv, "snapkv:rank=critical,rho=101", "expected 0..100");
+    expect_refusal(kv, "snapkv:rank=size", "expected score|critical");
+    expect_refusal(kv, "random:rank=critical", "random: rank=critical makes no sense, chance");
+    expect_refusal(kv, "knorm:rank=critical", "knorm: rank=critical makes no sense");
+    expect_refusal(kv, "streamingllm:rank=critical", "streamingllm: rank=critical makes no sense");
+    expect_refusal(kv, "laq:keep=50,trial_window=50",
+                   "trial_window is 50, expected less than keep");
+    expect_refusal(kv, "laq:keep=60,window=10,trial_window=9",
+                   "window is 10, expected at most trial_window, 9");
     expect_refusal(kv, "dense:budget=ada", "dense takes no parameters");
     expect_refusal(FT_STAGE_PROMPT, "specpc:budget=ada", "specpc has no parameter \"budget\"");
 }

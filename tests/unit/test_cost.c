@@ -152,6 +152,30 @@ static void test_draftless(void **state) {
     ft_model_close(target);
 }
 
+/* A trial: its steps are draft time, and its votes come on top of SnapKV's; critical: the values of
+ * all rows through the output projection. */
+static void test_trial(void **state) {
+    (void)state;
+    ft_model *target = model_made("target", TARGET, FT_LOAD_VOCAB);
+    struct ft_expect snapkv = expected(target, NULL, "snapkv:keep=100,window=32", 4000, NULL);
+    struct ft_expect laq = expected(target, NULL, "laq:keep=100,trial_window=32", 4000, NULL);
+    struct ft_expect longer =
+        expected(target, NULL, "laq:keep=100,trial_window=32,lookahead=16", 4000, NULL);
+    struct ft_expect critical =
+        expected(target, NULL, "snapkv:keep=100,window=32,rank=critical", 4000, NULL);
+    /* eight steps in four layers behind 100 rows */
+    double steps = 8 * (4 * (30 + 104.5 * 0.25) + 11);
+    double votes = 4 * (7 + 16 * 4000 * 0.5);
+    assert_true(llabs(laq.draft_us - (int64_t)steps) <= 1);
+    assert_true(llabs(laq.target_us - snapkv.target_us - (int64_t)votes) <= 1);
+    assert_int_equal(laq.ttft_us, laq.draft_us + laq.target_us);
+    assert_true(longer.draft_us > 2 * laq.draft_us && longer.target_us > laq.target_us);
+    assert_int_equal(laq.answer_us - laq.ttft_us, snapkv.answer_us - snapkv.ttft_us);
+    assert_true(llabs(critical.ttft_us - snapkv.ttft_us - 4 * 4000 * 10) <= 1);
+    assert_int_equal(critical.draft_us, 0);
+    ft_model_close(target);
+}
+
 static void test_monotone(void **state) {
     (void)state;
     static const char *const method[][2] = { { NULL, NULL },
@@ -452,10 +476,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pairs),      cmocka_unit_test(test_dense),
         cmocka_unit_test(test_far_rows),   cmocka_unit_test(test_dense_most),
-        cmocka_unit_test(test_draftless),  cmocka_unit_test(test_monotone),
-        cmocka_unit_test(test_break_even), cmocka_unit_test(test_measure),
-        cmocka_unit_test(test_auto),       cmocka_unit_test(test_auto_alone),
-        cmocka_unit_test(test_draft_work),
+        cmocka_unit_test(test_draftless),  cmocka_unit_test(test_trial),
+        cmocka_unit_test(test_monotone),   cmocka_unit_test(test_break_even),
+        cmocka_unit_test(test_measure),    cmocka_unit_test(test_auto),
+        cmocka_unit_test(test_auto_alone), cmocka_unit_test(test_draft_work),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,9 +56,9 @@ static void expect_settings(enum ft_stage stage, const char *spec, const struct 
 
 static void test_catalogue(void **state) {
     (void)state;
-    static const char *const names[] = { "dense",        "specpc", "specprefill", "random", "tail",
-                                         "speckv",       "oracle", "snapkv",      "h2o",    "tova",
-                                         "streamingllm", "knorm",  "random" };
+    static const char *const names[] = { "dense",  "specpc",       "specprefill", "random", "tail",
+                                         "speckv", "oracle",       "laq",         "snapkv", "h2o",
+                                         "tova",   "streamingllm", "knorm",       "random" };
     assert_int_equal(ft_catalogue_count(), FT_COUNT(names));
     for (uint32_t i = 0; i < FT_COUNT(names); i++) {
         const struct ft_method *method = ft_catalogue(i);
@@ -75,15 +75,15 @@ static void test_catalogue(void **state) {
 
 static void test_public(void **state) {
     (void)state;
-    assert_int_equal(ft_method_count(), 13);
-    assert_null(ft_method_info(13));
+    assert_int_equal(ft_method_count(), 14);
+    assert_null(ft_method_info(14));
     const struct ft_method_info *kv = ft_method_info(5);
     assert_string_equal(kv->name, "speckv");
     assert_string_equal(kv->paper, "arXiv:2506.08373");
     assert_string_equal(kv->file, "src/score/speckv.c");
     assert_int_equal(kv->stage, FT_STAGE_KV);
     assert_true(kv->needs_draft && kv->needs_draft_text);
-    assert_int_equal(kv->n_param, 12); /* four of budgets */
+    assert_int_equal(kv->n_param, 14); /* four of budgets, two of ranking */
     assert_string_equal(kv->param[0].type, "amount");
     assert_string_equal(kv->param[0].initial, "1024");
     assert_string_equal(kv->param[1].initial, "32 (8 if keep < 64)");
@@ -139,10 +139,10 @@ static void test_dense(void **state) {
 
 static void test_defaults(void **state) {
     (void)state;
-    expect_settings(
-        FT_STAGE_KV, "speckv", NULL,
-        "keep=1024# window=32 (8 if keep < 64) kernel=7# pool=max reduce=max "
-        "lookahead=the token limit prefill_window=2048# prefill_vertical=2048# budget=uniform");
+    expect_settings(FT_STAGE_KV, "speckv", NULL,
+                    "keep=1024# window=32 (8 if keep < 64) kernel=7# pool=max reduce=max "
+                    "lookahead=the token limit prefill_window=2048# prefill_vertical=2048# "
+                    "budget=uniform rank=score");
     expect_settings(FT_STAGE_PROMPT, "specpc", NULL,
                     "keep=1024# window=64# kernel=32# neighbors=kernel pool=max reduce=max "
                     "start_layer=min(8, n_layer/2) weighted=code lookahead=1# positions=compact "
@@ -150,7 +150,7 @@ static void test_defaults(void **state) {
     struct ft_facts facts = { .n_prompt = 1000, .n_layer = 6, .n_predict = 256 };
     expect_settings(FT_STAGE_KV, "speckv", &facts,
                     "keep=1024# window=32# kernel=7# pool=max reduce=max lookahead=256# "
-                    "prefill_window=2048# prefill_vertical=2048# budget=uniform");
+                    "prefill_window=2048# prefill_vertical=2048# budget=uniform rank=score");
     expect_settings(FT_STAGE_PROMPT, "specpc:kernel=64", &facts,
                     "keep=1024# window=64# kernel=64# neighbors=64# pool=max reduce=max "
                     "start_layer=3# weighted=code lookahead=1# positions=compact protect=on");
@@ -163,20 +163,20 @@ static void test_given(void **state) {
                     "prefill_window=128,prefill_vertical=64",
                     NULL,
                     "keep=25% window=16# kernel=9# pool=mean reduce=mean lookahead=20# "
-                    "prefill_window=128# prefill_vertical=64# budget=uniform");
-    expect_settings(
-        FT_STAGE_KV, /* both ends of every range are inside */
-        "speckv:keep=65537,window=65536,kernel=4095,lookahead=65536,"
-        "prefill_window=1048576,prefill_vertical=1048576",
-        NULL,
-        "keep=65537# window=65536# kernel=4095# pool=max reduce=max "
-        "lookahead=65536# prefill_window=1048576# prefill_vertical=1048576# budget=uniform");
+                    "prefill_window=128# prefill_vertical=64# budget=uniform rank=score");
+    expect_settings(FT_STAGE_KV, /* both ends of every range are inside */
+                    "speckv:keep=65537,window=65536,kernel=4095,lookahead=65536,"
+                    "prefill_window=1048576,prefill_vertical=1048576",
+                    NULL,
+                    "keep=65537# window=65536# kernel=4095# pool=max reduce=max "
+                    "lookahead=65536# prefill_window=1048576# prefill_vertical=1048576# "
+                    "budget=uniform rank=score");
     expect_settings(FT_STAGE_KV,
                     "speckv:keep=2,window=1,kernel=1,lookahead=1,prefill_window=64,"
                     "prefill_vertical=0",
                     NULL,
                     "keep=2# window=1# kernel=1# pool=max reduce=max lookahead=1# "
-                    "prefill_window=64# prefill_vertical=0# budget=uniform");
+                    "prefill_window=64# prefill_vertical=0# budget=uniform rank=score");
     expect_settings(FT_STAGE_PROMPT,
                     "specpc:protect=off,positions=original,lookahead=3,weighted=off,start_layer=0,"
                     "reduce=mean,pool=none,neighbors=0,kernel=2,window=4,keep=64MiB",
@@ -190,7 +190,7 @@ static void test_errors(void **state) {
     const enum ft_stage kv = FT_STAGE_KV, pc = FT_STAGE_PROMPT;
     expect_error(
         kv, "snapkw", 0,
-        "unknown kv method \"snapkw\"; there are: dense, speckv, oracle, snapkv, h2o, tova, "
+        "unknown kv method \"snapkw\"; there are: dense, speckv, oracle, laq, snapkv, h2o, tova, "
         "streamingllm, knorm, random");
     expect_error(pc, "Specpc:keep=3", 0,
                  "unknown prompt method \"Specpc\"; there are: dense, specpc, specprefill, random, "
