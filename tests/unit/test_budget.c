@@ -208,7 +208,7 @@ static void test_settings(void **state) {
                     "keep=1024 window=0 budget=ada alpha=20 rule=exact rank=score");
     expect_settings("knorm:rule=adakv,budget=ada,alpha=0",
                     "keep=1024 window=0 budget=ada alpha=0 rule=adakv rank=score");
-    expect_settings("tova:rho=9,rank=critical", "keep=1024 budget=uniform rank=critical rho=9");
+    expect_settings("tova:rho=9,rank=critical", "keep=1024 decode=on budget=uniform rank=critical rho=9");
     struct ft_choice choice;
     uint32_t value;
     assert_int_equal(ft_choice_parse(FT_STAGE_KV, "speckv:budget=ada,alpha=55", &choice, NULL),

@@ -685,10 +685,10 @@ static void check_pairing(const ft_model *model, const struct ft_method *method,
         return;
     }
     ft_session *s = session_made(model, model, &params);
-    const struct ft_kv_shape *shape = ft_kv_shape_of(s->lane.kv);
     uint64_t n_row = 0;
     ft_token answer[N_NEXT];
     prompt_read(s, id, N_SHORT);
+    const struct ft_kv_shape *shape = ft_kv_shape_of(s->lane.kv); /* a trial changes the store */
     uint64_t row = ft_kv_row_bytes(s->lane.kv);
     for (uint32_t at = 0; at < shape->n_layer * shape->n_head_kv; at++) {
         const uint32_t *list;
