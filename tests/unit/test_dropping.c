@@ -662,6 +662,39 @@ static void test_trial_bytes(void **state) {
     ft_model_close(model);
 }
 
+/* An end token stops the look-ahead, is the last of it, and votes: the shipped pair's target answers
+ * a needle in six tokens. */
+static void test_trial_end(void **state) {
+    (void)state;
+    static const char filler[] = "The grass is green. The sky is blue. The sun is yellow. ";
+    static const char question[] =
+        "One of the special magic numbers for grey-river is: 4821375. The grass is green.\n"
+        "What is the special magic number for grey-river mentioned in the provided text? The "
+        "special magic number for grey-river mentioned in the provided text is";
+    char text[2048] = "";
+    ft_model *model = model_shipped("target");
+    struct ft_tokens tokens;
+    struct ft_report report;
+    struct ft_error err;
+    for (int i = 0; i <= 20; i++) {
+        size_t used = strlen(text);
+        snprintf(text + used, sizeof(text) - used, "%s", i < 20 ? filler : question);
+    }
+    assert_int_equal(ft_tokenize(model, text, strlen(text), FT_TOKENIZE_BOS, &tokens, &err), FT_OK);
+    ft_session *s = session_for(model, "laq:keep=64,lookahead=40", NULL, 2);
+    uint64_t token = ft_kv_token_bytes(ft_kv_shape_of(s->lane.kv));
+    prompt_read(s, tokens.id, tokens.n);
+    report_of(s, &report);
+    assert_int_equal(report.n_draft_text, 6);
+    assert_int_equal(report.kv_bytes_peak, (tokens.n + 64 + 6) * token);
+    ft_token id[6];
+    tokens_drawn(s, id, 6); /* and so does the answer */
+    assert_true(ft_token_is_end(model, id[5]));
+    ft_session_free(s);
+    ft_tokens_free(&tokens);
+    ft_model_close(model);
+}
+
 /* Every estimator with every budget and ranking: a run that holds what it says, or a reason with
  * both names. */
 static void check_pairing(const ft_model *model, const struct ft_method *method, const char *budget,
@@ -816,14 +849,15 @@ static void test_draft_idle(void **state) {
 }
 
 int main(void) {
-    struct CMUnitTest tests[FT_COUNT(archs) + 8] = {
+    struct CMUnitTest tests[FT_COUNT(archs) + 9] = {
         cmocka_unit_test(test_all_kept),      cmocka_unit_test(test_threads),
         cmocka_unit_test(test_bytes),         cmocka_unit_test(test_draft_idle),
         cmocka_unit_test(test_matrix),        cmocka_unit_test(test_exact),
         cmocka_unit_test(test_oracle_method), cmocka_unit_test(test_trial_bytes),
+        cmocka_unit_test(test_trial_end),
     };
     for (size_t i = 0; i < FT_COUNT(archs); i++) {
-        tests[i + 8] = (struct CMUnitTest){ .name = archs[i].name,
+        tests[i + 9] = (struct CMUnitTest){ .name = archs[i].name,
                                             .test_func = test_oracle,
                                             .initial_state = (void *)(uintptr_t)&archs[i] };
     }
