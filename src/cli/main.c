@@ -87,7 +87,7 @@ const struct ft_command ft_commands[] = {
       "foretoken eval ruler -m target.gguf -d draft.gguf --tasks vt,niah_multivalue --ctx 2048 \\\n"
       "    --kv speckv:keep=512 --haystack book.txt --out ruler.jsonl\n"
       "foretoken eval compare dense.jsonl ruler.jsonl --tolerance 2",
-      FT_CMD_EVAL, 3, ft_cmd_eval },
+      FT_CMD_EVAL, FT_ARG_CAP, ft_cmd_eval },
     { "report", "RESULTS...", "show results of eval as tables and plots",
       "Reads records that eval --out wrote, of one target and seed, and prints a Markdown table "
       "for "
