@@ -3,10 +3,9 @@
 
 Usage    kills.py --kills N --seed N RECORD -- COMMAND...
 
-A kill counts when the command was at work.  Moments are drawn from the seed between 0 and a span that begins
-with what a start takes and is adapted: longer after a run that added nothing, shorter where the record would be
-finished before all kills were done.  Fails when the record of a killed run is not the beginning of the next
-one's, or when the kills never met a record under way.
+A moment is drawn from the seed as a number of new lines and a part of the time that the next one takes, so that
+moments lie in starts, in samples and in writes however busy the machine is.  Fails when the record of a killed
+run is not the beginning of the next one's, or when the kills never met a record under way.
 """
 import argparse
 import os
@@ -29,6 +28,20 @@ def whole_lines(data):
     return data[:data.rfind(b"\n") + 1]
 
 
+def wait_for(process, path, n_line, span):
+    """Until the record has n_line lines; -> seconds that the last of them took, `span` where none came."""
+    start = time.monotonic()
+    n_seen = content(path).count(b"\n")
+    while process.poll() is None and n_seen < n_line:
+        time.sleep(0.002)
+        n_now = content(path).count(b"\n")
+        if n_now > n_seen:
+            span = time.monotonic() - start
+            start = time.monotonic()
+            n_seen = n_now
+    return span
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, required=True)
@@ -39,29 +52,31 @@ def main():
     draw = random.Random(args.seed)
     if os.path.exists(args.record):
         os.remove(args.record)
-    span = 0.4
+    span = 0.2  # seconds between lines, as the last run had them
     n_added = n_torn = 0
     moments = []
     before = b""
     while len(moments) < args.kills:
-        moment = draw.uniform(0, span)
+        n_line = draw.choice((0, 0, 1, 1, 2))
+        part = draw.random()
         process = subprocess.Popen(args.command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        span = wait_for(process, args.record, before.count(b"\n") + n_line, span)
         try:
-            process.wait(moment)
-            sys.exit(f"seed {args.seed}: finished after {len(moments)} kills, exit code {process.returncode}")
+            process.wait(part * span)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        moments.append(moment)
+            pass
+        if process.poll() is not None:
+            sys.exit(f"seed {args.seed}: finished after {len(moments)} kills, exit code {process.returncode}")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        moments.append(n_line + part)
         after = content(args.record)
         if not after.startswith(whole_lines(before)):
-            sys.exit(f"seed {args.seed}, kill {len(moments)} at {moment:.3f} s: rows that were there have changed")
-        n_new = after.count(b"\n") - before.count(b"\n")
-        n_added += n_new > 0
-        n_torn += not after.endswith(b"\n")
-        span = span * 1.2 if n_new == 0 else span / 1.2 if n_new > 3 else span
+            sys.exit(f"seed {args.seed}, kill {len(moments)} at {moments[-1]:.2f} lines: rows that were there have changed")
+        n_added += after.count(b"\n") > before.count(b"\n")
+        n_torn += after != whole_lines(after)
         before = after
-    print(f"seed {args.seed}, killed at {' '.join(f'{m:.3f}' for m in moments)} s: "
+    print(f"seed {args.seed}, killed at {' '.join(f'{m:.2f}' for m in moments)} lines: "
           f"{n_added} runs added rows, {n_torn} left a torn line, {before.count(chr(10).encode())} lines so far")
     if n_added < 2:
         sys.exit("the kills never met a record under way")

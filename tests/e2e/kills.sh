@@ -16,7 +16,7 @@ same() {
     cmp same.a same.b
 }
 
-grid="--tasks niah_single_1,chain --ctx 320,384 --samples 3 --seed 5 --kv streamingllm --kv speckv:lookahead=4"
+grid="--tasks niah_single_1,chain --ctx 320,384 --samples 4 --seed 5 -t 1 --kv streamingllm --kv speckv:lookahead=4"
 grid="$grid --kv dense --keep 64"
 works eval ruler -m "$target" -d "$draft" $grid --out whole.jsonl
 

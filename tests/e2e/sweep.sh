@@ -17,7 +17,7 @@ same() {
 }
 
 # ---- several methods ----
-grid="--tasks niah_single_1,chain --ctx 320,384 --samples 2 --seed 5 --kv streamingllm --kv speckv:lookahead=4,keep=96 --kv dense"
+grid="--tasks niah_single_1,chain --ctx 320,384 --samples 2 --seed 5 -t 1 --kv streamingllm --kv speckv:lookahead=4,keep=96 --kv dense"
 works eval ruler -m "$target" -d "$draft" $grid --keep 64,96,64 --json --out whole.jsonl --progress json
 json 'len(j["rows"]) == 16 and len(j["means"]) == 8'
 json '[r["method"] for r in j["rows"]][::4] == ["streamingllm:keep=64", "streamingllm:keep=96", "speckv:lookahead=4,keep=96", "dense"]'
@@ -47,14 +47,14 @@ works eval ruler -m "$target" -d "$draft" $grid --keep 64,96,64 --json --out who
 check "a finished record is not added to" cmp -s whole.jsonl before.jsonl
 check "and nothing is run" [ ! -s err ]
 # Loading weights is what says that a draft has no use.
-loads="eval ruler -m $target -d $draft --tasks chain --ctx 320 --samples 1 --seed 5 --out loaded.jsonl"
+loads="eval ruler -m $target -d $draft --tasks chain --ctx 320 --samples 1 --seed 5 -t 1 --out loaded.jsonl"
 works $loads
 check "weights are loaded for what is missing" grep -q "the draft is not used" err
 cp out loaded
 works $loads
 check "and not for a finished record" [ ! -s err ]
 check "whose table is the same" cmp -s out loaded
-works eval ruler -m "$target" -d "$draft" --tasks chain --ctx 320 --samples 1 --seed 5 --prompt specpc:keep=128 \
+works eval ruler -m "$target" -d "$draft" --tasks chain --ctx 320 --samples 1 --seed 5 -t 1 --prompt specpc:keep=128 \
     --prompt dense --kv snapkv --kv dense --keep 64 --out cascade.jsonl
 check "prompt methods go with KV methods" [ "$(grep -c '^method  ' out)" -eq 4 ]
 check "and have their names" grep -q '^method  specpc:keep=128+snapkv:keep=64$' out
@@ -142,7 +142,7 @@ if grep -q "built without toml++" err; then
 fi
 record=records/$(basename "$target" .gguf).jsonl
 check "a sweep is what its options are" same "$record" whole.jsonl
-works eval sweep sweep.toml --samples 1 --ctx 320 --kv snapkv --keep 64 --out typed --json
+works eval sweep sweep.toml --samples 1 --ctx 320 -t 1 --kv snapkv --keep 64 --out typed --json
 json '[r["method"] for r in j["rows"]] == ["snapkv:keep=64"] * 2 and {r["ctx"] for r in j["rows"]} == {320}'
 cat >>sweep.toml <<END
 
@@ -150,7 +150,7 @@ cat >>sweep.toml <<END
 model = "$target"
 draft = "self:layers=1"
 END
-works eval sweep sweep.toml --samples 1 --ctx 320 --kv snapkv --keep 64 --out typed
+works eval sweep sweep.toml --samples 1 --ctx 320 -t 1 --kv snapkv --keep 64 --out typed
 check "pairs with the same target have records of their own" [ -s "typed/$(basename "$target" .gguf)+self:layers=1.jsonl" ]
 check "and tables" [ "$(grep -c '^model ' out)" -eq 2 ]
 
@@ -167,7 +167,7 @@ toml 'bad.toml:2: samples is text, expected a whole number' 'suite = "ruler"' 's
 toml 'bad.toml:1: --samples is "0", expected a whole number from 1' 'samples = 0' 'suite = "ruler"'
 toml 'bad.toml:2: ctx is a list, expected a whole number, or a list of them' 'suite = "ruler"' 'ctx = [512, 0.5]'
 toml 'bad.toml:2: chat is text, expected true or false' 'suite = "ruler"' 'chat = "yes"'
-toml 'bad.toml:3: --kv: unknown KV method "snap"; there are: ' 'suite = "ruler"' '[[methods]]' 'kv = ["snap"]'
+toml 'bad.toml:3: --kv: unknown kv method "snap"; there are: ' 'suite = "ruler"' '[[methods]]' 'kv = ["snap"]'
 toml 'bad.toml:4: no key "kvv"; there are: prompt, kv, keep' 'suite = "ruler"' '[[methods]]' 'kv = "dense"' 'kvv = "dense"'
 toml 'bad.toml:2: methods is text, expected a list of tables' 'suite = "ruler"' 'methods = "dense"'
 toml 'bad.toml:2: model is missing' 'suite = "ruler"' '[[models]]' 'draft = "a.gguf"'
