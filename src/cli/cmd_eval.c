@@ -168,9 +168,8 @@ static int prepare(struct ft_eval *eval) {
         eval->manifest = ft_eval_manifest(eval);
         code = try_cells(eval);
     }
-    if (code == FT_EXIT_OK &&
-        ft_record_open(eval->path[0] ? eval->path : NULL, eval->manifest, &eval->record, &error) !=
-            FT_OK) {
+    if (code == FT_EXIT_OK && ft_record_open(eval->path[0] ? eval->path : NULL, eval->manifest,
+                                             &eval->record, &error) != FT_OK) {
         code = ft_complain_error("--out", &error);
     }
     return code;

@@ -151,8 +151,8 @@ static int find_sides(const struct ft_conf *conf, struct sides *sides) {
     }
     bool is_pair = at == conf->n_arg && conf->n_arg == 3;
     *sides = is_pair ? (struct sides){ { 1, 2 }, { 1, 1 } }
-                     : (struct sides){ { 1, at + 1 }, { at - 1, conf->n_arg - FT_MIN(at + 1,
-                                                                              conf->n_arg) } };
+                     : (struct sides){ { 1, at + 1 },
+                                       { at - 1, conf->n_arg - FT_MIN(at + 1, conf->n_arg) } };
     return sides->n[0] > 0 && sides->n[1] > 0
                ? FT_EXIT_OK
                : ft_complain(FT_EXIT_USAGE,

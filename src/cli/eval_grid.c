@@ -149,20 +149,21 @@ ft_status ft_grid_add(struct ft_grid *grid, const struct ft_grid_block *block,
         status = check_amounts(block->keep, error);
     }
     if (status == FT_OK) {
-        status =
-            expand(FT_STAGE_PROMPT, &block->prompt, block->keep, &specs[0], &is_used, error);
+        status = expand(FT_STAGE_PROMPT, &block->prompt, block->keep, &specs[0], &is_used, error);
     }
     if (status == FT_OK) {
         status = expand(FT_STAGE_KV, &block->kv, block->keep, &specs[1], &is_used, error);
     }
     if (status == FT_OK && block->keep && !is_used) {
-        status = ft_fail(error, FT_ARG, 0,
-                         "--keep is \"%.100s\" and no method given (--prompt, --kv) has a keep that "
-                         "is not said already",
-                         block->keep);
+        status =
+            ft_fail(error, FT_ARG, 0,
+                    "--keep is \"%.100s\" and no method given (--prompt, --kv) has a keep that "
+                    "is not said already",
+                    block->keep);
     }
     for (uint32_t i = 0; status == FT_OK && i < specs[0].n * specs[1].n; i++) {
-        status = add_case(grid, specs[0].text[i / specs[1].n], specs[1].text[i % specs[1].n], error);
+        status =
+            add_case(grid, specs[0].text[i / specs[1].n], specs[1].text[i % specs[1].n], error);
     }
     if (specs) {
         specs_done(&specs[0]);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* eval_manifest.c - the first line of a record: what decides about the samples, and must be the same
- * for a run that goes on; then what is only told: files, and the run with its command, methods,
- * cells, program and machine. */
+/* eval_manifest.c - the first line of a record: what decides about the samples, and must be the
+ * same for a run that goes on; then what is only told: files, and the run with its command,
+ * methods, cells, program and machine. */
 #include <stdio.h>
 #include <string.h>
 

@@ -7,8 +7,8 @@
  *   models      [[models]] model, draft: a record for each, in the folder `out`
  *   methods     [[methods]] prompt, kv, keep: a block of combinations each
  *
- * What is typed replaces what the file says: -m or -d its models, --kv or --prompt its methods, --keep
- * the keep of every block.
+ * What is typed replaces what the file says: -m or -d its models, --kv or --prompt its methods,
+ * --keep the keep of every block.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -137,9 +137,8 @@ static int set_methods(struct sweep *sweep, struct ft_conf *conf, const char *ke
     int code = FT_EXIT_OK;
     for (size_t i = 0; i < n && code == FT_EXIT_OK; i++) {
         const json_t *one = json_is_array(value) ? json_array_get(value, i) : value;
-        code = json_is_string(one)
-                   ? set_text(sweep, conf, key, option, json_string_value(one))
-                   : wrong_kind(sweep, key, one, "a method, or a list of them");
+        code = json_is_string(one) ? set_text(sweep, conf, key, option, json_string_value(one))
+                                   : wrong_kind(sweep, key, one, "a method, or a list of them");
     }
     return code;
 }
@@ -246,9 +245,8 @@ static int add_block(struct sweep *sweep, const char *place, const struct ft_con
     if (sweep->n_block == BLOCKS) {
         return wrong(sweep, place, "more than %d tables of methods", BLOCKS);
     }
-    sweep->block[sweep->n_block++] = (struct ft_grid_block){ .prompt = conf->prompt,
-                                                             .kv = conf->kv,
-                                                             .keep = conf->keep };
+    sweep->block[sweep->n_block++] =
+        (struct ft_grid_block){ .prompt = conf->prompt, .kv = conf->kv, .keep = conf->keep };
     return FT_EXIT_OK;
 }
 
@@ -309,13 +307,15 @@ static int read_settings(struct sweep *sweep) {
     if (code == FT_EXIT_OK) {
         code = read_tables(sweep, "models", "model, draft", add_pair);
     }
-    if (code == FT_EXIT_OK && sweep->n_block > 0 && (conf->prompt.n + conf->kv.n > 0 || conf->keep)) {
+    if (code == FT_EXIT_OK && sweep->n_block > 0 &&
+        (conf->prompt.n + conf->kv.n > 0 || conf->keep)) {
         code = wrong(sweep, "methods",
                      "[[methods]], and prompt, kv or keep outside of it, exclude each other");
     }
     if (code == FT_EXIT_OK && sweep->n_pair > 0 && (conf->model || conf->draft)) {
-        code = wrong(sweep, "models", "[[models]], and model or draft outside of it, exclude each "
-                                      "other");
+        code = wrong(sweep, "models",
+                     "[[models]], and model or draft outside of it, exclude each "
+                     "other");
     }
     return code;
 }
@@ -466,8 +466,9 @@ int ft_eval_sweep(const struct ft_conf *conf) {
     int code;
     if (conf->n_arg != 2) {
         ft_free(sweep);
-        return ft_complain(FT_EXIT_USAGE, "eval sweep: expected one file of settings: foretoken eval "
-                                          "sweep FILE.toml");
+        return ft_complain(FT_EXIT_USAGE,
+                           "eval sweep: expected one file of settings: foretoken eval "
+                           "sweep FILE.toml");
     }
     if (!sweep || ft_conf_init(FT_CMD_EVAL, &sweep->conf) != FT_OK) {
         ft_free(sweep);

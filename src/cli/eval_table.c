@@ -172,8 +172,7 @@ static void print_method(const struct ft_eval *eval, const char *method, const s
     }
 }
 
-static void print_fallbacks(const struct ft_eval *eval, const char *method,
-                            const struct row *row) {
+static void print_fallbacks(const struct ft_eval *eval, const char *method, const struct row *row) {
     for (uint32_t i = 0; i < eval->n_cell; i++) {
         if (row[i].n_fallback > 0) {
             ft_out("%s at %u, %u of the samples: ", eval->cell[i].name, eval->cell[i].ctx,

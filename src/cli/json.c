@@ -89,7 +89,8 @@ json_t *ft_json_method(const struct ft_report *report, const char *stage) {
     json_object_set_new(value, "name", ft_json_text(name ? name : "dense"));
     for (uint32_t i = 0; i < report->n_setting && i < FT_SETTING_CAP; i++) {
         if (strcmp(report->setting[i].stage, stage) == 0) {
-            json_object_set_new(value, report->setting[i].name, ft_json_setting(&report->setting[i]));
+            json_object_set_new(value, report->setting[i].name,
+                                ft_json_setting(&report->setting[i]));
         }
     }
     if (json_object_get(value, "keep")) { /* "25%" and "64MiB" as what they were in this run */

@@ -55,8 +55,8 @@ struct ft_eval {
     struct ft_suite ask;        /* filled by open, as the cells are */
     const struct ft_cell *cell; /* [n_cell] the suite's; cells of a length stand together */
     uint32_t n_cell;
-    struct ft_grid grid;   /* the methods */
-    struct ft_shard shard; /* n 0: all samples */
+    struct ft_grid grid;         /* the methods */
+    struct ft_shard shard;       /* n 0: all samples */
     char path[FT_EVAL_PATH_CAP]; /* of the record; empty: none */
     json_t *manifest;
     struct ft_record *record;

@@ -75,11 +75,14 @@ ft_status ft_shard_environment(struct ft_shard *out, char *source, size_t cap,
     bool is_slurm = getenv("SLURM_ARRAY_TASK_ID"), is_mpi = getenv("OMPI_COMM_WORLD_RANK");
     *out = (struct ft_shard){ 0 };
     if (is_slurm && is_mpi) {
-        return ft_fail(error, FT_ARG, 0,
-                       "SLURM_ARRAY_TASK_ID and OMPI_COMM_WORLD_RANK are both set; --shard I/N says "
-                       "which part is meant");
+        return ft_fail(
+            error, FT_ARG, 0,
+            "SLURM_ARRAY_TASK_ID and OMPI_COMM_WORLD_RANK are both set; --shard I/N says "
+            "which part is meant");
     }
     snprintf(source, cap, "%s",
-             is_slurm ? "SLURM_ARRAY_TASK_ID" : is_mpi ? "OMPI_COMM_WORLD_RANK" : "");
+             is_slurm ? "SLURM_ARRAY_TASK_ID"
+             : is_mpi ? "OMPI_COMM_WORLD_RANK"
+                      : "");
     return is_slurm ? slurm(out, error) : is_mpi ? open_mpi(out, error) : FT_OK;
 }

@@ -27,8 +27,8 @@ ft_status fail(reading &in, ft_status status, size_t line, const std::string &te
     if (in.error) {
         in.error->code = status;
         in.error->where = line;
-        std::snprintf(in.error->text, sizeof in.error->text, "%.100s%s: %s", in.name,
-                      place.c_str(), text.c_str());
+        std::snprintf(in.error->text, sizeof in.error->text, "%.100s%s: %s", in.name, place.c_str(),
+                      text.c_str());
     }
     return status;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* toml.h - TOML 1.0 files as JSON values.  Built with toml++ (toml.cpp), or without (toml_none.c). */
+/* toml.h - TOML 1.0 files as JSON values; with toml++ (toml.cpp), or without (toml_none.c). */
 #ifndef FT_CONF_TOML_H
 #define FT_CONF_TOML_H
 

@@ -7,7 +7,7 @@
 
 #include "eval/about.h"
 
-#include "commit.h" /* made at build time: FT_COMMIT */
+#include "eval/commit.h" /* made at build time: FT_COMMIT */
 
 #ifdef __clang__
 #define COMPILER "clang " __clang_version__

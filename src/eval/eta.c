@@ -6,9 +6,9 @@ ft_status ft_eta_init(struct ft_eta *eta, const struct ft_cell *cell, uint32_t n
                       uint32_t n_method, struct ft_error *error) {
     *eta = (struct ft_eta){ .cell = cell, .n_cell = n_cell, .n_method = n_method };
     eta->pair = ft_alloc((size_t)n_cell * n_method, sizeof *eta->pair);
-    return eta->pair ? FT_OK
-                     : ft_fail(error, FT_NOMEM, 0, "not enough memory for the times of %u cells",
-                               n_cell);
+    return eta->pair
+               ? FT_OK
+               : ft_fail(error, FT_NOMEM, 0, "not enough memory for the times of %u cells", n_cell);
 }
 
 void ft_eta_done(struct ft_eta *eta) {
@@ -35,8 +35,8 @@ void ft_eta_took(struct ft_eta *eta, uint32_t cell, uint32_t method, double seco
     pair->n_left -= pair->n_left > 0;
 }
 
-/* Mean seconds of one method (UINT32_MAX: of all together) at the measured length nearest to ctx, in
- * proportion to the tokens; < 0: none was measured. */
+/* Mean seconds of one method (UINT32_MAX: of all together) at the measured length nearest to ctx,
+ * in proportion to the tokens; < 0: none was measured. */
 static double mean_near(const struct ft_eta *eta, uint32_t ctx, uint32_t method) {
     double best = -1, mean = -1;
     for (uint32_t c = 0; c < eta->n_cell; c++) {

@@ -22,7 +22,7 @@ struct joining {
     struct joined_row {
         json_int_t cell, index, method;
         const json_t *line;
-    } *row; /* [n_row] */
+    } * row; /* [n_row] */
     size_t n_row;
 };
 
@@ -75,8 +75,8 @@ static ft_status take_file(struct joining *j, const char *path, struct ft_error 
     json_decref(lines);
     FT_TRY(status);
     const json_t *manifest = json_object_get(json_array_get(lines, 0), "manifest"),
-                 *first = json_object_get(json_array_get(json_array_get(j->files, 0), 0),
-                                          "manifest");
+                 *first =
+                     json_object_get(json_array_get(json_array_get(j->files, 0), 0), "manifest");
     FT_TRY(ft_record_same(path, first, manifest, error));
     if (json_object_get(manifest, "run")) {
         take_run(j, json_object_get(manifest, "run"));
@@ -176,8 +176,7 @@ static uint64_t count_expected(const struct joining *j) {
     json_array_foreach(j->runs, r, run) {
         json_array_foreach(json_object_get(run, "cells"), c, cell) {
             json_int_t n = json_integer_value(json_object_get(cell, "samples"));
-            json_int_t most =
-                json_integer_value(json_object_get(samples, cell_name(cell, name)));
+            json_int_t most = json_integer_value(json_object_get(samples, cell_name(cell, name)));
             json_object_set_new(samples, name, json_integer(FT_MAX(n, most)));
         }
     }

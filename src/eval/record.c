@@ -165,8 +165,8 @@ ft_status ft_record_same(const char *path, const json_t *manifest, const json_t 
         a[FT_MIN(n_a, sizeof a - 1)] = '\0';
         b[FT_MIN(n_b, sizeof b - 1)] = '\0';
         status = ft_fail(error, FT_MISMATCH, 0,
-                         "%.80s was made with other settings: %.32s is %s there and %s here",
-                         path, key, a, b);
+                         "%.80s was made with other settings: %.32s is %s there and %s here", path,
+                         key, a, b);
         break;
     }
     json_decref(both);

@@ -326,22 +326,32 @@ static struct ft_record_key key_of(const struct ft_suite_params *params, uint32_
                                    .index = index };
 }
 
-/* What this part has to do at all; what the record misses of it, also by cell and method.
- *   eta      may be NULL */
+/* The methods that a sample misses; eta may be NULL. */
+static uint32_t count_methods(const struct ft_suite_params *params, uint32_t cell, uint32_t index,
+                              struct ft_eta *eta) {
+    uint32_t n = 0;
+    for (uint32_t m = 0; m < params->n_method; m++) {
+        const struct ft_record_key key = key_of(params, cell, index, m);
+        if (!ft_record_find(params->record, &key)) {
+            n++;
+            if (eta) {
+                ft_eta_plan(eta, cell, m);
+            }
+        }
+    }
+    return n;
+}
+
+/* What the record misses of this part; *total: what the part has at all.  eta may be NULL. */
 static uint64_t count_missing(const struct ft_suite_params *params, uint64_t *total,
                               struct ft_eta *eta) {
     uint64_t n = 0;
     *total = 0;
     for (uint32_t c = 0; c < params->n_cell; c++) {
         for (uint32_t i = 0; i < params->cell[c].n_sample; i++) {
-            for (uint32_t m = 0; m < params->n_method && ft_shard_has(&params->shard, c, i); m++) {
-                const struct ft_record_key key = key_of(params, c, i, m);
-                bool is_missing = !ft_record_find(params->record, &key);
-                n += is_missing;
-                *total += 1;
-                if (is_missing && eta) {
-                    ft_eta_plan(eta, c, m);
-                }
+            if (ft_shard_has(&params->shard, c, i)) {
+                n += count_methods(params, c, i, eta);
+                *total += params->n_method;
             }
         }
     }

@@ -102,8 +102,8 @@ struct ft_joined {
  * run writes: manifest, rows by cell, index and method.  The runs of all parts are told in front.
  *   path     [n] records with the same manifest; a sample that is in several must be the same
  *            there, apart from times
- * Errors     those of reading; FT_MISMATCH naming the setting or the sample that differs; FT_IO, also
- *            when `out` is there already */
+ * Errors     those of reading; FT_MISMATCH naming the setting or the sample that differs; FT_IO,
+ *            also when `out` is there already */
 ft_status ft_record_join(const char *out, const char *const *path, uint32_t n,
                          struct ft_joined *joined, struct ft_error *error);
 
@@ -115,8 +115,8 @@ struct ft_cell { /* a task at a length */
     uint32_t ctx, n_sample;
 };
 uint64_t ft_cells_sum(const struct ft_cell *cell, uint32_t n_cell); /* samples of all */
-/* ft_shard_has - does a sample of cell number `cell` belong to the part?  Neighbours go to different
- * parts, and more samples of a cell move none of them. */
+/* ft_shard_has - does a sample of cell number `cell` belong to the part?  Neighbours go to
+ * different parts, and more samples of a cell move none of them. */
 bool ft_shard_has(const struct ft_shard *shard, uint32_t cell, uint32_t index);
 
 struct ft_outcome {
@@ -166,7 +166,7 @@ struct ft_eta {
     struct ft_eta_pair { /* a method at a length; kept at the length's first cell */
         double sum_s;
         uint32_t n_took, n_left;
-    } *pair; /* [n_cell][n_method] owned */
+    } * pair; /* [n_cell][n_method] owned */
 };
 /* ft_eta_init - nothing is left yet.  ft_eta_done in any case.  Errors FT_NOMEM */
 ft_status ft_eta_init(struct ft_eta *eta, const struct ft_cell *cell, uint32_t n_cell,

@@ -122,6 +122,7 @@ tasks = ["niah_single_1", "chain"]
 ctx = [320, 384]
 samples = 2
 seed = 5
+threads = 1
 out = "records"
 
 [[models]]

@@ -116,9 +116,10 @@ static void grid_refusals(void **state) {
 
 static void shard_texts(void **state) {
     struct ft_shard shard;
-    static const char *const bad[] = { "",    "1",   "/",   "1/",   "/2",   "0/2",      "3/2",
-                                       "1/0", "-1/2", "1/2/3", "1 /2", "1/2 ", "1/10001",
-                                       "00000000000000001/2" };
+    static const char *const bad[] = {
+        "",    "1",    "/",     "1/",   "/2",   "0/2",     "3/2",
+        "1/0", "-1/2", "1/2/3", "1 /2", "1/2 ", "1/10001", "00000000000000001/2"
+    };
     (void)state;
     assert_true(ft_shard_text("2/8", &shard));
     assert_int_equal(shard.i, 2);
@@ -178,7 +179,8 @@ static void shard_environment(void **state) {
         assert_int_equal(shard.i, cases[c].i);
         assert_int_equal(shard.n, cases[c].n);
         assert_true(!cases[c].words || strstr(error.text, cases[c].words));
-        assert_true(cases[c].n == 0 || strncmp(source, cases[c].value[0] ? "SLURM" : "OMPI", 4) == 0);
+        assert_true(cases[c].n == 0 ||
+                    strncmp(source, cases[c].value[0] ? "SLURM" : "OMPI", 4) == 0);
     }
     for (size_t v = 0; v < FT_COUNT(variables); v++) {
         unsetenv(variables[v]);
@@ -237,9 +239,9 @@ static void toml_values(void **state) {
         skip();
     }
     assert_int_equal(status, FT_OK);
-    json_t *expected = json_pack("{s:i,s:f,s:b,s:[ss],s:[{s:s},{s:[ii]}]}", "samples", 3,
-                                 "tolerance", 0.5, "chat", 1, "tasks", "vt", "cwe", "methods", "kv",
-                                 "dense", "keep", 32, 64);
+    json_t *expected =
+        json_pack("{s:i,s:f,s:b,s:[ss],s:[{s:s},{s:[ii]}]}", "samples", 3, "tolerance", 0.5, "chat",
+                  1, "tasks", "vt", "cwe", "methods", "kv", "dense", "keep", 32, 64);
     assert_true(json_equal(value, expected));
     assert_int_equal(json_integer_value(json_object_get(line, "samples")), 1);
     assert_int_equal(json_integer_value(json_object_get(line, "tasks")), 4);
@@ -308,10 +310,14 @@ static void eta(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(grid_labels),       cmocka_unit_test(grid_specs),
-        cmocka_unit_test(grid_refusals),     cmocka_unit_test(shard_texts),
-        cmocka_unit_test(shard_environment), cmocka_unit_test(shard_split),
-        cmocka_unit_test(toml_values),       cmocka_unit_test(toml_errors),
+        cmocka_unit_test(grid_labels),
+        cmocka_unit_test(grid_specs),
+        cmocka_unit_test(grid_refusals),
+        cmocka_unit_test(shard_texts),
+        cmocka_unit_test(shard_environment),
+        cmocka_unit_test(shard_split),
+        cmocka_unit_test(toml_values),
+        cmocka_unit_test(toml_errors),
         cmocka_unit_test(eta),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
