@@ -14,6 +14,7 @@ _foretoken() {
     --system|-sys|--system-prompt) COMPREPLY=(); return ;;
     --prompt) COMPREPLY=($(compgen -W "dense specpc specprefill random tail" -- "$current")); return ;;
     --kv) COMPREPLY=($(compgen -W "dense speckv oracle laq snapkv h2o tova streamingllm knorm random" -- "$current")); return ;;
+    --keep) COMPREPLY=(); return ;;
     -n|--predict|--n-predict) COMPREPLY=(); return ;;
     -c|--ctx-size) COMPREPLY=(); return ;;
     -t|--threads) COMPREPLY=(); return ;;
@@ -35,6 +36,7 @@ _foretoken() {
     --ctx) COMPREPLY=(); return ;;
     --depths) COMPREPLY=(); return ;;
     --samples) COMPREPLY=(); return ;;
+    --shard) COMPREPLY=(); return ;;
     --answer-prefix) COMPREPLY=($(compgen -W "on off" -- "$current")); return ;;
     --haystack) COMPREPLY=($(compgen -f -- "$current")); return ;;
     --words) COMPREPLY=($(compgen -f -- "$current")); return ;;
@@ -65,7 +67,7 @@ _foretoken() {
     bench) options=" -m --model -d --draft --model-draft -md -f --file --prompt --kv --strict -n --predict --n-predict -t --threads --kv-type --exact --rope-scale -s --seed --ctx --depth --pp --tg --shape --draft-shape --repeat --against --json --csv --svg --progress -v --verbose -h --help" ;;
     breakeven) options=" -m --model -d --draft --model-draft -md --prompt --kv -n --predict --n-predict -t --threads --kv-type --exact --ctx --json --csv -v --verbose -h --help" ;;
     explain) options=" -m --model -d --draft --model-draft -md -f --file -p --chat --system -sys --system-prompt -e --escape --prompt --kv -n --predict --n-predict -t --threads --kv-type --exact --rope-scale -o --out --progress -v --verbose -h --help" ;;
-    eval) options=" -m --model -d --draft --model-draft -md -f --file --chat --prompt --kv --strict -t --threads --kv-type --exact --rope-scale -s --seed --tasks --ctx --depths --samples --answer-prefix --haystack --words --squad --hotpot --budgets --tolerance --json --out --progress -v --verbose -h --help" ;;
+    eval) options=" -m --model -d --draft --model-draft -md -f --file --chat --prompt --kv --keep --strict -t --threads --kv-type --exact --rope-scale -s --seed --tasks --ctx --depths --samples --shard --answer-prefix --haystack --words --squad --hotpot --budgets --tolerance --json --out --progress -v --verbose -h --help" ;;
     report) options=" --json --csv -o --out -v --verbose -h --help" ;;
     score) options=" --prompt --kv --arrays -v --verbose -h --help" ;;
     help) options=" -v --verbose --man --completion-bash -h --help" ;;

@@ -64,6 +64,8 @@ FT_API const char *ft_status_text(ft_status status);
 
 /* ft_version - "major.minor.patch" of the library that runs. */
 FT_API const char *ft_version(void);
+/* ft_kernel_table - the variant of our kernels that this machine runs: "ref", "avx2", "avx512"... */
+FT_API const char *ft_kernel_table(void);
 
 enum ft_log_level { FT_LOG_DEBUG, FT_LOG_INFO, FT_LOG_WARN, FT_LOG_ERROR };
 typedef void (*ft_log_fn)(enum ft_log_level level, const char *text, void *user);
@@ -344,6 +346,12 @@ struct ft_setting {
     bool is_number;
 };
 enum { FT_SETTING_CAP = 40, FT_FALLBACK_CAP = 16 };
+/* ft_method_setting - parameter `index` of those that apply to a spec, defaults included, before
+ * anything runs; the report of a session has them as used.
+ *   out      a default that depends on the run reads as its rule ("32 (8 if keep < 64)")
+ *   ->       false past the end, or when ft_method_check refuses the spec */
+FT_API bool ft_method_setting(enum ft_stage stage, const char *spec, uint32_t index,
+                              struct ft_setting *out);
 
 struct ft_report {                      /* what happened to the last prompt, measured */
     uint32_t n_prompt, n_kept;          /* prompt tokens given; tokens the target read */

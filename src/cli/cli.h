@@ -83,6 +83,11 @@ void ft_progress_start(struct ft_progress *progress); /* a prompt begins */
 void ft_progress_step(enum ft_phase phase, uint64_t done, uint64_t total, void *progress);
 /* ft_progress_stage - what happens meanwhile, on a terminal only ("loading model.gguf"). */
 void ft_progress_stage(struct ft_progress *progress, const char *text);
+/* ft_progress_count - work that is counted in pieces: `done` of `total` are, and text says what comes
+ * next.
+ *   left_s   seconds until all are; < 0: not known yet */
+void ft_progress_count(struct ft_progress *progress, const char *phase, uint64_t done,
+                       uint64_t total, double left_s, const char *text);
 void ft_progress_clear(struct ft_progress *progress); /* before other output */
 
 /* ft_size_text - "96.0 MiB"; out [24]. */
@@ -167,8 +172,9 @@ bool ft_method_is_for(const struct ft_method_info *info, enum ft_stage stage);
 
 /* ---- eval (cmd_eval.c, cmd_report.c) ---- */
 
-/* ft_eval_compare - `eval compare A B`; A and B are the arguments behind the suite's name. */
+/* ft_eval_compare - `eval compare A B`, or `eval compare A... vs B...`: records behind the word. */
 int ft_eval_compare(const struct ft_conf *conf);
+int ft_eval_join(const struct ft_conf *conf); /* `eval join OUT FILE...` */
 
 /* ---- JSON (json.c) ---- */
 
@@ -178,6 +184,7 @@ json_t *ft_json_text(const char *text);   /* bytes that are not UTF-8 become '?'
 json_t *ft_json_digest(const char *text); /* "sha256:..." */
 json_t *ft_json_ms(int64_t us);
 json_t *ft_json_model(const ft_model *model);
+json_t *ft_json_setting(const struct ft_setting *setting); /* a number where it is one */
 /* ft_json_method - the settings of one stage as used: {"name":...,"keep":1024,...}. */
 json_t *ft_json_method(const struct ft_report *report, const char *stage);
 json_t *ft_json_fallbacks(const struct ft_report *report);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cmd_eval.c - a suite of questions asked with one method, and a record of the answers. */
-#include <inttypes.h>
+/* cmd_eval.c - a suite of questions asked with some methods, and a record of the answers. */
 #include <stdio.h>
 #include <string.h>
 
@@ -31,9 +30,43 @@ static int find_kind(struct ft_eval *eval, const struct ft_conf *conf) {
     }
     list_kinds(list, sizeof list);
     return conf->n_arg > 0
-               ? ft_complain(FT_EXIT_USAGE, "eval: no suite \"%.100s\"; there are: %s; and compare",
+               ? ft_complain(FT_EXIT_USAGE,
+                             "eval: no suite \"%.100s\"; there are: %s; and sweep, compare, join",
                              conf->arg[0], list)
-               : ft_complain(FT_EXIT_USAGE, "eval: which suite? there are: %s; and compare", list);
+               : ft_complain(FT_EXIT_USAGE,
+                             "eval: which suite? there are: %s; and sweep, compare, join", list);
+}
+
+static int make_grid(struct ft_eval *eval) {
+    static const struct ft_grid_block dense = { .keep = NULL };
+    struct ft_error error = { 0 };
+    if (eval->kind->takes_methods) { /* its cells say which */
+        return ft_grid_add(&eval->grid, &dense, &error) == FT_OK ? FT_EXIT_OK
+                                                                 : ft_complain_error(NULL, &error);
+    }
+    for (uint32_t i = 0; i < eval->plan->n_block; i++) {
+        if (ft_grid_add(&eval->grid, &eval->plan->block[i], &error) != FT_OK) {
+            return ft_complain_error(NULL, &error);
+        }
+    }
+    return ft_grid_check(&eval->grid);
+}
+
+/* "results.jsonl" -> "results.shard-2-of-8.jsonl". */
+static int set_path(struct ft_eval *eval) {
+    const char *out = eval->setup.conf->out;
+    int n = 0;
+    if (out && eval->shard.n == 0) {
+        n = snprintf(eval->path, sizeof eval->path, "%s", out);
+    } else if (out) {
+        size_t n_stem = strlen(out);
+        n_stem -= n_stem > 6 && strcmp(out + n_stem - 6, ".jsonl") == 0 ? 6 : 0;
+        n = snprintf(eval->path, sizeof eval->path, "%.*s.shard-%u-of-%u%s", (int)n_stem, out,
+                     eval->shard.i, eval->shard.n, out + n_stem);
+    }
+    return n >= 0 && (size_t)n < sizeof eval->path
+               ? FT_EXIT_OK
+               : ft_complain(FT_EXIT_FAILED, "--out: a name of %zu bytes is too long", strlen(out));
 }
 
 /* An option that a suite does not read would be left out silently. */
@@ -61,52 +94,10 @@ static int check_options(struct ft_eval *eval, const struct ft_conf *conf) {
                            "--out is \"-\", expected a file name: a later run goes on with the "
                            "record, so it cannot be standard output");
     }
-    if (code == FT_EXIT_OK && !eval->kind->takes_methods &&
-        (conf->prompt.n > 1 || conf->kv.n > 1)) {
-        code = ft_complain(FT_EXIT_USAGE,
-                           "%s is given %u times, eval runs one method; run it again for the "
-                           "other, with the same --out",
-                           conf->kv.n > 1 ? "--kv" : "--prompt",
-                           conf->kv.n > 1 ? conf->kv.n : conf->prompt.n);
+    if (code == FT_EXIT_OK) {
+        code = make_grid(eval);
     }
-    return code;
-}
-
-/* ---- the manifest ---- */
-
-static json_t *fingerprint_of(const struct ft_eval *eval) {
-    struct ft_model_info info;
-    if (eval->setup.self_layers > 0) {
-        return ft_json_text(eval->setup.conf->draft);
-    }
-    if (!eval->setup.draft) {
-        return json_null();
-    }
-    ft_model_info(eval->setup.draft, &info);
-    return json_string(info.fingerprint);
-}
-
-static json_t *manifest_of(const struct ft_eval *eval) {
-    const struct ft_conf *conf = eval->setup.conf;
-    const struct ft_session_params *params = &eval->setup.params;
-    struct ft_model_info info;
-    json_t *value = json_object(), *files = json_object();
-    ft_model_info(eval->setup.target, &info);
-    json_object_set_new(value, "suite", json_string(eval->kind->name));
-    json_object_set_new(value, "version", json_string(ft_version()));
-    json_object_set_new(value, "target", json_string(info.fingerprint));
-    json_object_set_new(value, "draft", fingerprint_of(eval));
-    json_object_set_new(value, "seed", json_integer((json_int_t)eval->seed));
-    json_object_set_new(value, "chat", json_boolean(eval->is_chat));
-    json_object_set_new(value, "kv_type", json_string(ft_bench_kv_type(&eval->setup)));
-    json_object_set_new(value, "exact", json_boolean(conf->is_exact));
-    json_object_set_new(value, "rope_scale", json_real((double)params->rope_scale));
-    json_object_set_new(files, "target", ft_json_text(ft_file_name(conf->model)));
-    json_object_set_new(files, "draft",
-                        conf->draft ? ft_json_text(ft_file_name(conf->draft)) : json_null());
-    eval->kind->describe(eval, value, files);
-    json_object_set_new(value, "files", files);
-    return value;
+    return code == FT_EXIT_OK ? set_path(eval) : code;
 }
 
 /* ---- samples ---- */
@@ -123,6 +114,28 @@ ft_status ft_eval_count(const char *text, const char *prefix, uint32_t *n, void 
     *n = tokens.n;
     ft_tokens_free(&tokens);
     return FT_OK;
+}
+
+/* Which methods need more memory than there is: each is said. */
+static int check_memory(struct ft_eval *eval, uint32_t n_prompt) {
+    struct ft_setup *setup = &eval->setup;
+    const ft_model *draft = setup->needs_draft ? setup->draft : NULL;
+    int code = FT_EXIT_OK;
+    for (uint32_t m = 0; m < eval->grid.n; m++) {
+        const struct ft_bench_case *method = &eval->grid.all[m];
+        struct ft_session_params params = setup->params;
+        struct ft_estimate estimate;
+        struct ft_error error = { 0 };
+        params.prompt = method->prompt;
+        params.kv = method->kv;
+        if (ft_estimate(setup->target, draft, &params, n_prompt, &estimate, &error) != FT_OK) {
+            code = ft_complain_error(method->label, &error);
+        } else if (!estimate.fits) {
+            code = ft_complain(FT_EXIT_FAILED, "%s: a prompt of %u tokens %s", method->label,
+                               n_prompt, estimate.why);
+        }
+    }
+    return code;
 }
 
 /* The last sample of every cell is made before weights are loaded: what cannot be is said now. */
@@ -155,60 +168,23 @@ static int try_cells(struct ft_eval *eval) {
         ft_sample_done(&sample);
     }
     ft_progress_clear(&eval->setup.progress);
-    return ft_setup_fit(&eval->setup, n_prompt);
+    return check_memory(eval, n_prompt);
 }
 
-/* ---- the command ---- */
+/* ---- one plan ---- */
 
-static void step(uint64_t done, uint64_t total, const struct ft_cell *cell, void *user) {
-    struct ft_progress *progress = user;
-    char text[96];
-    snprintf(text, sizeof text, "%" PRIu64 "/%" PRIu64 "  %s, %u tokens", done + 1, total,
-             cell->name, cell->ctx);
-    ft_progress_clear(progress);
-    ft_progress_stage(progress, text);
-    if (progress->mode == FT_PROGRESS_PLAIN) {
-        ft_note("%s", text);
-    } else if (progress->mode == FT_PROGRESS_JSON) {
-        fprintf(stderr,
-                "{\"event\":\"progress\",\"phase\":\"eval\",\"done\":%" PRIu64 ",\"total\":%" PRIu64
-                "}\n",
-                done, total);
+static void step(const struct ft_suite_step *now, void *user) {
+    char text[FT_EVAL_LABEL_CAP + 96] = "done";
+    if (now->cell) {
+        snprintf(text, sizeof text, "%s, %u tokens, %s", now->cell->name, now->cell->ctx,
+                 now->method);
     }
-}
-
-static int run(struct ft_eval *eval) {
-    struct ft_setup *setup = &eval->setup;
-    struct ft_error error = { 0 };
-    struct ft_session_params session = setup->params;
-    session.progress = NULL;
-    const struct ft_suite_params params = { .target = setup->target,
-                                            .draft = setup->draft,
-                                            .session = &session,
-                                            .suite = eval->ask,
-                                            .cell = eval->cell,
-                                            .n_cell = eval->n_cell,
-                                            .method = eval->method,
-                                            .is_chat = eval->is_chat,
-                                            .has_prefix = eval->has_prefix,
-                                            .record = eval->record,
-                                            .guard = ft_ui_guard,
-                                            .step = step,
-                                            .user = &setup->progress };
-    eval->outcome = ft_alloc(ft_cells_sum(eval->cell, eval->n_cell), sizeof *eval->outcome);
-    if (!eval->outcome) {
-        return ft_complain(FT_EXIT_FAILED, "not enough memory for the scores");
-    }
-    ft_status status = ft_suite_run(&params, eval->outcome, &error);
-    ft_progress_clear(&setup->progress);
-    if (status != FT_OK) {
-        return ft_complain_error(NULL, &error);
-    }
-    return eval->kind->print ? eval->kind->print(eval) : ft_eval_print(eval);
+    ft_progress_count(user, "eval", now->done, now->total, now->left_s, text);
 }
 
 /* Everything up to the weights, cheapest checks first. */
-static int prepare(struct ft_eval *eval, const struct ft_conf *conf) {
+static int prepare(struct ft_eval *eval) {
+    const struct ft_conf *conf = &eval->plan->conf;
     struct ft_error error = { 0 };
     int code = check_options(eval, conf);
     if (code == FT_EXIT_OK) {
@@ -217,48 +193,190 @@ static int prepare(struct ft_eval *eval, const struct ft_conf *conf) {
     if (code == FT_EXIT_OK) {
         code = ft_setup_peek(&eval->setup, NULL);
     }
-    if (code != FT_EXIT_OK) {
-        return code;
-    }
     eval->is_chat = conf->is_chat;
     eval->has_prefix = conf->answer_prefix == FT_PREFIX_ON;
-    eval->seed = conf->seed.is_drawn ? (uint64_t)ft_time_us() : conf->seed.value;
-    ft_method_label(eval->setup.params.prompt, eval->setup.params.kv, eval->method,
-                    FT_EVAL_LABEL_CAP);
-    code = eval->kind->open(eval);
     if (code == FT_EXIT_OK) {
-        eval->manifest = manifest_of(eval);
+        code = eval->kind->open(eval);
+    }
+    if (code == FT_EXIT_OK) {
+        eval->manifest = ft_eval_manifest(eval);
         code = try_cells(eval);
     }
-    if (code == FT_EXIT_OK &&
-        ft_record_open(conf->out, eval->manifest, &eval->record, &error) != FT_OK) {
+    if (code == FT_EXIT_OK && ft_record_open(eval->path[0] ? eval->path : NULL, eval->manifest,
+                                             &eval->record, &error) != FT_OK) {
         code = ft_complain_error("--out", &error);
     }
     return code;
 }
 
-int ft_cmd_eval(const struct ft_conf *conf) {
-    if (conf->n_arg > 0 && strcmp(conf->arg[0], "compare") == 0) {
-        return ft_eval_compare(conf);
+/* What the record misses; weights are read only where that is something. */
+static int run(struct ft_eval *eval) {
+    struct ft_setup *setup = &eval->setup;
+    struct ft_error error = { 0 };
+    struct ft_session_params session = setup->params;
+    session.progress = NULL;
+    struct ft_suite_params params = { .session = &session,
+                                      .suite = eval->ask,
+                                      .cell = eval->cell,
+                                      .n_cell = eval->n_cell,
+                                      .method = eval->grid.all,
+                                      .n_method = eval->grid.n,
+                                      .shard = eval->shard,
+                                      .is_chat = eval->is_chat,
+                                      .has_prefix = eval->has_prefix,
+                                      .record = eval->record,
+                                      .guard = ft_ui_guard,
+                                      .step = step,
+                                      .user = &setup->progress };
+    if (ft_suite_missing(&params) == 0) {
+        return FT_EXIT_OK;
     }
-    struct ft_eval *eval = ft_alloc(1, sizeof *eval);
-    if (!eval) {
-        return ft_complain(FT_EXIT_FAILED, "not enough memory");
+    int code = ft_setup_load(setup);
+    if (code != FT_EXIT_OK) {
+        return code;
     }
-    int code = prepare(eval, conf);
-    if (code == FT_EXIT_OK) {
-        code = ft_setup_load(&eval->setup);
-    }
-    if (code == FT_EXIT_OK) {
-        code = run(eval);
-    }
+    params.target = setup->target;
+    params.draft = setup->draft;
+    ft_status status = ft_suite_run(&params, &error);
+    ft_progress_clear(&setup->progress);
+    return status == FT_OK ? FT_EXIT_OK : ft_complain_error(NULL, &error);
+}
+
+static void finish(struct ft_eval *eval) {
     ft_record_close(eval->record);
     if (eval->kind) {
         eval->kind->close(eval);
     }
-    ft_free(eval->outcome);
     json_decref(eval->manifest);
+    ft_grid_done(&eval->grid);
     ft_setup_done(&eval->setup);
+    *eval = (struct ft_eval){ .kind = NULL };
+}
+
+/* ---- all plans ---- */
+
+static void print_models(const struct ft_conf *conf) {
+    ft_out("model   ");
+    ft_out_safe(ft_file_name(conf->model));
+    if (conf->draft) {
+        ft_out("\ndraft   ");
+        ft_out_safe(ft_file_name(conf->draft));
+    }
+    ft_out("\n");
+}
+
+/* JSON: a sweep's results go into the list. */
+static int run_one(struct ft_eval *eval, json_t *list) {
+    json_t *value = NULL;
+    int code = run(eval);
+    if (code == FT_EXIT_OK && eval->setup.conf->is_json) {
+        code = (eval->kind->value ? eval->kind->value : ft_eval_value)(eval, &value);
+    } else if (code == FT_EXIT_OK) {
+        if (list) {
+            print_models(eval->setup.conf);
+        }
+        code = (eval->kind->print ? eval->kind->print : ft_eval_print)(eval);
+        ft_out_flush();
+    }
+    if (value && list) {
+        json_array_append_new(list, value);
+    } else if (value) {
+        ft_json_print(value);
+    }
+    return code;
+}
+
+/* The part that is ours: as asked, else as the environment says; n 0 where that is all. */
+static int choose_shard(const struct ft_conf *conf, struct ft_shard *out) {
+    struct ft_error error = { 0 };
+    char source[48] = "";
+    *out = conf->shard;
+    if (out->n == 0 && ft_shard_environment(out, source, sizeof source, &error) != FT_OK) {
+        return ft_complain_error(NULL, &error);
+    }
+    if (source[0] && out->n > 0) {
+        ft_note("--shard %u/%u, as %s says", out->i, out->n, source);
+    }
+    if (out->n == 1) {
+        out->n = 0;
+    }
+    return out->n > 0 && conf->seed.is_drawn
+               ? ft_complain(FT_EXIT_USAGE,
+                             "--seed -1 draws other samples for every part; give all of --shard "
+                             "%u/%u the same seed",
+                             out->i, out->n)
+               : FT_EXIT_OK;
+}
+
+static int run_all(struct ft_eval *eval, uint32_t n, json_t *list) {
+    int code = FT_EXIT_OK;
+    for (uint32_t i = 0; i < n && code == FT_EXIT_OK; i++) {
+        code = prepare(&eval[i]);
+    }
+    for (uint32_t i = 0; i < n && code == FT_EXIT_OK; i++) {
+        code = run_one(&eval[i], list);
+        finish(&eval[i]);
+    }
+    return code;
+}
+
+int ft_eval_plans(const struct ft_eval_plan *plan, uint32_t n) {
+    const struct ft_conf *conf = &plan[0].conf;
+    struct ft_shard shard;
+    int code = choose_shard(conf, &shard);
+    if (code != FT_EXIT_OK) {
+        return code;
+    }
+    struct ft_eval *eval = ft_alloc(n, sizeof *eval);
+    json_t *list = n > 1 ? json_array() : NULL;
+    uint64_t seed = conf->seed.is_drawn ? (uint64_t)ft_time_us() : conf->seed.value;
+    if (!eval || (n > 1 && !list)) {
+        code = ft_complain(FT_EXIT_FAILED, "not enough memory");
+    }
+    for (uint32_t i = 0; i < n && code == FT_EXIT_OK; i++) {
+        eval[i].plan = &plan[i];
+        eval[i].seed = seed;
+        eval[i].shard = shard;
+    }
+    if (code == FT_EXIT_OK) {
+        code = run_all(eval, n, list);
+    }
+    for (uint32_t i = 0; i < n && eval; i++) {
+        finish(&eval[i]);
+    }
+    if (code == FT_EXIT_OK && list && conf->is_json) {
+        ft_json_print(json_incref(list));
+    }
+    json_decref(list);
     ft_free(eval);
     return code;
+}
+
+static int run_suite(const struct ft_conf *conf) {
+    const struct ft_grid_block block = { .prompt = conf->prompt,
+                                         .kv = conf->kv,
+                                         .keep = conf->keep };
+    struct ft_eval_plan *plan = ft_alloc(1, sizeof *plan);
+    if (!plan) {
+        return ft_complain(FT_EXIT_FAILED, "not enough memory");
+    }
+    *plan = (struct ft_eval_plan){ .conf = *conf, .block = &block, .n_block = 1 };
+    int code = ft_eval_plans(plan, 1);
+    ft_free(plan);
+    return code;
+}
+
+int ft_cmd_eval(const struct ft_conf *conf) {
+    static const struct {
+        const char *name;
+        int (*run)(const struct ft_conf *conf);
+    } other[] = { { "sweep", ft_eval_sweep },
+                  { "compare", ft_eval_compare },
+                  { "join", ft_eval_join } };
+    for (size_t i = 0; i < FT_COUNT(other) && conf->n_arg > 0; i++) {
+        if (strcmp(conf->arg[0], other[i].name) == 0) {
+            return other[i].run(conf);
+        }
+    }
+    return run_suite(conf);
 }

@@ -173,10 +173,32 @@ static int compare_method(struct comparison *c, uint32_t method) {
     return FT_EXIT_OK;
 }
 
-static int compare_all(struct comparison *c) {
+/* A... vs B..., or A B.  first, n: of the names in conf->arg */
+struct sides {
+    uint32_t first[2], n[2];
+};
+
+static int find_sides(const struct ft_conf *conf, struct sides *sides) {
+    uint32_t at = 1;
+    while (at < conf->n_arg && strcmp(conf->arg[at], "vs") != 0) {
+        at++;
+    }
+    bool is_pair = at == conf->n_arg && conf->n_arg == 3;
+    *sides = is_pair ? (struct sides){ { 1, 2 }, { 1, 1 } }
+                     : (struct sides){ { 1, at + 1 },
+                                       { at - 1, conf->n_arg - FT_MIN(at + 1, conf->n_arg) } };
+    return sides->n[0] > 0 && sides->n[1] > 0
+               ? FT_EXIT_OK
+               : ft_complain(FT_EXIT_USAGE,
+                             "eval compare: expected two records of eval --out, got %u: foretoken "
+                             "eval compare A.jsonl B.jsonl; several of a side: A... vs B...",
+                             conf->n_arg - 1);
+}
+
+static int compare_all(struct comparison *c, const struct sides *sides) {
     struct ft_error error = { 0 };
-    if (ft_results_load(&c->conf->arg[1], 1, &c->a, &error) != FT_OK ||
-        ft_results_load(&c->conf->arg[2], 1, &c->b, &error) != FT_OK) {
+    if (ft_results_load(&c->conf->arg[sides->first[0]], sides->n[0], &c->a, &error) != FT_OK ||
+        ft_results_load(&c->conf->arg[sides->first[1]], sides->n[1], &c->b, &error) != FT_OK) {
         return ft_complain_error(NULL, &error);
     }
     if (c->a.n_method != 1) {
@@ -203,16 +225,36 @@ static int compare_all(struct comparison *c) {
 
 int ft_eval_compare(const struct ft_conf *conf) {
     struct comparison c = { .conf = conf };
-    if (conf->n_arg != 3) {
-        return ft_complain(FT_EXIT_USAGE,
-                           "eval compare: expected two records of eval --out, got "
-                           "%u: foretoken eval compare A.jsonl B.jsonl",
-                           conf->n_arg - 1);
+    struct sides sides;
+    int code = find_sides(conf, &sides);
+    if (code == FT_EXIT_OK) {
+        code = compare_all(&c, &sides);
     }
-    int code = compare_all(&c);
     json_decref(c.list);
     ft_free(c.row);
     ft_results_done(&c.a);
     ft_results_done(&c.b);
     return code;
+}
+
+/* ---- join ---- */
+
+int ft_eval_join(const struct ft_conf *conf) {
+    struct ft_joined joined;
+    struct ft_error error = { 0 };
+    if (conf->n_arg < 3) {
+        return ft_complain(FT_EXIT_USAGE,
+                           "eval join: expected a new record and those that it is made of: "
+                           "foretoken eval join OUT.jsonl FILE.jsonl...");
+    }
+    if (ft_record_join(conf->arg[1], &conf->arg[2], conf->n_arg - 2, &joined, &error) != FT_OK) {
+        return ft_complain_error(NULL, &error);
+    }
+    bool is_short = joined.n_row < joined.n_expected;
+    ft_out("%llu samples", (unsigned long long)joined.n_row);
+    if (is_short) {
+        ft_out(" of %llu that were asked for", (unsigned long long)joined.n_expected);
+    }
+    ft_out("\n");
+    return FT_EXIT_OK;
 }

@@ -70,8 +70,7 @@ json_t *ft_json_model(const ft_model *model) {
     return value;
 }
 
-/* A setting's value as a JSON number where it is one. */
-static json_t *setting_value(const struct ft_setting *setting) {
+json_t *ft_json_setting(const struct ft_setting *setting) {
     double real;
     uint64_t whole;
     if (setting->is_number && ft_text_uint(setting->value, INT64_MAX, &whole)) {
@@ -90,7 +89,8 @@ json_t *ft_json_method(const struct ft_report *report, const char *stage) {
     json_object_set_new(value, "name", ft_json_text(name ? name : "dense"));
     for (uint32_t i = 0; i < report->n_setting && i < FT_SETTING_CAP; i++) {
         if (strcmp(report->setting[i].stage, stage) == 0) {
-            json_object_set_new(value, report->setting[i].name, setting_value(&report->setting[i]));
+            json_object_set_new(value, report->setting[i].name,
+                                ft_json_setting(&report->setting[i]));
         }
     }
     if (json_object_get(value, "keep")) { /* "25%" and "64MiB" as what they were in this run */

@@ -71,23 +71,28 @@ const struct ft_command ft_commands[] = {
       "foretoken explain -m target.gguf -d draft.gguf -f report.txt -p \"What was decided?\" \\\n"
       "    -o report.html",
       FT_CMD_EXPLAIN, 0, ft_cmd_explain },
-    { "eval", "SUITE [DIR] | compare A B", "measure how much a method gets right",
+    { "eval", "SUITE [DIR] | sweep FILE | compare A B | join OUT FILE...",
+      "measure how much a method gets right",
       "Asks a suite of questions and scores the answers, or measures. Suites: ruler, the 13 tasks "
-      "of "
-      "RULER (NVIDIA) and two more, made from a seed at any length in the model's own tokens, with "
-      "RULER's templates, begun answers and scoring; needle, one of RULER's needles at every depth "
-      "(--depths) of every length; longbench DIR, the English and code datasets of LongBench whose "
-      "files (NAME.jsonl) are in DIR, with its prompts, cuts, limits and metrics; ppl and "
-      "importance "
-      "measure, see below. Scores go from 0 to 100 and come with a 95 % "
-      "interval. One method is run at a time; to compare methods, run the command again with the "
-      "same --out. A run that was ended goes on where it was, and a file that was made with other "
+      "of RULER (NVIDIA) and two more, made from a seed at any length in the model's own tokens, "
+      "with RULER's templates, begun answers and scoring; needle, one of RULER's needles at every "
+      "depth (--depths) of every length; longbench DIR, the English and code datasets of LongBench "
+      "whose files (NAME.jsonl) are in DIR, with its prompts, cuts, limits and metrics; ppl and "
+      "importance measure, see below. Scores go from 0 to 100 and come with a 95 % "
+      "interval. --prompt, --kv and --keep may be given several times or as lists: every "
+      "combination is run on the same samples. A run that was ended goes on where it was, and a "
+      "file that was made with other "
       "settings is refused. Texts, words and questions are made up where no files are given, and "
       "every row says so; scores on those are not RULER's published ones. eval compare A B shows "
       "what "
       "every method in record B gains or loses on the samples of the one in A, with 95 % intervals "
       "of "
-      "the paired differences; with --tolerance its exit code says whether that passes. eval ppl "
+      "the paired differences; with --tolerance its exit code says whether that passes; several "
+      "records of a side stand on both sides of the word vs. eval sweep reads models, methods and "
+      "all other settings from a TOML file whose keys are these options, and writes a record for "
+      "each pair of models; options on the command line replace what it says. With --shard I/N, or "
+      "in a SLURM array or under mpirun, a part of the samples is run, and eval join makes one "
+      "record of the parts. eval ppl "
       "reads chunks of the text of -f, as perplexity does, with the method and dense: negative "
       "log-likelihood of both, KL divergence of dense from the method, and how often the likeliest "
       "token is the same, which is the score. eval importance, on RULER's prompts, compares what "
@@ -96,12 +101,16 @@ const struct ft_command ft_commands[] = {
       "without keep) name what is measured, else specpc, speckv and snapkv.",
       "foretoken eval ruler -m target.gguf -d draft.gguf --tasks vt,niah_multivalue --ctx 2048 \\\n"
       "    --kv speckv:keep=512 --haystack book.txt --out ruler.jsonl\n"
+      "foretoken eval ruler -m target.gguf -d draft.gguf --kv dense --kv speckv --kv snapkv \\\n"
+      "    --keep 64,256 --shard 1/2 --out part.jsonl\n"
+      "foretoken eval join ruler.jsonl part.shard-1-of-2.jsonl part.shard-2-of-2.jsonl\n"
+      "foretoken eval sweep sweep.toml --samples 20\n"
       "foretoken eval needle -m target.gguf --ctx 1024,2048,4096 --out needle.jsonl\n"
       "foretoken eval longbench LongBench/data -m target.gguf --samples 50 --out longbench.jsonl\n"
       "foretoken eval compare dense.jsonl ruler.jsonl --tolerance 2\n"
       "foretoken eval ppl -m target.gguf -f book.txt --ctx 1024 --kv snapkv:keep=128\n"
       "foretoken eval importance -m target.gguf -d draft.gguf --tasks chain --ctx 2048",
-      FT_CMD_EVAL, 3, ft_cmd_eval },
+      FT_CMD_EVAL, FT_ARG_CAP, ft_cmd_eval },
     { "report", "RESULTS...", "show results of eval as tables and plots",
       "Reads records that eval --out wrote, of one target and seed, and prints a Markdown table "
       "for "

@@ -198,17 +198,18 @@ ft_status ft_prompt_tokens(const struct ft_setup *setup, const char *text, struc
 static int check_methods(struct ft_setup *setup, enum ft_stage stage,
                          const struct ft_texts *specs) {
     const char *option = stage == FT_STAGE_PROMPT ? "--prompt" : "--kv";
+    int code = FT_EXIT_OK; /* every method that does not go is said */
     for (uint32_t i = 0; i < specs->n; i++) {
         const struct ft_method_info *info = NULL;
         if (ft_method_check(stage, specs->text[i], &info, NULL) != FT_OK || !info) {
             continue; /* dense; a bad one did not get past the parser */
         }
         if (info->needs_draft && !setup->conf->draft) {
-            return ft_complain(FT_EXIT_USAGE, "%s %s needs a draft model: -d FILE%s", option,
+            code = ft_complain(FT_EXIT_USAGE, "%s %s needs a draft model: -d FILE%s", option,
                                info->name, info->needs_draft_text ? "" : " or -d self:layers=K");
         }
         if (info->needs_draft_text && setup->self_layers > 0) {
-            return ft_complain(
+            code = ft_complain(
                 FT_EXIT_USAGE,
                 "%s %s needs a draft that writes text, and the first %u layers of the target "
                 "cannot: give a model with -d FILE",
@@ -216,7 +217,7 @@ static int check_methods(struct ft_setup *setup, enum ft_stage stage,
         }
         setup->needs_draft = setup->needs_draft || info->needs_draft;
     }
-    return FT_EXIT_OK;
+    return code;
 }
 
 /* Is one of these more than dense? */
@@ -342,9 +343,8 @@ int ft_setup_init(struct ft_setup *setup, const struct ft_conf *conf) {
                            conf->draft);
     }
     code = check_methods(setup, FT_STAGE_PROMPT, &conf->prompt);
-    if (code == FT_EXIT_OK) {
-        code = check_methods(setup, FT_STAGE_KV, &conf->kv);
-    }
+    int kv_code = check_methods(setup, FT_STAGE_KV, &conf->kv);
+    code = code == FT_EXIT_OK ? kv_code : code;
     if (code == FT_EXIT_OK && conf->is_auto) {
         code = check_auto(setup);
     }

@@ -294,16 +294,16 @@ static json_t *list_of(const double *value, uint32_t n, double scale) {
     return list;
 }
 
-static json_t *row_of(const struct ft_suite_params *params, const struct ft_cell *cell,
-                      uint32_t index, const struct ft_scores *estimate,
-                      const struct ft_budgets *budgets, const struct ft_importance *found) {
-    json_t *row = ft_row_new(params, cell, index, &estimate->report);
+static json_t *row_of(const struct ft_cell *cell, const struct ft_record_key *key,
+                      const struct ft_scores *estimate, const struct ft_budgets *budgets,
+                      const struct ft_importance *found) {
+    json_t *row = ft_row_new(cell, key, &estimate->report);
     json_t *overlap = json_object(), *random = json_object();
     for (uint32_t i = 0; i < budgets->n; i++) {
-        char key[16];
-        snprintf(key, sizeof key, "%u", budgets->value[i]);
-        json_object_set_new(overlap, key, json_real(100 * found->mean.overlap[i]));
-        json_object_set_new(random, key, json_real(100.0 * budgets->value[i] / found->n));
+        char name[16];
+        snprintf(name, sizeof name, "%u", budgets->value[i]);
+        json_object_set_new(overlap, name, json_real(100 * found->mean.overlap[i]));
+        json_object_set_new(random, name, json_real(100.0 * budgets->value[i] / found->n));
     }
     json_object_set_new(row, "score", json_real(100 * found->mean.overlap[budgets->stated]));
     json_object_set_new(row, "budget", json_integer(budgets->value[budgets->stated]));
@@ -322,26 +322,28 @@ static json_t *row_of(const struct ft_suite_params *params, const struct ft_cell
     return row;
 }
 
-static ft_status measure(const struct ft_suite_params *params, const struct ft_cell *cell,
-                         uint32_t index, json_t **row, struct ft_error *error) {
+static ft_status measure(const struct ft_suite_params *params, const struct ft_bench_case *method,
+                         const struct ft_cell *cell, const struct ft_record_key *key, json_t **row,
+                         struct ft_error *error) {
+    (void)method; /* the cell's estimator */
     const struct importance *own = params->suite.user;
     struct ft_scores side[2] = { { .n = 0 }, { .n = 0 } };
     struct ft_importance found = { .n = 0 };
     struct ft_budgets budgets;
     json_t *points = NULL;
     bool is_prompt = estimator_of(own, cell)->stage == FT_STAGE_PROMPT;
-    ft_status status = read_scores(params, cell, index, side, error);
+    ft_status status = read_scores(params, cell, key->index, side, error);
     if (status == FT_OK) {
         status = budgets_for(own, cell->ctx, FT_MIN(side[0].n, side[1].n), &budgets, error);
     }
     if (status == FT_OK) {
         status = ft_importance_of(&side[0], &side[1], &budgets, &found, error);
     }
-    if (status == FT_OK && is_prompt && index == 0) {
+    if (status == FT_OK && is_prompt && key->index == 0) {
         status = ft_importance_points(&side[0], &side[1], &points, error);
     }
     if (status == FT_OK) {
-        *row = row_of(params, cell, index, &side[0], &budgets, &found);
+        *row = row_of(cell, key, &side[0], &budgets, &found);
         if (points) {
             json_object_set_new(*row, "points", points);
         }
@@ -430,14 +432,13 @@ static void print_cell(const struct ft_cell *cell, const struct ft_overlap *o) {
 }
 
 static json_t *value_of(const struct ft_cell *cell, const struct ft_overlap *o,
-                        const json_t *const *row) {
+                        const json_t *const *row, uint32_t n) {
     json_t *value = json_object();
-    double *score = ft_alloc(cell->n_sample, sizeof *score);
-    for (uint32_t i = 0; score && i < cell->n_sample; i++) {
+    double *score = ft_alloc(n, sizeof *score);
+    for (uint32_t i = 0; score && i < n; i++) {
         score[i] = json_number_value(json_object_get(row[i], "score"));
     }
-    struct ft_interval mean =
-        score ? ft_interval_of(score, cell->n_sample) : (struct ft_interval){ .mean = 0 };
+    struct ft_interval mean = score ? ft_interval_of(score, n) : (struct ft_interval){ .mean = 0 };
     ft_free(score);
     json_object_set_new(value, "task", json_string(cell->name));
     json_object_set_new(value, "ctx", json_integer(cell->ctx));
@@ -456,17 +457,20 @@ static int print_cells(const struct ft_eval *eval, const json_t **row, json_t *r
     for (uint32_t i = 0; i < eval->n_cell; i++) {
         const struct ft_cell *cell = &eval->cell[i];
         struct ft_overlap overlap;
-        for (uint32_t k = 0; k < cell->n_sample; k++) {
-            const struct ft_record_key key = {
-                .task = cell->name, .method = cell->method, .ctx = cell->ctx, .index = k
-            };
-            row[k] = ft_record_find(eval->record, &key);
+        struct ft_record_key key = { .task = cell->name, .method = cell->method, .ctx = cell->ctx };
+        uint32_t n = 0;
+        for (; key.index < cell->n_sample; key.index++) {
+            row[n] = ft_record_find(eval->record, &key);
+            n += row[n] && ft_shard_has(&eval->shard, i, key.index);
         }
-        if (ft_overlap_of(row, cell->n_sample, &overlap, &error) != FT_OK) {
+        if (n == 0) {
+            continue;
+        }
+        if (ft_overlap_of(row, n, &overlap, &error) != FT_OK) {
             return ft_complain_error(NULL, &error);
         }
         if (rows) {
-            json_array_append_new(rows, value_of(cell, &overlap, row));
+            json_array_append_new(rows, value_of(cell, &overlap, row, n));
         } else {
             print_cell(cell, &overlap);
         }
@@ -474,30 +478,43 @@ static int print_cells(const struct ft_eval *eval, const json_t **row, json_t *r
     return FT_EXIT_OK;
 }
 
-static int print(const struct ft_eval *eval) {
-    uint32_t n_sample = eval->setup.conf->n_sample;
-    const json_t **row = ft_alloc(n_sample, sizeof *row);
+/* rows: NULL prints. */
+static int all_cells(const struct ft_eval *eval, json_t *rows) {
+    const json_t **row = ft_alloc(eval->setup.conf->n_sample, sizeof *row);
     if (!row) {
         return ft_complain(FT_EXIT_FAILED, "not enough memory for the scores");
     }
-    json_t *rows = eval->setup.conf->is_json ? json_array() : NULL;
     int code = print_cells(eval, row, rows);
-    if (rows && code == FT_EXIT_OK) {
-        json_t *root = json_object();
-        json_object_set(root, "rows", rows);
-        json_object_set(root, "manifest", eval->manifest);
-        ft_json_print(root);
-    } else if (code == FT_EXIT_OK) {
-        ft_out("%u samples each, seed %llu; \"C: x (y)\": x %% of the C best are the same, where a "
-               "random choice has y %%\n",
-               n_sample, (unsigned long long)eval->seed);
-    }
-    json_decref(rows);
     ft_free((void *)row);
     return code;
 }
 
-static const char *const unused[] = { "--file", "--depths", NULL };
+static int print(const struct ft_eval *eval) {
+    int code = all_cells(eval, NULL);
+    if (code == FT_EXIT_OK && eval->shard.n > 0) {
+        ft_out("part %u/%u of ", eval->shard.i, eval->shard.n);
+    }
+    if (code == FT_EXIT_OK) {
+        ft_out("%u samples each, seed %llu; \"C: x (y)\": x %% of the C best are the same, where a "
+               "random choice has y %%\n",
+               eval->setup.conf->n_sample, (unsigned long long)eval->seed);
+    }
+    return code;
+}
+
+static int value(const struct ft_eval *eval, json_t **out) {
+    json_t *rows = json_array();
+    int code = all_cells(eval, rows);
+    if (code == FT_EXIT_OK) {
+        *out = json_object();
+        json_object_set(*out, "rows", rows);
+        json_object_set(*out, "manifest", eval->manifest);
+    }
+    json_decref(rows);
+    return code;
+}
+
+static const char *const unused[] = { "--file", "--depths", "--keep", NULL };
 
 const struct ft_eval_kind ft_eval_importance = { .name = "importance",
                                                  .check = check,
@@ -505,5 +522,6 @@ const struct ft_eval_kind ft_eval_importance = { .name = "importance",
                                                  .describe = describe,
                                                  .close = close_importance,
                                                  .print = print,
+                                                 .value = value,
                                                  .takes_methods = true,
                                                  .unused = unused };

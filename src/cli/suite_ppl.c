@@ -44,22 +44,26 @@ static void describe(const struct ft_eval *eval, json_t *manifest, json_t *files
 
 /* ---- samples ---- */
 
-static ft_status measure(const struct ft_suite_params *params, const struct ft_cell *cell,
-                         uint32_t index, json_t **row, struct ft_error *error) {
+static ft_status measure(const struct ft_suite_params *params, const struct ft_bench_case *method,
+                         const struct ft_cell *cell, const struct ft_record_key *key, json_t **row,
+                         struct ft_error *error) {
     struct ppl *ppl = params->suite.user;
+    struct ft_session_params session = *params->session;
+    session.prompt = method->prompt;
+    session.kv = method->kv;
     const struct ft_drift_params drift = { .target = params->target,
                                            .draft = params->draft,
-                                           .session = params->session,
+                                           .session = &session,
                                            .id = ppl->chunk,
                                            .n_ctx = cell->ctx,
                                            .guard = params->guard };
     struct ft_drift out;
     for (uint32_t t = 0; t < cell->ctx; t++) {
-        ppl->chunk[t] = ppl->tokens.id[(size_t)index * cell->ctx + t];
+        ppl->chunk[t] = ppl->tokens.id[(size_t)key->index * cell->ctx + t];
     }
     ppl->chunk[0] = ppl->has_bos ? ppl->bos : ppl->chunk[0];
     FT_TRY(ft_drift_run(&drift, &out, error));
-    *row = ft_row_new(params, cell, index, &out.report);
+    *row = ft_row_new(cell, key, &out.report);
     json_object_set_new(*row, "score", json_real(100 * out.agreement));
     json_object_set_new(*row, "nll", json_real(out.nll));
     json_object_set_new(*row, "nll_dense", json_real(out.nll_dense));
@@ -149,7 +153,8 @@ enum { NLL, NLL_DENSE, KL, KL_P99, KEPT, KEPT_ROWS, COLUMNS };
 static const char *const column[COLUMNS] = { "nll",    "nll_dense",   "kl",
                                              "kl_p99", "kept_tokens", "kept_rows" };
 
-struct row { /* of a cell */
+struct row {    /* of a cell */
+    uint32_t n; /* samples; 0: the rest says nothing */
     struct ft_interval agreement;
     double mean[COLUMNS];
     const char *fallback; /* the first one said */
@@ -157,22 +162,27 @@ struct row { /* of a cell */
 };
 
 /* value [n_sample] is room to work in. */
-static struct row row_of(const struct ft_eval *eval, const struct ft_cell *cell, double *value) {
-    struct row row = { .n_fallback = 0 };
-    for (uint32_t i = 0; i < cell->n_sample; i++) {
-        const struct ft_record_key key = {
-            .task = cell->name, .method = eval->method, .ctx = cell->ctx, .index = i
-        };
+static struct row row_of(const struct ft_eval *eval, const struct ft_cell *cell, const char *method,
+                         double *value) {
+    struct row row = { .n = 0 };
+    struct ft_record_key key = { .task = cell->name, .method = method, .ctx = cell->ctx };
+    for (; key.index < cell->n_sample; key.index++) {
         const json_t *found = ft_record_find(eval->record, &key);
         const json_t *said = json_array_get(json_object_get(found, "fallbacks"), 0);
-        value[i] = json_number_value(json_object_get(found, "score"));
+        if (!found || !ft_shard_has(&eval->shard, (uint32_t)(cell - eval->cell), key.index)) {
+            continue;
+        }
+        value[row.n++] = json_number_value(json_object_get(found, "score"));
         for (int k = 0; k < COLUMNS; k++) {
-            row.mean[k] += json_number_value(json_object_get(found, column[k])) / cell->n_sample;
+            row.mean[k] += json_number_value(json_object_get(found, column[k]));
         }
         row.fallback = row.fallback ? row.fallback : json_string_value(said);
         row.n_fallback += said != NULL;
     }
-    row.agreement = ft_interval_of(value, cell->n_sample);
+    for (int k = 0; k < COLUMNS && row.n > 0; k++) {
+        row.mean[k] /= row.n;
+    }
+    row.agreement = row.n > 0 ? ft_interval_of(value, row.n) : row.agreement;
     return row;
 }
 
@@ -188,16 +198,15 @@ static void print_row(const struct ft_cell *cell, const struct row *row) {
     }
 }
 
-static json_t *value_of(const struct ft_eval *eval, const struct ft_cell *cell,
-                        const struct row *row) {
+static json_t *value_of(const char *method, const struct ft_cell *cell, const struct row *row) {
     json_t *value = json_object();
     json_object_set_new(value, "task", json_string(cell->name));
     json_object_set_new(value, "ctx", json_integer(cell->ctx));
-    json_object_set_new(value, "method", ft_json_text(eval->method));
+    json_object_set_new(value, "method", ft_json_text(method));
     json_object_set_new(value, "score", json_real(row->agreement.mean));
     json_object_set_new(value, "low", json_real(row->agreement.low));
     json_object_set_new(value, "high", json_real(row->agreement.high));
-    json_object_set_new(value, "samples", json_integer(cell->n_sample));
+    json_object_set_new(value, "samples", json_integer(row->n));
     for (int k = 0; k < COLUMNS; k++) {
         json_object_set_new(value, column[k], json_real(row->mean[k]));
     }
@@ -209,30 +218,17 @@ static json_t *value_of(const struct ft_eval *eval, const struct ft_cell *cell,
     return value;
 }
 
-static void print_text(const struct ft_eval *eval, double *value) {
+static void print_method(const struct ft_eval *eval, const char *method, double *value) {
     ft_out("method  ");
-    ft_out_safe(eval->method);
+    ft_out_safe(method);
     ft_out("\n%7s  %8s  %8s  %8s  %8s  %8s  %7s  %-16s  %6s  %6s\n", "ctx", "dense", "method",
            "more", "KL", "KL p99", "agree %", "95 % interval", "read", "rows");
     for (uint32_t i = 0; i < eval->n_cell; i++) {
-        struct row row = row_of(eval, &eval->cell[i], value);
-        print_row(&eval->cell[i], &row);
+        struct row row = row_of(eval, &eval->cell[i], method, value);
+        if (row.n > 0) {
+            print_row(&eval->cell[i], &row);
+        }
     }
-    ft_out("%u chunks each, the second half scored; dense and method are the mean negative "
-           "log-likelihood in nats,\nKL that of dense from the method, p99 the mean of the chunks' "
-           "99th percentiles\n",
-           eval->setup.conf->n_sample);
-}
-
-static void print_json(const struct ft_eval *eval, double *value) {
-    json_t *root = json_object(), *rows = json_array();
-    for (uint32_t i = 0; i < eval->n_cell; i++) {
-        struct row row = row_of(eval, &eval->cell[i], value);
-        json_array_append_new(rows, value_of(eval, &eval->cell[i], &row));
-    }
-    json_object_set_new(root, "rows", rows);
-    json_object_set(root, "manifest", eval->manifest);
-    ft_json_print(root);
 }
 
 static int print(const struct ft_eval *eval) {
@@ -240,8 +236,39 @@ static int print(const struct ft_eval *eval) {
     if (!value) {
         return ft_complain(FT_EXIT_FAILED, "not enough memory for the scores");
     }
-    (eval->setup.conf->is_json ? print_json : print_text)(eval, value);
+    for (uint32_t m = 0; m < eval->grid.n; m++) {
+        print_method(eval, eval->grid.all[m].label, value);
+        ft_out(m + 1 < eval->grid.n ? "\n" : "");
+    }
+    if (eval->shard.n > 0) {
+        ft_out("part %u/%u of ", eval->shard.i, eval->shard.n);
+    }
+    ft_out("%u chunks each, the second half scored; dense and method are the mean negative "
+           "log-likelihood in nats,\nKL that of dense from the method, p99 the mean of the chunks' "
+           "99th percentiles\n",
+           eval->setup.conf->n_sample);
     ft_free(value);
+    return FT_EXIT_OK;
+}
+
+static int value(const struct ft_eval *eval, json_t **out) {
+    double *score = ft_alloc(eval->setup.conf->n_sample, sizeof *score);
+    if (!score) {
+        return ft_complain(FT_EXIT_FAILED, "not enough memory for the scores");
+    }
+    json_t *root = json_object(), *rows = json_array();
+    for (uint32_t i = 0; i < eval->grid.n * eval->n_cell; i++) {
+        const struct ft_cell *cell = &eval->cell[i % eval->n_cell];
+        const char *method = eval->grid.all[i / eval->n_cell].label;
+        struct row row = row_of(eval, cell, method, score);
+        if (row.n > 0) {
+            json_array_append_new(rows, value_of(method, cell, &row));
+        }
+    }
+    json_object_set_new(root, "rows", rows);
+    json_object_set(root, "manifest", eval->manifest);
+    ft_free(score);
+    *out = root;
     return FT_EXIT_OK;
 }
 
@@ -255,4 +282,5 @@ const struct ft_eval_kind ft_eval_ppl = { .name = "ppl",
                                           .describe = describe,
                                           .close = close_ppl,
                                           .print = print,
+                                          .value = value,
                                           .unused = unused };

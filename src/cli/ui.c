@@ -255,23 +255,38 @@ struct state {
     double share, n_token, n_total, rate, eta;
 };
 
-static void draw_bar(const struct state *state) {
+enum { BAR_CAP = 64 };
+
+/* A bar beside `n_text` columns of text; -> columns of the terminal. */
+static int fill_bar(char bar[BAR_CAP], double share, int n_text) {
     struct winsize size = { 0 };
-    char bar[64], line[256];
     int columns =
         ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-    int n_bar = columns - 56;
+    int n_bar = columns - n_text;
     n_bar = n_bar > 40 ? 40 : n_bar < 0 ? 0 : n_bar;
-    int n_full = (int)(state->share * n_bar);
+    int n_full = (int)(share * n_bar);
     memset(bar, '#', (size_t)n_full);
     memset(bar + n_full, '.', (size_t)(n_bar - n_full));
     bar[n_bar] = '\0';
+    return columns;
+}
+
+static void draw_line(char *line, int columns) {
+    if (strlen(line) >= (size_t)columns) {
+        line[columns - 1] = '\0';
+    }
+    make_safe(line);
+    fprintf(stderr, "\r%s\033[K", line);
+    fflush(stderr);
+}
+
+static void draw_bar(const struct state *state) {
+    char bar[BAR_CAP], line[256];
+    int columns = fill_bar(bar, state->share, 56);
     snprintf(line, sizeof line, "%-8s%s %3.0f %%  %.0f/%.0f tok  %.0f tok/s  ETA %.0f s",
              state->name, bar, 100.0 * state->share, state->n_token, state->n_total, state->rate,
              state->eta);
-    line[FT_MIN((size_t)columns - 1, sizeof line - 1)] = '\0';
-    fprintf(stderr, "\r%s\033[K", line);
-    fflush(stderr);
+    draw_line(line, columns);
 }
 
 static void show(struct ft_progress *progress, const struct state *state) {
@@ -324,4 +339,30 @@ void ft_progress_step(enum ft_phase phase, uint64_t done, uint64_t total, void *
     state.rate = seconds > 0 ? state.n_token / seconds : 0;
     state.eta = state.rate > 0 ? (state.n_total - state.n_token) / state.rate : 0;
     show(progress, &state);
+}
+
+void ft_progress_count(struct ft_progress *progress, const char *phase, uint64_t done,
+                       uint64_t total, double left_s, const char *text) {
+    char bar[BAR_CAP], line[512], left[32] = "";
+    unsigned long long n_done = done, n_total = total;
+    if (left_s >= 0) {
+        snprintf(left, sizeof left, "%.0f s", left_s);
+    }
+    if (progress->is_bar) {
+        int columns = fill_bar(bar, total > 0 ? (double)done / (double)total : 1, 64);
+        snprintf(line, sizeof line, "%-8s%s %llu/%llu  ETA %s  %s", phase, bar, n_done, n_total,
+                 left[0] ? left : "?", text);
+        draw_line(line, columns);
+        progress->is_drawn = true;
+        atomic_store(&guard.is_bar_drawn, true);
+    } else if (progress->mode == FT_PROGRESS_JSON) {
+        snprintf(line, sizeof line, left_s >= 0 ? "%.1f" : "null", left_s);
+        fprintf(stderr,
+                "{\"event\":\"progress\",\"phase\":\"%s\",\"done\":%llu,\"total\":%llu,"
+                "\"eta_s\":%s}\n",
+                phase, n_done, n_total, line);
+    } else if (progress->mode == FT_PROGRESS_PLAIN && done < total) {
+        ft_note("%llu/%llu  %s%s%s%s", n_done + 1, n_total, text, left[0] ? ", " : "", left,
+                left[0] ? " left" : "");
+    }
 }

@@ -216,6 +216,14 @@ static ft_status set_seed(struct ft_conf *conf, const struct ft_option *option, 
     return FT_OK;
 }
 
+static ft_status set_shard(struct ft_conf *conf, const struct ft_option *option,
+                           const char *value) {
+    struct ft_shard *shard = (struct ft_shard *)(void *)((char *)conf + option->offset);
+    return ft_shard_text(value, shard)
+               ? FT_OK
+               : refuse(conf, option, value, "i/n with 1 <= i <= n <= 10000: 2/8");
+}
+
 static ft_status add_text(struct ft_conf *conf, const struct ft_option *option, const char *value) {
     struct ft_texts *texts = (struct ft_texts *)(void *)((char *)conf + option->offset);
     if (texts->n == FT_TEXTS_CAP) {
@@ -270,6 +278,8 @@ static ft_status set_value(struct ft_conf *conf, const struct ft_option *option,
         return set_choice(conf, option, value);
     case FT_OPT_COUNTS:
         return set_counts(conf, option, value);
+    case FT_OPT_SHARD:
+        return set_shard(conf, option, value);
     case FT_OPT_LIST:
         return add_text(conf, option, value);
     case FT_OPT_PROMPT_METHOD:
@@ -375,8 +385,15 @@ static ft_status take(struct ft_conf *conf, uint32_t command, int argc, char *co
     return set_value(conf, option, value);
 }
 
-ft_status ft_conf_parse(uint32_t command, int argc, char *const *argv, struct ft_conf *out) {
-    bool is_open = true;
+const struct ft_option *ft_conf_find(uint32_t command, const char *name) {
+    return find(command, name, strlen(name));
+}
+
+ft_status ft_conf_set(const struct ft_option *option, const char *value, struct ft_conf *out) {
+    return set_value(out, option, value);
+}
+
+ft_status ft_conf_init(uint32_t command, struct ft_conf *out) {
     memset(out, 0, sizeof *out);
     for (size_t i = 0; i < FT_COUNT(table); i++) {
         const char *initial = ft_conf_initial(&table[i], command);
@@ -385,6 +402,15 @@ ft_status ft_conf_parse(uint32_t command, int argc, char *const *argv, struct ft
         }
     }
     memset(out->is_given, 0, sizeof out->is_given);
+    return FT_OK;
+}
+
+ft_status ft_conf_over(uint32_t command, int argc, char *const *argv, struct ft_conf *out) {
+    const struct ft_texts prompt = out->prompt, kv = out->kv;
+    bool is_open = true;
+    out->prompt.n = out->kv.n = out->n_arg = 0;
+    out->word = argv;
+    out->n_word = (uint32_t)argc;
     for (int i = 0; i < argc; i++) {
         const char *word = argv[i];
         if (is_open && strcmp(word, "--") == 0) {
@@ -398,5 +424,14 @@ ft_status ft_conf_parse(uint32_t command, int argc, char *const *argv, struct ft
             out->arg[out->n_arg++] = word;
         }
     }
+    if (out->prompt.n + out->kv.n == 0) {
+        out->prompt = prompt;
+        out->kv = kv;
+    }
     return FT_OK;
+}
+
+ft_status ft_conf_parse(uint32_t command, int argc, char *const *argv, struct ft_conf *out) {
+    FT_TRY(ft_conf_init(command, out));
+    return ft_conf_over(command, argc, argv, out);
 }

@@ -35,6 +35,7 @@ enum ft_option_kind {
     FT_OPT_CHOICE,        /* uint32_t, index into the words of arg */
     FT_OPT_LIST,          /* struct ft_texts; may be repeated */
     FT_OPT_COUNTS,        /* struct ft_counts */
+    FT_OPT_SHARD,         /* struct ft_shard, "i/n" */
     FT_OPT_PROMPT_METHOD, /* struct ft_texts, each checked by ft_method_check */
     FT_OPT_KV_METHOD,     /* likewise */
 };
@@ -65,6 +66,10 @@ struct ft_seed {
     bool is_drawn;  /* -1: the program draws one and says which */
 };
 
+struct ft_shard {
+    uint32_t i, n; /* part i of n, 1 <= i <= n; n 0: nothing was said */
+};
+
 enum ft_progress_choice { FT_PROGRESS_AUTO, FT_PROGRESS_PLAIN, FT_PROGRESS_JSON, FT_PROGRESS_NONE };
 enum ft_kv_type_choice {
     FT_KV_TYPE_AUTO,
@@ -90,6 +95,8 @@ struct ft_conf {
     struct ft_texts bias, stop;
     const char *grammar, *grammar_file;
     struct ft_counts ctx, depth, depths, budgets;
+    const char *keep;
+    struct ft_shard shard;
     uint32_t n_pp, n_tg;
     const char *shape, *draft_shape, *svg;
     uint32_t n_repeat, against, n_chunk;
@@ -102,6 +109,8 @@ struct ft_conf {
 
     const char *arg[FT_ARG_CAP]; /* [n_arg] what is not an option */
     uint32_t n_arg;
+    char *const *word; /* [n_word] the arguments as given; borrowed */
+    uint32_t n_word;
     bool is_given[FT_OPTION_CAP];  /* [row of the table] typed; see ft_conf_has */
     char error[FT_CONF_ERROR_CAP]; /* one line when parsing failed */
 };
@@ -125,6 +134,29 @@ ft_status ft_conf_parse(uint32_t command, int argc, char *const *argv, struct ft
 
 /* ft_conf_has - whether an option ("--ctx") was typed, or has its initial value. */
 bool ft_conf_has(const struct ft_conf *conf, const char *name);
+/* ft_conf_init - the initial values of a command. */
+ft_status ft_conf_init(uint32_t command, struct ft_conf *out);
+/* ft_conf_find - an option of a command by a name ("--ctx"), or NULL. */
+const struct ft_option *ft_conf_find(uint32_t command, const char *name);
+/* ft_conf_set - one value as it would be typed; value is borrowed as long as out is used.
+ * Errors     FT_ARG with one line in out->error */
+ft_status ft_conf_set(const struct ft_option *option, const char *value, struct ft_conf *out);
+/* ft_conf_over - arguments on top of the values that are there already; methods that are given
+ * replace those, and so do the arguments that are no options.
+ * Errors     as ft_conf_parse */
+ft_status ft_conf_over(uint32_t command, int argc, char *const *argv, struct ft_conf *out);
+
+/* ---- shards (shard.c) ---- */
+
+/* ft_shard_text - "2/8"; false when it is not that. */
+bool ft_shard_text(const char *text, struct ft_shard *out);
+/* ft_shard_environment - the part that belongs to this process of a SLURM array
+ * (SLURM_ARRAY_TASK_ID, _COUNT, _MIN, _STEP) or of mpirun (OMPI_COMM_WORLD_RANK, _SIZE).
+ *   out      n 0 where neither is there
+ *   source   [cap] the variables that decided
+ * Errors     FT_ARG: values that name no part, or both at once */
+ft_status ft_shard_environment(struct ft_shard *out, char *source, size_t cap,
+                               struct ft_error *error);
 
 /* ft_conf_cache_folder - where files that can be made again belong:
  * ${XDG_CACHE_HOME:-$HOME/.cache}/foretoken into out [cap]; false when neither is set. */

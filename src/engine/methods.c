@@ -63,6 +63,17 @@ const struct ft_method_info *ft_method_info(uint32_t index) {
     return index < ft_catalogue_count() ? &told.method[index] : NULL;
 }
 
+bool ft_method_setting(enum ft_stage stage, const char *spec, uint32_t index,
+                       struct ft_setting *out) {
+    struct ft_choice choice;
+    if (ft_choice_parse(stage, spec, &choice, NULL) != FT_OK) {
+        return false;
+    }
+    bool is_there = ft_choice_setting(&choice, NULL, index, out);
+    ft_choice_done(&choice);
+    return is_there;
+}
+
 ft_status ft_method_check(enum ft_stage stage, const char *spec, const struct ft_method_info **info,
                           struct ft_error *err) {
     struct ft_choice choice;

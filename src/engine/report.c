@@ -6,6 +6,10 @@
 
 #include "engine/engine.h"
 
+const char *ft_kernel_table(void) {
+    return ft_kern()->name;
+}
+
 void ft_report_begin(ft_session *s, uint32_t n_prompt) {
     s->draft_work = (struct ft_work){ 0 };
     s->is_dense_chosen = false;

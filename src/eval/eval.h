@@ -273,15 +273,15 @@ struct ft_plot {
 void ft_plot_put(const struct ft_plot *plot, struct ft_save *save);
 ft_status ft_plot_save(const struct ft_plot *plot, const char *path, struct ft_error *error);
 
-struct ft_grid {              /* scores over two lists of numbers, as a heat map */
+struct ft_heat_map {          /* scores over two lists of numbers, as a heat map */
     const char *title, *note; /* note stands below */
     const char *x_title, *y_title;
     const uint32_t *x, *y;        /* [n_x] tokens, [n_y] percent */
     const struct ft_spread *cell; /* [n_y][n_x] 0..100; a median that is NaN: not measured */
     uint32_t n_x, n_y;
 };
-/* ft_grid_put - a part of another file, as ft_plot_put. */
-void ft_grid_put(const struct ft_grid *grid, struct ft_save *save);
+/* ft_heat_map_put - a part of another file, as ft_plot_put. */
+void ft_heat_map_put(const struct ft_heat_map *grid, struct ft_save *save);
 struct ft_plot_dots {
     const char *title, *note, *x_title, *y_title;
     double (

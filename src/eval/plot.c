@@ -315,7 +315,8 @@ ft_status ft_plot_save(const struct ft_plot *plot, const char *path, struct ft_e
 enum { CELL_WIDTH = 84, CELL_HEIGHT = 26, GRID_LEFT = 76, GRID_TOP = 78 };
 
 /* One hue, lighter for less; the number says it to whoever sees no colours. */
-static void put_square(struct ft_save *save, const struct ft_grid *grid, uint32_t i, uint32_t j) {
+static void put_square(struct ft_save *save, const struct ft_heat_map *grid, uint32_t i,
+                       uint32_t j) {
     const struct ft_spread *s = &grid->cell[(size_t)j * grid->n_x + i];
     double x = GRID_LEFT + i * CELL_WIDTH, y = GRID_TOP + j * CELL_HEIGHT;
     char text[24];
@@ -337,7 +338,7 @@ static void put_square(struct ft_save *save, const struct ft_grid *grid, uint32_
     put_label(save, x + CELL_WIDTH / 2 - 1, y + CELL_HEIGHT / 2 + 4, "mid", text);
 }
 
-void ft_grid_put(const struct ft_grid *grid, struct ft_save *save) {
+void ft_heat_map_put(const struct ft_heat_map *grid, struct ft_save *save) {
     double width = FT_MAX(GRID_LEFT + (double)grid->n_x * CELL_WIDTH + RIGHT, (double)WIDTH);
     double height = GRID_TOP + (double)grid->n_y * CELL_HEIGHT + 32;
     char text[24];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* record.c - what a run has found so far, as JSON lines: {"manifest":{...}}, then one row a sample.
+/* record.c - what a run has found so far, as JSON lines: {"manifest":{...}}, then one row a sample,
+ * and {"run":{...}} in front of the rows of another run than the manifest tells of.
  *
  * A line is written by one call behind the last one, so that a run that is killed loses at most
  * the sample it was at.  What that leaves, a last line without its end, is cut off by the next run.
@@ -25,6 +26,7 @@ struct ft_record {
     const json_t *manifest; /* borrowed */
     json_t *rows;           /* key -> row */
     int fd;                 /* -1: none */
+    bool is_run_told;       /* the manifest's "run" is in the file */
 };
 
 static ft_status cannot(struct ft_error *error, const char *path, const char *what, int code) {
@@ -63,8 +65,7 @@ static bool remember(struct ft_record *record, json_t *row) {
 
 /* ---- lines ---- */
 
-/* The line of a value with its end; the caller frees it with ft_free. */
-static char *line_of(const json_t *value, size_t *n) {
+char *ft_record_line(const json_t *value, size_t *n) {
     size_t n_byte = json_dumpb(value, NULL, 0, JSON_COMPACT | JSON_REAL_PRECISION(9));
     char *line = n_byte > 0 ? ft_alloc(n_byte + 1, 1) : NULL;
     if (line) {
@@ -77,7 +78,7 @@ static char *line_of(const json_t *value, size_t *n) {
 
 static ft_status write_line(struct ft_record *record, const json_t *value, struct ft_error *error) {
     size_t n = 0, done = 0;
-    char *line = line_of(value, &n);
+    char *line = ft_record_line(value, &n);
     if (!line) {
         return ft_fail(error, FT_NOMEM, 0, "not enough memory for a line of %.160s", record->path);
     }
@@ -100,14 +101,34 @@ static ft_status write_line(struct ft_record *record, const json_t *value, struc
     return cannot(error, record->path, "written", code);
 }
 
-static json_t *wrap(const json_t *manifest) {
+static json_t *wrap(const char *key, const json_t *value) {
     json_t *line = json_object();
-    json_object_set(line, "manifest", (json_t *)(uintptr_t)manifest);
+    json_object_set(line, key, (json_t *)(uintptr_t)value);
     return line;
+}
+
+bool ft_record_is_run(const json_t *line) {
+    return json_is_object(json_object_get(line, "run")) && !json_object_get(line, "task");
+}
+
+/* Who ran it stands before the first row of that run, not before. */
+static ft_status tell_run(struct ft_record *record, struct ft_error *error) {
+    const json_t *run = json_object_get(record->manifest, "run");
+    if (!run || record->is_run_told) {
+        return FT_OK;
+    }
+    json_t *line = wrap("run", run);
+    ft_status status = write_line(record, line, error);
+    json_decref(line);
+    record->is_run_told = status == FT_OK;
+    return status;
 }
 
 ft_status ft_record_add(struct ft_record *record, json_t *row, struct ft_error *error) {
     ft_status status = row ? FT_OK : ft_fail(error, FT_NOMEM, 0, "not enough memory for a row");
+    if (status == FT_OK && record->fd >= 0) {
+        status = tell_run(record, error);
+    }
     if (status == FT_OK && record->fd >= 0) {
         status = write_line(record, row, error);
     }
@@ -121,17 +142,22 @@ ft_status ft_record_add(struct ft_record *record, json_t *row, struct ft_error *
 
 /* ---- going on ---- */
 
-/* The first setting that differs, with both values in the message. */
-static ft_status compare(const struct ft_record *record, json_t *there, struct ft_error *error) {
+/* What a manifest tells without deciding about the samples. */
+static bool is_told_only(const char *key) {
+    return strcmp(key, "files") == 0 || strcmp(key, "run") == 0;
+}
+
+ft_status ft_record_same(const char *path, const json_t *manifest, const json_t *there,
+                         struct ft_error *error) {
     json_t *both = json_object(), *value;
     const char *key;
-    json_object_update(both, there);
-    json_object_update(both, (json_t *)(uintptr_t)record->manifest);
+    json_object_update(both, (json_t *)(uintptr_t)there);
+    json_object_update(both, (json_t *)(uintptr_t)manifest);
     ft_status status = FT_OK;
     json_object_foreach(both, key, value) {
-        const json_t *own = json_object_get(record->manifest, key);
+        const json_t *own = json_object_get(manifest, key);
         const json_t *found = json_object_get(there, key);
-        if (strcmp(key, "files") == 0 || (own && found && json_equal(own, found))) {
+        if (is_told_only(key) || (own && found && json_equal(own, found))) {
             continue;
         }
         char *a = found ? json_dumps(found, JSON_ENCODE_ANY) : NULL;
@@ -139,7 +165,7 @@ static ft_status compare(const struct ft_record *record, json_t *there, struct f
         /* cut to what the message has room for */
         status = ft_fail(error, FT_MISMATCH, 0,
                          "%.80s was made with other settings: %.32s is %.47s there and %.47s here",
-                         record->path, key, a ? a : "nothing", b ? b : "nothing");
+                         path, key, a ? a : "nothing", b ? b : "nothing");
         free(a);
         free(b);
         break;
@@ -148,17 +174,25 @@ static ft_status compare(const struct ft_record *record, json_t *there, struct f
     return status;
 }
 
+static void take_run(struct ft_record *record, const json_t *run) {
+    const json_t *own = json_object_get(record->manifest, "run");
+    record->is_run_told = record->is_run_told || (own && run && json_equal(own, run));
+}
+
 static ft_status take_line(struct ft_record *record, const char *line, size_t n, uint32_t number,
                            struct ft_error *error) {
     json_t *value = json_loadb(line, n, JSON_REJECT_DUPLICATES, NULL);
     json_t *manifest = json_object_get(value, "manifest");
     ft_status status = FT_OK;
     if (number == 1 && json_is_object(manifest)) {
-        status = compare(record, manifest, error);
+        status = ft_record_same(record->path, record->manifest, manifest, error);
+        take_run(record, json_object_get(manifest, "run"));
     } else if (number == 1) {
         status = ft_fail(error, FT_FORMAT, number,
                          "%.160s is no record of this program: its first line is no manifest",
                          record->path);
+    } else if (ft_record_is_run(value)) {
+        take_run(record, json_object_get(value, "run"));
     } else if (!value || !remember(record, json_incref(value))) {
         status = ft_fail(error, FT_FORMAT, number,
                          "%.160s: line %" PRIu32 " is no row of a record; move the file away",
@@ -168,12 +202,15 @@ static ft_status take_line(struct ft_record *record, const char *line, size_t n,
     return status;
 }
 
-/* A first line that was torn is the beginning of ours, or the file is none of ours. */
+/* A first line that was torn is the beginning of ours, or the file is none of ours.  What is only
+ * told stands last in a manifest and may have been another run's. */
 static bool is_torn_manifest(const struct ft_record *record, const char *text, size_t n) {
-    json_t *own = wrap(record->manifest);
+    json_t *own = wrap("manifest", record->manifest);
     size_t n_line = 0;
-    char *line = line_of(own, &n_line);
-    bool is_torn = line && n < n_line && memcmp(line, text, n) == 0;
+    char *line = ft_record_line(own, &n_line);
+    const char *told = line ? strstr(line, "\"files\":") : NULL;
+    size_t n_same = FT_MIN(n, told ? (size_t)(told - line) : n_line);
+    bool is_torn = line && (told || n < n_line) && memcmp(line, text, n_same) == 0;
     ft_free(line);
     json_decref(own);
     return is_torn;
@@ -218,9 +255,10 @@ static ft_status go_on(struct ft_record *record, size_t n, struct ft_error *erro
         status = cannot(error, record->path, "cut", errno);
     }
     if (status == FT_OK && n_whole == 0) {
-        json_t *line = wrap(record->manifest);
+        json_t *line = wrap("manifest", record->manifest);
         status = write_line(record, line, error);
         json_decref(line);
+        record->is_run_told = true;
     }
     return status;
 }

@@ -66,16 +66,16 @@ static void html_grid(const struct ft_results *r, uint32_t method, struct ft_spr
         }
     }
     snprintf(title, sizeof title, "%.300s", r->method[method]);
-    const struct ft_grid grid = { .title = title,
-                                  .note = "share of needles found, percent",
-                                  .x_title = "tokens of a prompt with room for its answer",
-                                  .y_title = "depth",
-                                  .x = r->ctx,
-                                  .y = depth,
-                                  .cell = cell,
-                                  .n_x = r->n_ctx,
-                                  .n_y = r->n_grid };
-    ft_grid_put(&grid, save);
+    const struct ft_heat_map grid = { .title = title,
+                                      .note = "share of needles found, percent",
+                                      .x_title = "tokens of a prompt with room for its answer",
+                                      .y_title = "depth",
+                                      .x = r->ctx,
+                                      .y = depth,
+                                      .cell = cell,
+                                      .n_x = r->n_ctx,
+                                      .n_y = r->n_grid };
+    ft_heat_map_put(&grid, save);
 }
 
 ft_status ft_report_grid_html(const struct ft_results *results, struct ft_save *save,

@@ -25,8 +25,7 @@ static ft_status bad_line(const struct place *at, const char *what, struct ft_er
     return ft_fail(error, FT_FORMAT, at->line, "%.160s:%" PRIu64 ": %s", at->path, at->line, what);
 }
 
-/* The lines of a record; what a killed run left behind the last newline is no line. */
-static ft_status read_lines(const char *path, json_t *lines, struct ft_error *error) {
+ft_status ft_results_lines(const char *path, json_t *lines, struct ft_error *error) {
     struct ft_file_map map;
     struct place at = { path, 0 };
     ft_status status = ft_file_map_open(path, &map, error);
@@ -228,7 +227,7 @@ static ft_status take_rows(struct ft_results *r, const char *const *path, struct
     json_array_foreach(r->file, f, lines) {
         json_array_foreach(lines, l, line) {
             struct place at = { path[f], l + 1 };
-            if (l > 0) {
+            if (l > 0 && !ft_record_is_run(line)) {
                 FT_TRY(take_row(r, &at, line, &r->row[r->n_row], error));
                 r->n_row++;
             }
@@ -343,7 +342,7 @@ static ft_status read_files(const char *const *path, uint32_t n, struct ft_resul
     for (uint32_t i = 0; i < n; i++) {
         json_t *lines = json_array();
         ft_status status = lines && json_array_append(out->file, lines) == 0
-                               ? read_lines(path[i], lines, error)
+                               ? ft_results_lines(path[i], lines, error)
                                : ft_fail(error, FT_NOMEM, 0, "not enough memory for the results");
         json_decref(lines);
         FT_TRY(status);

@@ -35,6 +35,11 @@ struct ft_results {
     uint32_t n_row, n_task, n_method, n_ctx, n_group, n_grid;
 };
 
+/* ft_results_lines - the lines of a record, appended to a list; what a killed run left behind the
+ * last newline is none.
+ * Errors     FT_IO; FT_FORMAT (no record, a damaged line) */
+ft_status ft_results_lines(const char *path, json_t *lines, struct ft_error *error);
+
 /* ft_results_load - all samples of some records of one suite, target and seed.
  *   out      ended with ft_results_done, also after a failure
  * Errors     FT_IO, FT_NOMEM; FT_FORMAT (no record, a damaged line, a sample that is there twice,

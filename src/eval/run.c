@@ -179,20 +179,16 @@ static void set_answers(json_t *row, const struct ft_sample *sample, const struc
     json_object_set_new(row, "references", references);
 }
 
-static const char *method_of(const struct ft_suite_params *params, const struct ft_cell *cell) {
-    return cell->method ? cell->method : params->method;
-}
-
-json_t *ft_row_new(const struct ft_suite_params *params, const struct ft_cell *cell, uint32_t index,
+json_t *ft_row_new(const struct ft_cell *cell, const struct ft_record_key *key,
                    const struct ft_report *report) {
     json_t *row = json_object(), *fallbacks = json_array();
     for (uint32_t i = 0; i < report->n_fallback && i < FT_FALLBACK_CAP; i++) {
         json_array_append_new(fallbacks, json_string(report->fallback[i]));
     }
-    json_object_set_new(row, "task", json_string(cell->name));
-    set_count(row, "ctx", cell->ctx);
-    set_count(row, "index", index);
-    json_object_set_new(row, "method", json_string(method_of(params, cell)));
+    json_object_set_new(row, "task", json_string(key->task));
+    set_count(row, "ctx", key->ctx);
+    set_count(row, "index", key->index);
+    json_object_set_new(row, "method", json_string(key->method));
     json_object_set_new(row, "data", json_string(cell->data));
     if (cell->has_depth) {
         set_count(row, "depth", cell->depth);
@@ -210,9 +206,9 @@ json_t *ft_row_new(const struct ft_suite_params *params, const struct ft_cell *c
 }
 
 /* -> NULL: no memory. */
-static json_t *row_of(const struct ft_suite_params *params, const struct ft_cell *cell,
-                      uint32_t index, const struct ft_sample *sample, const struct answer *answer,
-                      const struct ft_report *report) {
+static json_t *row_of(const struct ft_suite_params *params, const struct ft_record_key *key,
+                      const struct ft_cell *cell, const struct ft_sample *sample,
+                      const struct answer *answer, const struct ft_report *report) {
     const struct ft_suite *suite = &params->suite;
     double score[FT_TURN_CAP], sum = 0;
     for (uint32_t t = 0; t < sample->n_turn; t++) {
@@ -222,7 +218,7 @@ static json_t *row_of(const struct ft_suite_params *params, const struct ft_cell
         }
         sum += score[t];
     }
-    json_t *row = ft_row_new(params, cell, index, report);
+    json_t *row = ft_row_new(cell, key, report);
     if (sample->n_cut > 0) {
         set_count(row, "cut_tokens", sample->n_cut);
     }
@@ -232,10 +228,15 @@ static json_t *row_of(const struct ft_suite_params *params, const struct ft_cell
     return row;
 }
 
-static struct ft_outcome outcome_of(const json_t *row) {
+bool ft_outcome_find(const struct ft_record *record, const struct ft_record_key *key,
+                     struct ft_outcome *out) {
+    const json_t *row = ft_record_find(record, key);
     const json_t *times = json_object_get(row, "times");
     const json_t *fallbacks = json_object_get(row, "fallbacks");
-    return (struct ft_outcome){
+    if (!row) {
+        return false;
+    }
+    *out = (struct ft_outcome){
         .score = json_number_value(json_object_get(row, "score")),
         .n_prompt = (uint32_t)json_integer_value(json_object_get(row, "prompt_tokens")),
         .n_kept = (uint32_t)json_integer_value(json_object_get(row, "kept_tokens")),
@@ -245,15 +246,28 @@ static struct ft_outcome outcome_of(const json_t *row) {
         .ttft_ms = json_number_value(json_object_get(times, "ttft_ms")),
         .fallback = json_string_value(json_array_get(fallbacks, 0))
     };
+    return true;
 }
 
 /* ---- one sample ---- */
 
-static ft_status ask(const struct ft_suite_params *params, const struct ft_sample *sample,
-                     struct asked *asked, struct answer *answer, struct ft_report *report,
-                     struct ft_error *error) {
+struct question { /* made once for all methods */
+    const struct ft_cell *cell;
+    uint32_t index;
+    bool is_made;
+    struct ft_sample sample;
+    struct asked asked;
+};
+
+static ft_status ask(const struct ft_suite_params *params, const struct ft_bench_case *method,
+                     const struct question *question, struct answer *answer,
+                     struct ft_report *report, struct ft_error *error) {
+    const struct ft_sample *sample = &question->sample;
+    const struct asked *asked = &question->asked;
     struct ft_session_params session_params = *params->session;
     ft_session *session = NULL;
+    session_params.prompt = method->prompt;
+    session_params.kv = method->kv;
     session_params.n_predict = asked->n_more;
     FT_TRY(ft_session_new(params->target, params->draft, &session_params, &session, error));
     params->guard(session);
@@ -273,34 +287,46 @@ static ft_status ask(const struct ft_suite_params *params, const struct ft_sampl
     return status;
 }
 
-static ft_status run_sample(const struct ft_suite_params *params, const struct ft_cell *cell,
-                            uint32_t index, struct ft_error *error) {
-    struct ft_sample sample = { .n_turn = 0 };
-    struct asked asked = { .n_head = 0 };
+static ft_status question_make(const struct ft_suite_params *params, struct question *question,
+                               struct ft_error *error) {
+    const struct ft_suite *suite = &params->suite;
+    if (question->is_made) {
+        return FT_OK;
+    }
+    question->is_made = true;
+    FT_TRY(suite->make(suite->user, question->cell->task, question->cell->ctx, question->index,
+                       &question->sample, error));
+    return tokenize(params, &question->sample, &question->asked, error);
+}
+
+static void question_done(struct question *question) {
+    asked_done(&question->asked);
+    ft_sample_done(&question->sample);
+}
+
+static ft_status run_method(const struct ft_suite_params *params,
+                            const struct ft_bench_case *method, struct question *question,
+                            const struct ft_record_key *key, struct ft_error *error) {
     struct answer answer[FT_TURN_CAP] = { { NULL, 0, 0 } };
     struct ft_report report;
-    const struct ft_suite *suite = &params->suite;
-    if (suite->measure) {
+    if (params->suite.measure) {
         json_t *row = NULL;
-        FT_TRY(suite->measure(params, cell, index, &row, error));
+        FT_TRY(params->suite.measure(params, method, question->cell, key, &row, error));
         return ft_record_add(params->record, row, error);
     }
-    FT_TRY(suite->make(suite->user, cell->task, cell->ctx, index, &sample, error));
-    ft_status status = tokenize(params, &sample, &asked, error);
+    FT_TRY(question_make(params, question, error));
+    ft_status status = ask(params, method, question, answer, &report, error);
     if (status == FT_OK) {
-        status = ask(params, &sample, &asked, answer, &report, error);
-    }
-    if (status == FT_OK) {
-        json_t *row = row_of(params, cell, index, &sample, answer, &report);
+        json_t *row = row_of(params, key, question->cell, &question->sample, answer, &report);
         status = ft_record_add(params->record, row, error);
     }
     for (uint32_t t = 0; t < FT_TURN_CAP; t++) {
         ft_free(answer[t].bytes);
     }
-    asked_done(&asked);
-    ft_sample_done(&sample);
     return status;
 }
+
+/* ---- all of them ---- */
 
 uint64_t ft_cells_sum(const struct ft_cell *cell, uint32_t n_cell) {
     uint64_t sum = 0;
@@ -310,26 +336,118 @@ uint64_t ft_cells_sum(const struct ft_cell *cell, uint32_t n_cell) {
     return sum;
 }
 
-ft_status ft_suite_run(const struct ft_suite_params *params, struct ft_outcome *out,
-                       struct ft_error *error) {
-    uint64_t total = ft_cells_sum(params->cell, params->n_cell), done = 0;
-    for (uint32_t i = 0; i < params->n_cell; i++) {
-        const struct ft_cell *cell = &params->cell[i];
-        for (uint32_t index = 0; index < cell->n_sample; index++, done++) {
-            const struct ft_record_key key = { .task = cell->name,
-                                               .method = method_of(params, cell),
-                                               .ctx = cell->ctx,
-                                               .index = index };
-            if (!ft_record_find(params->record, &key)) {
-                if (params->step) {
-                    params->step(done, total, cell, params->user);
-                }
-                FT_TRY(run_sample(params, cell, index, error));
+bool ft_shard_has(const struct ft_shard *shard, uint32_t cell, uint32_t index) {
+    return shard->n < 2 || ((uint64_t)cell + index) % shard->n == shard->i - 1;
+}
+
+static struct ft_record_key key_of(const struct ft_suite_params *params, uint32_t cell,
+                                   uint32_t index, uint32_t method) {
+    const struct ft_cell *at = &params->cell[cell];
+    return (struct ft_record_key){ .task = at->name,
+                                   .method = at->method ? at->method : params->method[method].label,
+                                   .ctx = at->ctx,
+                                   .index = index };
+}
+
+/* The methods that a sample misses; eta may be NULL. */
+static uint32_t count_methods(const struct ft_suite_params *params, uint32_t cell, uint32_t index,
+                              struct ft_eta *eta) {
+    uint32_t n = 0;
+    for (uint32_t m = 0; m < params->n_method; m++) {
+        const struct ft_record_key key = key_of(params, cell, index, m);
+        if (!ft_record_find(params->record, &key)) {
+            n++;
+            if (eta) {
+                ft_eta_plan(eta, cell, m);
             }
-            out[done] = outcome_of(ft_record_find(params->record, &key));
         }
     }
+    return n;
+}
+
+/* What the record misses of this part; *total: what the part has at all.  eta may be NULL. */
+static uint64_t count_missing(const struct ft_suite_params *params, uint64_t *total,
+                              struct ft_eta *eta) {
+    uint64_t n = 0;
+    *total = 0;
+    for (uint32_t c = 0; c < params->n_cell; c++) {
+        for (uint32_t i = 0; i < params->cell[c].n_sample; i++) {
+            if (ft_shard_has(&params->shard, c, i)) {
+                n += count_methods(params, c, i, eta);
+                *total += params->n_method;
+            }
+        }
+    }
+    return n;
+}
+
+uint64_t ft_suite_missing(const struct ft_suite_params *params) {
+    uint64_t total;
+    return count_missing(params, &total, NULL);
+}
+
+struct run {
+    const struct ft_suite_params *params;
+    struct ft_eta eta;
+    uint64_t done, total;
+};
+
+static void say_step(const struct run *run, const struct ft_cell *cell, const char *method) {
+    const struct ft_suite_step step = { .done = run->done,
+                                        .total = run->total,
+                                        .left_s = ft_eta_left(&run->eta),
+                                        .cell = cell,
+                                        .method = method };
+    if (run->params->step) {
+        run->params->step(&step, run->params->user);
+    }
+}
+
+static ft_status run_question(struct run *run, uint32_t cell, struct question *question,
+                              struct ft_error *error) {
+    const struct ft_suite_params *params = run->params;
+    for (uint32_t m = 0; m < params->n_method; m++) {
+        const struct ft_record_key key = key_of(params, cell, question->index, m);
+        if (ft_record_find(params->record, &key)) {
+            continue;
+        }
+        say_step(run, question->cell, key.method);
+        int64_t start = ft_time_us();
+        FT_TRY(run_method(params, &params->method[m], question, &key, error));
+        ft_eta_took(&run->eta, cell, m, (double)(ft_time_us() - start) / 1e6);
+        run->done++;
+    }
     return FT_OK;
+}
+
+static ft_status run_cell(struct run *run, uint32_t cell, struct ft_error *error) {
+    const struct ft_suite_params *params = run->params;
+    ft_status status = FT_OK;
+    for (uint32_t i = 0; i < params->cell[cell].n_sample && status == FT_OK; i++) {
+        if (ft_shard_has(&params->shard, cell, i)) {
+            struct question question = { .cell = &params->cell[cell], .index = i };
+            status = run_question(run, cell, &question, error);
+            question_done(&question);
+        }
+    }
+    return status;
+}
+
+ft_status ft_suite_run(const struct ft_suite_params *params, struct ft_error *error) {
+    struct run run = { .params = params };
+    ft_status status = ft_eta_init(&run.eta, params->cell, params->n_cell, params->n_method, error);
+    if (status == FT_OK) {
+        uint64_t missing = count_missing(params, &run.total, &run.eta);
+        run.done = run.total - missing;
+        for (uint32_t c = 0; c < params->n_cell && status == FT_OK; c++) {
+            status = run_cell(&run, c, error);
+        }
+        if (status == FT_OK && missing > 0) {
+            say_step(&run, NULL, NULL);
+        }
+    }
+    ft_eta_done(&run.eta);
+    return status;
 }
 
 /* ---- intervals ---- */

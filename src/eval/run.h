@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 
+#include "conf/conf.h"
 #include "eval/eval.h"
 
 /* ---- samples ---- */
@@ -34,6 +35,7 @@ struct ft_sample {                    /* all text is owned */
 void ft_sample_done(struct ft_sample *sample);
 
 struct ft_suite_params;
+struct ft_record_key;
 struct ft_cell;
 struct ft_suite {
     void *user;
@@ -46,9 +48,11 @@ struct ft_suite {
                        const char *prediction, double *out);
     /* measure - NULL, or instead of asking questions: the numbers of a sample, as the row that goes
      * into the record.  Nothing is generated, and score is not used.
-     *   row      task, ctx, index, method and score as in the cell, and keys of its own */
-    ft_status (*measure)(const struct ft_suite_params *params, const struct ft_cell *cell,
-                         uint32_t index, json_t **row, struct ft_error *error);
+     *   key      of the row
+     *   row      ft_row_new, a score, and keys of its own */
+    ft_status (*measure)(const struct ft_suite_params *params, const struct ft_bench_case *method,
+                         const struct ft_cell *cell, const struct ft_record_key *key, json_t **row,
+                         struct ft_error *error);
 };
 
 /* ---- text as the model reads it (chat.c) ---- */
@@ -73,7 +77,9 @@ struct ft_record;
 /* ft_record_open - begin a file, or go on with one that has the same manifest.
  *
  *   path      NULL: nothing is kept beyond this run
- *   manifest  borrowed until close; every key but "files" has to be the same in the file
+ *   manifest  borrowed until close; every key but "files" and "run" has to be the same in the file.
+ *             "run" (who ran it, how and where) is told: a run that goes on with another one's
+ *             record puts a line {"run":{...}} before its first row
  * A last line without its end is what a killed run leaves, and is cut off.
  * Errors      FT_IO, also when another process writes it; FT_FORMAT (no record, a damaged line);
  *             FT_MISMATCH naming the setting that differs; the file is as it was */
@@ -90,6 +96,31 @@ const json_t *ft_record_find(const struct ft_record *record, const struct ft_rec
 /* ft_record_add - write one row as a line, whole; takes row over. */
 ft_status ft_record_add(struct ft_record *record, json_t *row, struct ft_error *error);
 
+/* ft_record_same - are these manifests of the same samples?
+ *   there    the one of the file `path`
+ * Errors     FT_MISMATCH naming the first setting that differs, with both values */
+ft_status ft_record_same(const char *path, const json_t *manifest, const json_t *there,
+                         struct ft_error *error);
+/* ft_record_line - a value as a record has it, with its newline.
+ *   ->       [*n], the caller frees it with ft_free; NULL: no memory */
+char *ft_record_line(const json_t *value, size_t *n);
+/* ft_record_is_run - is a line {"run":{...}}, which is no sample? */
+bool ft_record_is_run(const json_t *line);
+
+/* ---- one record of many (join.c) ---- */
+
+struct ft_joined {
+    uint64_t n_row, n_expected; /* samples there; of all cells with all methods, 0: not told */
+};
+/* ft_record_join - the records of shards, or of any parts of a run, as the one that an undivided
+ * run writes: manifest, rows by cell, index and method.  The runs of all parts are told in front.
+ *   path     [n] records with the same manifest; a sample that is in several must be the same
+ *            there, apart from times
+ * Errors     those of reading; FT_MISMATCH naming the setting or the sample that differs; FT_IO,
+ *            also when `out` is there already */
+ft_status ft_record_join(const char *out, const char *const *path, uint32_t n,
+                         struct ft_joined *joined, struct ft_error *error);
+
 /* ---- running (run.c) ---- */
 
 struct ft_cell { /* a task at a length */
@@ -100,9 +131,12 @@ struct ft_cell { /* a task at a length */
     uint32_t n_prompt; /* tokens of its longest prompt; 0: what ctx has room for */
     bool has_depth;
     uint32_t depth;     /* where in the context the answer stands, percent */
-    const char *method; /* as in the rows; NULL: that of the run */
+    const char *method; /* as in the rows, of a suite that measures; NULL: that of the run */
 };
 uint64_t ft_cells_sum(const struct ft_cell *cell, uint32_t n_cell); /* samples of all */
+/* ft_shard_has - does a sample of cell number `cell` belong to the part?  Neighbours go to
+ * different parts, and more samples of a cell move none of them. */
+bool ft_shard_has(const struct ft_shard *shard, uint32_t cell, uint32_t index);
 
 struct ft_outcome {
     double score; /* 0..100 */
@@ -112,28 +146,62 @@ struct ft_outcome {
     double ttft_ms;
     const char *fallback; /* the first one said, NULL: none; the record's own */
 };
+/* ft_outcome_find - false: the record does not have the sample. */
+bool ft_outcome_find(const struct ft_record *record, const struct ft_record_key *key,
+                     struct ft_outcome *out);
+
+struct ft_suite_step {
+    uint64_t done, total; /* samples times methods of this part; done: the record's count, too */
+    double left_s;        /* < 0: nothing was measured yet */
+    const struct ft_cell *cell; /* what comes next; NULL: nothing, all is done */
+    const char *method;
+};
 struct ft_suite_params {
     const ft_model *target, *draft;
-    const struct ft_session_params *session; /* n_predict is set here */
+    const struct ft_session_params *session; /* prompt, kv and n_predict are set here */
     struct ft_suite suite;
     const struct ft_cell *cell; /* [n_cell] */
     uint32_t n_cell;
-    const char *method; /* as in the rows */
+    const struct ft_bench_case *method; /* [n_method] labels as in the rows */
+    uint32_t n_method;
+    struct ft_shard shard; /* n 0: all samples */
     bool is_chat, has_prefix;
     struct ft_record *record;
     ft_guard_fn guard;
-    void (*step)(uint64_t done, uint64_t total, const struct ft_cell *cell, void *user);
+    void (*step)(const struct ft_suite_step *step, void *user);
     void *user;
 };
-/* ft_suite_run - every sample of every cell that the record does not have yet.
- *   out      [ft_cells_sum] of one cell after the other
+/* ft_suite_missing - samples times methods of this part that the record does not have. */
+uint64_t ft_suite_missing(const struct ft_suite_params *params);
+/* ft_suite_run - those of every cell, one after the other: each is made once and asked with every
+ * method that it misses.
  * Errors     those of suite, session and record; what is in the record stays */
-ft_status ft_suite_run(const struct ft_suite_params *params, struct ft_outcome *out,
-                       struct ft_error *error);
+ft_status ft_suite_run(const struct ft_suite_params *params, struct ft_error *error);
+
+/* ---- how long it will take (eta.c) ---- */
+
+struct ft_eta {
+    const struct ft_cell *cell; /* [n_cell] borrowed */
+    uint32_t n_cell, n_method;
+    struct ft_eta_pair { /* a method at a length; kept at the length's first cell */
+        double sum_s;
+        uint32_t n_took, n_left;
+    } * pair; /* [n_cell][n_method] owned */
+};
+/* ft_eta_init - nothing is left yet.  ft_eta_done in any case.  Errors FT_NOMEM */
+ft_status ft_eta_init(struct ft_eta *eta, const struct ft_cell *cell, uint32_t n_cell,
+                      uint32_t n_method, struct ft_error *error);
+void ft_eta_done(struct ft_eta *eta);
+void ft_eta_plan(struct ft_eta *eta, uint32_t cell, uint32_t method); /* one more to do */
+void ft_eta_took(struct ft_eta *eta, uint32_t cell, uint32_t method, double seconds);
+/* ft_eta_left - seconds for what is planned: a method at a length takes its mean so far; not
+ * measured yet, that of its nearest measured length, by tokens; else that of all methods.
+ *   ->       < 0: nothing was measured */
+double ft_eta_left(const struct ft_eta *eta);
 
 /* ft_row_new - a row with what every sample has: its key, what was read and kept, memory, fallbacks
  * and times.  The score is the caller's to set. */
-json_t *ft_row_new(const struct ft_suite_params *params, const struct ft_cell *cell, uint32_t index,
+json_t *ft_row_new(const struct ft_cell *cell, const struct ft_record_key *key,
                    const struct ft_report *report);
 
 struct ft_interval {

@@ -7,20 +7,15 @@
 rm -f ./*.jsonl pipe # a record that an earlier run left would be gone on with
 
 rows='["task", "ctx", "method", "score", "low", "high", "samples"]'
-# same FILE FILE - the same lines, apart from times.
-same() {
-    python3 -c '
-import json, sys
-def lines(path):
-    found = [json.loads(line) for line in open(path)]
-    for row in found:
-        row.pop("times", None)
-    return found
-sys.exit(lines(sys.argv[1]) != lines(sys.argv[2]))' "$1" "$2"
-}
-# bytes FILE - the file with its times taken out, byte by byte.
+# bytes FILE - the file byte by byte, without what is only told: times, and who ran it, how and where.
 bytes() {
-    sed 's/"times":{[^}]*}//' "$1"
+    sed '/^{"run":/d; s/,"run":{.*$/}}/; s/"times":{[^}]*}//' "$1"
+}
+# same FILE FILE - the same lines, apart from that.
+same() {
+    bytes "$1" >same.a
+    bytes "$2" >same.b
+    cmp -s same.a same.b
 }
 
 # ---- results ----
@@ -62,6 +57,8 @@ check "a torn record becomes the whole one" cmp -s a b
 head -n "$n_cut" cut.jsonl >a
 head -n "$n_cut" whole.jsonl >b
 check "what was done is not run again" cmp -s a b
+check "another command is told before its rows" grep -n '^{"run":{"command":"[^"]*--out cut.jsonl"' cut.jsonl >at
+check "and only there" [ "$(cut -d: -f1 at)" -eq "$((n_cut + 1))" ]
 json 'all(dict(a, ttft_ms=0) == dict(b, ttft_ms=0) for a, b in zip(j["rows"], json.load(open("whole.json"))["rows"]))'
 cp whole.jsonl done.jsonl
 run_again done.jsonl
@@ -70,10 +67,10 @@ head -c 40 whole.jsonl >cut.jsonl
 run_again cut.jsonl
 check "a torn manifest is begun again" same cut.jsonl whole.jsonl
 works eval ruler -m "$target" --tasks chain --ctx 1024 --samples 4 --seed 7 --out done.jsonl
-check "more samples are added" [ "$(wc -l <done.jsonl)" -eq 20 ]
+check "more samples are added" [ "$(bytes done.jsonl | wc -l)" -eq 20 ]
 check "the table says the seed" grep -q "^4 samples each, seed 7" out
 works eval ruler -m "$target" --tasks chain --ctx 1024 --samples 4 --seed 7 --out alone.jsonl
-grep '"chain","ctx":1024' done.jsonl >a
+grep '^{"task":"chain","ctx":1024' done.jsonl >a
 grep -v '^{"manifest"' alone.jsonl >b
 check "a sample does not depend on what was run before" same a b
 
@@ -82,10 +79,11 @@ works eval ruler -m "$target" -d "$draft" --tasks niah_single_1,shared --ctx 768
 works eval ruler -m "$target" -d "$draft" --tasks niah_single_1,shared --ctx 768 --samples 2 --json --out both.jsonl \
     --kv speckv:keep=96
 json 'all(row["method"] == "speckv:keep=96" and row["kept_rows"] <= 96 for row in j["rows"])'
-check "two methods share a record" [ "$(wc -l <both.jsonl)" -eq 9 ]
+check "two methods share a record" [ "$(bytes both.jsonl | wc -l)" -eq 9 ]
 check "three questions, three answers" python3 -c '
 import json
 rows = [json.loads(line) for line in open("both.jsonl")][1:]
+rows = [row for row in rows if "run" not in row]
 for row in rows:
     if row["task"] == "shared":
         assert len(row["prediction"]) == len(row["turn_scores"]) == len(row["references"]) == 3, row
@@ -123,7 +121,6 @@ refuses 2 'no task "vx"; there are: niah_single_1' eval ruler -m "$target" --tas
 refuses 2 "--ctx is \"12\", expected up to 16 whole numbers from 256" eval ruler -m "$target" --ctx 12
 refuses 2 "--samples is \"0\", expected a whole number from 1" eval ruler -m "$target" --samples 0
 refuses 2 "--answer-prefix is \"no\", expected one of on|off" eval ruler -m "$target" --answer-prefix no
-refuses 2 "--kv is given 2 times" eval ruler -m "$target" -d "$draft" --kv speckv --kv dense
 refuses 2 '--out is "-", expected a file name: a later run goes on' eval ruler -m "$target" --out -
 check "no file is called -" [ ! -e ./- ]
 refuses 2 "leave --chat out" eval ruler -m "$target" --tasks shared --chat

@@ -195,6 +195,37 @@ static void method_refusals(void **state) {
     refuse(FT_CMD_GENERATE, "--kv speckv:pool=median", "max|mean");
 }
 
+/* What is typed goes over values that are there; methods replace, as a sweep's file expects. */
+static void values_on_top(void **state) {
+    char *argv[] = { (char *)(uintptr_t) "sweep", (char *)(uintptr_t) "--samples=3",
+                     (char *)(uintptr_t) "--kv", (char *)(uintptr_t) "dense" };
+    struct ft_conf conf;
+    (void)state;
+    assert_int_equal(ft_conf_init(FT_CMD_EVAL, &conf), FT_OK);
+    assert_int_equal(conf.n_sample, 20);
+    assert_int_equal(ft_conf_set(ft_conf_find(FT_CMD_EVAL, "--kv"), "snapkv", &conf), FT_OK);
+    assert_int_equal(ft_conf_set(ft_conf_find(FT_CMD_EVAL, "--prompt"), "tail", &conf), FT_OK);
+    assert_int_equal(ft_conf_set(ft_conf_find(FT_CMD_EVAL, "--ctx"), "512", &conf), FT_OK);
+    assert_int_equal(ft_conf_set(ft_conf_find(FT_CMD_EVAL, "--ctx"), "5", &conf), FT_ARG);
+    assert_non_null(strstr(conf.error, "--ctx is \"5\", expected"));
+    assert_int_equal(ft_conf_over(FT_CMD_EVAL, 2, argv, &conf), FT_OK);
+    assert_string_equal(conf.kv.text[0], "snapkv");
+    assert_int_equal(conf.ctx.value[0], 512);
+    assert_int_equal(conf.n_sample, 3);
+    assert_int_equal(conf.n_arg, 1);
+    assert_int_equal(ft_conf_over(FT_CMD_EVAL, 4, argv, &conf), FT_OK);
+    assert_int_equal(conf.prompt.n, 0);
+    assert_int_equal(conf.kv.n, 1);
+    assert_string_equal(conf.kv.text[0], "dense");
+    assert_null(ft_conf_find(FT_CMD_GENERATE, "--samples"));
+    accept(FT_CMD_EVAL, "ruler --shard 2/8 --keep 32,25%", &conf);
+    assert_true(conf.shard.i == 2 && conf.shard.n == 8);
+    assert_string_equal(conf.keep, "32,25%");
+    accept(FT_CMD_EVAL, "ruler", &conf);
+    assert_int_equal(conf.shard.n, 0);
+    refuse(FT_CMD_EVAL, "--shard 9/8", "--shard is \"9/8\", expected i/n with 1 <= i <= n");
+}
+
 /* A list that is too long says so instead of forgetting its end. */
 static void argument_bound(void **state) {
     char *argv[FT_ARG_CAP + 1];
@@ -305,6 +336,7 @@ int main(void) {
         cmocka_unit_test(limits),
         cmocka_unit_test(refusals),
         cmocka_unit_test(method_refusals),
+        cmocka_unit_test(values_on_top),
         cmocka_unit_test(argument_bound),
         cmocka_unit_test(list_bound),
         cmocka_unit_test(table),

@@ -211,19 +211,19 @@ static void test_grids(void **state) {
     const uint32_t x[] = { 1024, 1500, 131072 }, y[] = { 0, 100 };
     const struct ft_spread cell[] = { { 0, 0, 9 },  { 50, 40, 60 },    { 100, 90, 100 },
                                       { 25, 1, 7 }, { NAN, NAN, NAN }, { 1e9, -1, INFINITY } };
-    struct ft_grid grid = { .title = "a <b> & c",
-                            .note = "note",
-                            .x_title = "tokens",
-                            .y_title = "depth",
-                            .x = x,
-                            .y = y,
-                            .cell = cell,
-                            .n_x = 3,
-                            .n_y = 2 };
+    struct ft_heat_map grid = { .title = "a <b> & c",
+                                .note = "note",
+                                .x_title = "tokens",
+                                .y_title = "depth",
+                                .x = x,
+                                .y = y,
+                                .cell = cell,
+                                .n_x = 3,
+                                .n_y = 2 };
     struct ft_error err = { .code = FT_OK };
     struct ft_save *save = NULL;
     assert_int_equal(ft_save_open(FILE_PATH, &save, &err), FT_OK);
-    ft_grid_put(&grid, save);
+    ft_heat_map_put(&grid, save);
     assert_int_equal(ft_save_done(save, true, &err), FT_OK);
     char *text = read_all(FILE_PATH);
     /* five squares that were measured, in their places, darker for more */
@@ -245,7 +245,7 @@ static void test_grids(void **state) {
     free(text);
     grid.n_x = grid.n_y = 1;
     assert_int_equal(ft_save_open(FILE_PATH, &save, &err), FT_OK);
-    ft_grid_put(&grid, save);
+    ft_heat_map_put(&grid, save);
     assert_int_equal(ft_save_done(save, true, &err), FT_OK);
     text = read_all(FILE_PATH);
     assert_well_formed(text);
