@@ -19,7 +19,7 @@
  *          the rows that stay have; trial_window is 8 where keep < 64, and a KV head keeps rows, not
  *          a query head, as in snapkv; weights stay fp32; ties go to the lower index
  * Golden   vectors worked out by hand from the formula above, in tests/unit/test_baselines.c; runs
- *          against their steps one by one in tests/unit/test_laq.c
+ *          against their steps one by one in tests/unit/test_dropping.c
  */
 #include "score/score.h"
 

@@ -175,7 +175,7 @@ refuses 1 "lookahead=64 means 64 rows beyond n_prompt, the arrays have 2" \
     score --arrays kv.json --kv speckv:keep=5,window=2,kernel=3,lookahead=64
 refuses 1 "laq: window=0 and no rows beyond n_prompt: nobody votes" \
     score --arrays plain.json --kv laq:keep=6,window=0,trial_window=3
-refuses 1 "snapkv: rank=critical needs values" score --arrays plain.json --kv snapkv:keep=6,window=3,rank=critical
+refuses 2 "snapkv: rank=critical needs values" score --arrays plain.json --kv snapkv:keep=6,window=3,rank=critical
 works score --arrays plain.json --kv snapkv:keep=6,window=3,kernel=3
 json "$near(j['layers'][0]['heads'][0]['mass'], [.074902, .034558, .087870, .165244, .217893, .051080, .050263])"
 json 'j["layers"][0]["heads"][0]["kept"] == [3, 4, 5, 7, 8, 9]'

@@ -63,9 +63,15 @@ json 'j["method"]["kv"]["name"] == "speckv" and j["method"]["kv"]["lookahead"] =
 json 'j["draft_ms"] > 0 and j["models"]["draft"]["n_layer"] > 0'
 works generate -m "$target" -n 4 -f doc.txt -p "$question" --json --strict --kv snapkv:keep=128,budget=ada,alpha=30
 json "list(j) == $fields"
-json 'j["method"]["kv"] == {"name": "snapkv", "keep": 128, "window": 32, "kernel": 7, "pool": "max", "group": "mean", "budget": "ada", "alpha": 30, "rule": "exact", "keep_rows": j["method"]["kv"]["keep_rows"]}'
+json 'j["method"]["kv"] == {"name": "snapkv", "keep": 128, "window": 32, "kernel": 7, "pool": "max", "group": "mean", "budget": "ada", "alpha": 30, "rule": "exact", "rank": "score", "keep_rows": j["method"]["kv"]["keep_rows"]}'
 json 'j["kv_bytes"] * j["prompt_tokens"] == j["kv_bytes_full"] * 128 and j["method"]["kv"]["keep_rows"] > 128'
 json 'j["draft_ms"] == 0 and j["draft_kv_bytes_peak"] == 0 and j["models"]["draft"] is None'
+works generate -m "$target" -n 4 -f doc.txt -p "$question" --json --strict --kv laq:keep=64,rank=critical,rho=40
+json 'j["method"]["kv"] == {"name": "laq", "keep": 64, "window": 8, "trial_window": 32, "kernel": 7, "lookahead": 8, "budget": "uniform", "rank": "critical", "rho": 40, "keep_rows": 64}'
+json 'j["draft_ms"] > 0 and j["draft_kv_bytes_peak"] == 0 and j["models"]["draft"] is None'
+json 'j["kv_bytes_peak"] > j["kv_bytes_full"] + j["kv_bytes"] and j["kv_bytes"] * j["prompt_tokens"] == j["kv_bytes_full"] * 64'
+refuses 2 "random: rank=critical makes no sense" generate -m "$target" -p x --kv random:rank=critical
+refuses 2 "rho belongs to rank=critical, the rank is score" generate -m "$target" -p x --kv laq:rho=10
 refuses 2 "tova: budget=ada makes no sense" generate -m "$target" -p x --kv tova:budget=ada
 
 # ---- rows that leave while the answer grows: never more than keep of a head, however long ----
