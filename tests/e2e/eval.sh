@@ -7,10 +7,6 @@
 rm -f ./*.jsonl pipe # a record that an earlier run left would be gone on with
 
 rows='["task", "ctx", "method", "score", "low", "high", "samples"]'
-# bytes FILE - the file byte by byte, without what is only told: times, and who ran it, how and where.
-bytes() {
-    sed '/^{"run":/d; s/,"run":{.*$/}}/; s/"times":{[^}]*}//' "$1"
-}
 # same FILE FILE - the same lines, apart from that.
 same() {
     bytes "$1" >same.a

@@ -76,7 +76,7 @@ json 'j["rows"][0]["ctx"] >= 2048 and j["rows"][0]["samples"] == 1' # all that t
 head -c $(($(wc -c <whole.jsonl) * 2 / 3)) whole.jsonl >cut.jsonl
 works $ask --ctx 1024 --json --out cut.jsonl
 for file in whole cut; do
-    sed 's/"times":{[^}]*}//' $file.jsonl >$file.bytes
+    bytes $file.jsonl >$file.bytes
 done
 check "a torn record becomes the whole one" cmp -s whole.bytes cut.bytes
 works $ask --ctx 1024 --json --out whole.jsonl --kv streamingllm:keep=64
@@ -97,7 +97,7 @@ json '[len(c["rows"]) for c in j] == [4, 4] and all(r["difference"] == 0 for r i
 # the references are what it wrote.
 check "the answers of a run are references that score 100" python3 -c '
 import json
-rows = [json.loads(line) for line in open("cut.jsonl")][1:]
+rows = [row for row in map(json.loads, open("cut.jsonl")) if "task" in row]
 by = {}
 for row in rows:
     by.setdefault(row["task"], []).append(row)
@@ -174,5 +174,5 @@ refuses 2 'no dataset "vt"; there are: narrativeqa' $ask --tasks vt
 refuses 2 "eval longbench has no use for --chat" $ask --chat
 refuses 2 "eval longbench has no use for --seed" $ask --seed 3
 refuses 2 "eval longbench has no use for --haystack" $ask --haystack x
-refuses 2 'no suite "longbnch"; there are: ruler, needle, longbench; and compare' eval longbnch data
+refuses 2 'no suite "longbnch"; there are: ruler, needle, longbench, ' eval longbnch data
 finish
