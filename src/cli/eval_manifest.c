@@ -79,6 +79,9 @@ static json_t *cells_of(const struct ft_eval *eval) {
         json_object_set_new(value, "task", json_string(eval->cell[c].name));
         json_object_set_new(value, "ctx", json_integer(eval->cell[c].ctx));
         json_object_set_new(value, "samples", json_integer(eval->cell[c].n_sample));
+        if (eval->cell[c].method) {
+            json_object_set_new(value, "method", json_string(eval->cell[c].method));
+        }
         json_array_append_new(list, value);
     }
     return list;

@@ -166,25 +166,38 @@ static ft_status take_rows(struct joining *j, const char *const *path, struct ft
     return FT_OK;
 }
 
-/* Samples of all cells with all methods of the runs. */
+/* A cell with a method: as many samples as the run that asked for most of them. */
+static void expect(json_t *samples, const json_t *cell, const char *method) {
+    char name[NAME_BYTES], pair[2 * NAME_BYTES];
+    snprintf(pair, sizeof pair, "%s %s", cell_name(cell, name), method);
+    json_int_t n = json_integer_value(json_object_get(cell, "samples"));
+    json_int_t most = json_integer_value(json_object_get(samples, pair));
+    json_object_set_new(samples, pair, json_integer(FT_MAX(n, most)));
+}
+
+/* Samples of all cells with all methods of each run. */
 static uint64_t count_expected(const struct joining *j) {
     json_t *samples = json_object(), *run, *cell, *value;
-    char name[NAME_BYTES];
     const char *key;
     size_t r, c;
     json_int_t sum = 0;
     json_array_foreach(j->runs, r, run) {
         json_array_foreach(json_object_get(run, "cells"), c, cell) {
-            json_int_t n = json_integer_value(json_object_get(cell, "samples"));
-            json_int_t most = json_integer_value(json_object_get(samples, cell_name(cell, name)));
-            json_object_set_new(samples, name, json_integer(FT_MAX(n, most)));
+            const char *own = json_string_value(json_object_get(cell, "method"));
+            if (own) {
+                expect(samples, cell, own);
+                continue;
+            }
+            json_object_foreach(json_object_get(run, "methods"), key, value) {
+                expect(samples, cell, key);
+            }
         }
     }
     json_object_foreach(samples, key, value) {
         sum += json_integer_value(value);
     }
     json_decref(samples);
-    return (uint64_t)sum * json_object_size(j->methods);
+    return (uint64_t)sum;
 }
 
 /* ---- the whole ---- */
