@@ -66,7 +66,10 @@ static ft_status overlaps_of(const struct ft_results *r, struct ft_overlap **out
 }
 
 static const char *number(double x, char out[16]) {
-    snprintf(out, 16, isfinite(x) ? "%.3f" : "", x);
+    out[0] = '\0';
+    if (isfinite(x)) {
+        snprintf(out, 16, "%.3f", x);
+    }
     return out;
 }
 

@@ -171,7 +171,7 @@ static struct ft_importance compared(enum ft_stage stage, const char *spec, cons
                                      const char *truth, const ft_model *judge) {
     static const struct ft_budgets budgets = { .value = { 8, 32 }, .n = 2, .stated = 1 };
     struct ft_scores side[2];
-    struct ft_importance out;
+    struct ft_importance out = { .n = 0 };
     struct ft_error error = { .code = FT_OK };
     if (read_scores(stage, spec, draft, &side[0], &error) != FT_OK ||
         read_scores(stage, truth, judge, &side[1], &error) != FT_OK ||

@@ -318,8 +318,7 @@ static void test_text(void **state) {
                                         "<<end",
                                         "line\r\nline\r",
                                         "tab\there\x01\x7f!",
-                                        "Gr\xC3\xBC\xC3\x9F"
-                                        "e <\xF0\x9F\x98\x80>",
+                                        "\xC3\xA4\xC3\xBC <\xF0\x9F\x98\x80>",
                                         "torn \xC3 & \xC3\xBC" };
     char want[512] = "";
     const char *path = FT_TEST_SCRATCH_DIR "/text";
