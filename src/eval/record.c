@@ -67,10 +67,10 @@ static bool remember(struct ft_record *record, json_t *row) {
 
 char *ft_record_line(const json_t *value, size_t *n) {
     size_t n_byte = json_dumpb(value, NULL, 0, JSON_COMPACT | JSON_REAL_PRECISION(9));
-    char *line = n_byte > 0 ? ft_alloc(n_byte + 1, 1) : NULL;
+    char *line = n_byte > 0 ? ft_alloc(n_byte + 2, 1) : NULL;
     if (line) {
         json_dumpb(value, line, n_byte, JSON_COMPACT | JSON_REAL_PRECISION(9));
-        line[n_byte] = '\n';
+        memcpy(line + n_byte, "\n", 2);
         *n = n_byte + 1;
     }
     return line;

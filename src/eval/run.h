@@ -102,7 +102,7 @@ ft_status ft_record_add(struct ft_record *record, json_t *row, struct ft_error *
 ft_status ft_record_same(const char *path, const json_t *manifest, const json_t *there,
                          struct ft_error *error);
 /* ft_record_line - a value as a record has it, with its newline.
- *   ->       [*n], the caller frees it with ft_free; NULL: no memory */
+ *   ->       [*n] and a NUL behind them, the caller frees it with ft_free; NULL: no memory */
 char *ft_record_line(const json_t *value, size_t *n);
 /* ft_record_is_run - is a line {"run":{...}}, which is no sample? */
 bool ft_record_is_run(const json_t *line);
