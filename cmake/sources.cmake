@@ -3,7 +3,7 @@
 
 set(FT_LIBRARY_FOLDERS base kern model kv attn score engine)
 set(FT_SOURCES_base base.c os.c)
-set(FT_SOURCES_kern kern.c ref.c matmul.c)
+set(FT_SOURCES_kern kern.c ref.c pack.c matmul.c)
 set(FT_SOURCES_model ggufwalk.c ggufkeys.c ggufvocab.c ggufset.c ggufcheck.c load.c product.c graph.c rope.c cut.c vocab.c grammar.c sampler.c peer.c)
 set(FT_SOURCES_kv store.c)
 set(FT_SOURCES_attn dense.c tree.c vslash.c evidence.c op.c stock.c)

@@ -19,6 +19,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kern/pack.h"
 #include "kern/ymm.h"
 
 enum {
@@ -428,4 +429,7 @@ const struct ft_kern ft_kern_avx2 = {
     .attend_few = attend_few,
     .lse = lse,
     .mass = mass,
+    .pack = ft_kern__pack,
+    .unpack = ft_kern__unpack,
+    .attend_blocks = ft_kern__attend_blocks,
 };

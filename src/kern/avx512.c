@@ -19,6 +19,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kern/pack.h"
 #include "kern/variants.h"
 #include "kern/zmm.h"
 
@@ -408,6 +409,9 @@ const struct ft_kern ft_kern_avx512 = {
     .attend_few = ft_kern__few_avx512,
     .lse = lse,
     .mass = mass,
+    .pack = ft_kern__pack,
+    .unpack = ft_kern__unpack,
+    .attend_blocks = ft_kern__attend_blocks,
 };
 
 /* For machines with AVX512_VNNI: small integers where they are exact enough. */
@@ -419,4 +423,7 @@ const struct ft_kern ft_kern_avx512vnni = {
     .attend_few = ft_kern__few_avx512vnni,
     .lse = lse,
     .mass = mass,
+    .pack = ft_kern__pack,
+    .unpack = ft_kern__unpack,
+    .attend_blocks = ft_kern__attend_blocks,
 };

@@ -22,9 +22,34 @@ enum ft_reduce { FT_REDUCE_MAX, FT_REDUCE_SUM, FT_REDUCE_MEAN };
 enum {
     /* rows of K and V converted at a time; a span starts a new tile at its row 0 */
     FT_TILE_ROW = 64,
-    FT_TILE_QUERY = 256, /* most queries (all heads of a group together) in one call */
-    FT_HEAD_MAX = 256,   /* largest d; d is a multiple of 8, at least 16; q8_0: of 32 */
-    FT_FEW_QUERY = 32,   /* most queries of attend_few */
+    FT_TILE_QUERY = 256,        /* most queries (all heads of a group together) in one call */
+    FT_HEAD_MAX = 256,          /* largest d; d is a multiple of 8, at least 16; q8_0: of 32 */
+    FT_FEW_QUERY = 32,          /* most queries of attend_few and attend_blocks */
+    FT_BLOCK_ROW = FT_TILE_ROW, /* rows of a packed block */
+};
+
+/* pack - 64 rows of one head's K or V, quantised together and once, asymmetric as in KIVI
+ * (arXiv:2402.02750) and TaDA.
+ *
+ * A group of numbers shares two f16 numbers: low is its smallest, rounded down; step is (largest -
+ * low) / (2^bits - 1), rounded up, so that the top is reached.  A number x becomes u = (x - low) /
+ * step, to the nearest whole (ties: even) in [0, 2^bits - 1], 0 where step is 0, and comes back as
+ * low + step u, rounded once to f32: within step / 2 of x, and that rounding.  A group with a NaN,
+ * an infinity or a number beyond +-65504 comes back as NaN, all of it.
+ *
+ * A block is  | step [n_group] f16 | low [n_group] f16 | codes, 64 * d * bits / 8 bytes |  with
+ * n_group = 64 d / group, and groups in the order [64 / group][d] by channel, [d / group][64] by
+ * token.  Where a code lies in there is pack.h's; keys and values differ in it, as attend_blocks
+ * multiplies along channels here and along rows there.  A block is read with the pack that wrote it.
+ */
+enum ft_pack_by { FT_BY_TOKEN, FT_BY_CHANNEL };
+struct ft_pack {
+    uint8_t bits; /* 2, 4 or 8; 16: the rows themselves, f16 [64][d]; 0: nothing is packed */
+    uint8_t by;   /* enum ft_pack_by */
+    /* numbers of a group: by token 16, 32, 64, 128 or 256 consecutive numbers of a row, which divide
+     * d, or 0: the whole row; by channel 16, 32 or 64 consecutive rows of a channel, or 0: all 64 */
+    uint16_t group;
+    bool is_value; /* rows of V */
 };
 
 /* attend - softmax(q.k * scale) v over one span of rows, folded into a running online softmax.
@@ -107,6 +132,26 @@ struct ft_vote {
     float scale;        /* > 0 */
 };
 
+/* attend_blocks - attend_few over whole packed blocks: softmax(q.k * scale) v folded into a running
+ * online softmax; every query sees all 64 rows of every block.
+ *
+ *   k, v     [n_block]      blocks, k_stride and v_stride bytes apart, at even addresses
+ *   k_mean   [n_block*64][d] f16 rows, d * 2 bytes apart, or NULL: a key is its row here less what
+ *            the block holds (coding against the heads' mean, TaDA); v_mean likewise for values
+ *   max, sum, acc, work     as in struct ft_attend
+ */
+struct ft_attend_blocks {
+    const float *q; /* [m][d] rows q_stride floats apart */
+    const void *k, *v;
+    const void *k_mean, *v_mean;
+    float *max, *sum, *acc;
+    void *work;
+    size_t q_stride, k_stride, v_stride; /* floats, bytes, bytes */
+    uint32_t m, n_block, d;              /* m <= FT_FEW_QUERY; d a multiple of 16 */
+    struct ft_pack k_pack, v_pack;       /* bits 2, 4, 8 or 16 each */
+    float scale;                         /* > 0 */
+};
+
 struct ft_kern {
     const char *name; /* "ref", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon" */
     /* encode / decode - n numbers to or from a row format, round to nearest even; NaN stays NaN */
@@ -122,6 +167,11 @@ struct ft_kern {
     void (*attend_few)(const struct ft_attend *a);
     void (*lse)(const struct ft_vote *v);
     void (*mass)(const struct ft_vote *v);
+    /* pack / unpack - rows [64][d] to and from a block of ft_pack_block_bytes() bytes; the same
+     * bytes, and the same bits, in every variant */
+    void (*pack)(const struct ft_pack *pack, const float *rows, uint32_t d, void *block);
+    void (*unpack)(const struct ft_pack *pack, const void *block, uint32_t d, float *rows);
+    void (*attend_blocks)(const struct ft_attend_blocks *a);
 };
 
 extern const struct ft_kern ft_kern_ref;
@@ -148,6 +198,8 @@ uint32_t ft_kern_list(const struct ft_kern *out[FT_KERN_MOST]);
 size_t ft_fmt_row_bytes(enum ft_fmt fmt, uint32_t d); /* of one row of d numbers */
 const char *ft_fmt_name(enum ft_fmt fmt);             /* "f32", "f16", "bf16", "q8_0" */
 bool ft_fmt_parse(const char *text, enum ft_fmt *out);
+/* of a block of 64 rows: 4 bytes per group and the codes, nothing else; d is a multiple of 16 */
+size_t ft_pack_block_bytes(const struct ft_pack *pack, uint32_t d);
 /* scratch of one thread, any kernel, any allowed size */
 size_t ft_kern_work_bytes(void);
 

@@ -19,6 +19,7 @@
 
 #include "kern/inline.h"
 #include "kern/kern.h"
+#include "kern/pack.h"
 
 enum {
     MR = 8,          /* 8 queries x 8 keys: 16 sums, 2 operands and 8 registers of q of the 32 */
@@ -538,4 +539,7 @@ const struct ft_kern ft_kern_neon = {
     .attend_few = attend_few,
     .lse = lse,
     .mass = mass,
+    .pack = ft_kern__pack,
+    .unpack = ft_kern__unpack,
+    .attend_blocks = ft_kern__attend_blocks,
 };

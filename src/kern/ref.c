@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kern/kern.h"
+#include "kern/pack.h"
 
 /* ---- row formats, by bits ---- */
 
@@ -232,4 +233,7 @@ const struct ft_kern ft_kern_ref = {
     .attend_few = attend,
     .lse = lse,
     .mass = mass,
+    .pack = ft_kern__pack,
+    .unpack = ft_kern__unpack,
+    .attend_blocks = ft_kern__attend_blocks,
 };

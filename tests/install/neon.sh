@@ -20,7 +20,7 @@ mkdir -p "$scratch"
 warnings="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Wvla -Werror"
 common="-std=c11 -O2 -g -Iinclude -Isrc"
 objects=
-for file in src/base/base.c src/base/os.c src/kern/kern.c src/kern/ref.c src/kern/neon.c; do
+for file in src/base/base.c src/base/os.c src/kern/kern.c src/kern/ref.c src/kern/pack.c src/kern/neon.c; do
     object=$scratch/$(basename "$file" .c).o
     flags=
     case $file in src/kern/*) flags="-fno-math-errno -ffp-contract=fast" ;; esac
@@ -29,7 +29,7 @@ for file in src/base/base.c src/base/os.c src/kern/kern.c src/kern/ref.c src/ker
     objects="$objects $object"
 done
 unset FT_KERN
-for test in test_formats test_few test_kern; do
+for test in test_formats test_few test_pack test_kern; do
     # shellcheck disable=SC2086
     $cc $common -isystem tests/install/cmocka -Itests tests/unit/$test.c $objects -lm -o "$scratch/$test"
     qemu-aarch64 -L $sysroot "$scratch/$test" >"$scratch/log" 2>&1 ||
