@@ -185,6 +185,12 @@ struct ft_method_info {
 FT_API uint32_t ft_method_count(void); /* how many methods ft_method_info knows */
 FT_API const struct ft_method_info *ft_method_info(uint32_t index); /* NULL when out of range */
 
+/* ft_kv_type_check - how KV rows are stored: "f32", "f16", "bf16", "q8_0"; packed in blocks of 64 rows
+ * once they are old enough: "q8", "q4", "q2", "k4v2"; or settings, also behind a name:
+ * "k=q4,v=q2,group=64,residual=64" (docs/KV.md has them all).  NULL is "f16".
+ * Errors     FT_ARG that says what there is, where = byte of spec */
+FT_API ft_status ft_kv_type_check(const char *spec, struct ft_error *err);
+
 /* ft_method_check - parse "name" or "name:key=value,..." for a stage without running anything.
  *   spec     NULL or "dense" is always accepted
  *   info     may be NULL
@@ -231,7 +237,7 @@ typedef void (*ft_progress_fn)(enum ft_phase phase, uint64_t done, uint64_t tota
 struct ft_session_params {
     const char *prompt;   /* prompt method, NULL or "dense": none; copied */
     const char *kv;       /* KV method, likewise; copied */
-    const char *kv_type;  /* "f32", "f16" (default), "bf16", "q8_0" */
+    const char *kv_type;  /* as ft_kv_type_check takes it; NULL: "f16"; copied */
     uint32_t self_layers; /* > 0: the target's first layers are the draft (draft must be NULL) */
     uint32_t n_predict;   /* most tokens that will be asked for */
     /* 0: as many as the prompt and n_predict need, at most what was trained */

@@ -14,8 +14,10 @@
 
 /* One KV head's rows, as attention sees them. */
 struct ft_span {
-    const void *k, *v; /* [n_row][d] encoded */
+    const void *k, *v; /* [n_row - 64 n_block][d] encoded: the rows behind the blocks */
     uint32_t n_row;
+    const void *k_block, *v_block; /* [n_block] packed rows in front of them; NULL: none */
+    uint32_t n_block;
 };
 
 /* dense causal attention of a block of new queries over each head's rows.
@@ -33,6 +35,7 @@ struct ft_attn_job {
     const struct ft_span *head;
     uint32_t n_query, n_head, n_head_kv, d;
     enum ft_fmt k_fmt, v_fmt;
+    struct ft_pack k_pack, v_pack; /* of blocks, which ft_attn_dense and ft_attn_split take */
     float scale;
     /* Items are cut at multiples of a power of two of absolute rows, counted from first_row; dense
      * attention may
@@ -79,6 +82,10 @@ void ft_attn_split(const struct ft_kern *kern, const struct ft_attn_job *job, ui
 /* one KV head: writes out */
 void ft_attn_join(const struct ft_attn_job *job, uint32_t h, const float *state);
 
+/* ft_rotate - n rows of d numbers, a power of two, times the Hadamard matrix over sqrt(d); twice is
+ * nothing.  from may be to. */
+void ft_rotate(const float *from, float *to, size_t n, uint32_t d);
+
 /* evidence - attention received, by column, of one KV head's rows from a set of voters.
  *
  *   q        [n_voter][n_head][d]   f32, rotated (the same layout as attention's q)
@@ -97,7 +104,7 @@ struct ft_evidence_job {
     const float *q;
     const uint32_t *vis;
     const float *weight;
-    const struct ft_span *head; /* [n_head_kv], v unused */
+    const struct ft_span *head; /* [n_head_kv], v unused, no blocks */
     float *lse, *mass;
     uint32_t n_voter, n_head, n_head_kv, d, n_col;
     enum ft_fmt k_fmt;

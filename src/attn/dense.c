@@ -118,14 +118,39 @@ void ft_attend_end(const struct ft_attn_job *job, const struct ft_attn_item *it,
     }
 }
 
+/* Blocks [from, to) of a head, which all queries of `a` see, one after the other as f32 rows. */
+static void fold_blocks(const struct ft_kern *kern, const struct ft_attn_job *job,
+                        const struct ft_span *head, uint32_t from, uint32_t to,
+                        const struct ft_attend *a, const struct ft_attn_scratch *s) {
+    size_t k_bytes = to > from ? ft_pack_block_bytes(&job->k_pack, job->d) : 0;
+    size_t v_bytes = to > from ? ft_pack_block_bytes(&job->v_pack, job->d) : 0;
+    struct ft_attend rows = *a;
+    rows.k = s->k;
+    rows.v = s->v;
+    rows.k_fmt = rows.v_fmt = FT_F32;
+    rows.k_stride = rows.v_stride = job->d * sizeof(float);
+    rows.vis = NULL;
+    rows.n = FT_BLOCK_ROW;
+    for (uint32_t b = from; b < to; b++) {
+        kern->unpack(&job->k_pack, (const char *)head->k_block + b * k_bytes, job->d,
+                     (float *)(void *)s->k);
+        kern->unpack(&job->v_pack, (const char *)head->v_block + b * v_bytes, job->d,
+                     (float *)(void *)s->v);
+        kern->attend(&rows);
+    }
+}
+
 void ft_attn_dense(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
                    void *scratch) {
     struct ft_attn_item it = ft_attn_item_at(job, item);
-    uint32_t group = job->n_head / job->n_head_kv, n_row = job->head[it.h].n_row;
+    const struct ft_span *head = &job->head[it.h];
+    uint32_t group = job->n_head / job->n_head_kv;
+    uint32_t n_row = head->n_row - head->n_block * FT_BLOCK_ROW; /* the queries' own among them */
     struct ft_attn_scratch s;
     ft_scratch_cut(&s, scratch, job->d);
-    ft_assert(n_row >= job->n_query);
+    ft_assert(n_row >= job->n_query && n_row <= head->n_row);
     struct ft_attend a = ft_attend_begin(job, &it, 0, &s);
+    fold_blocks(kern, job, head, 0, head->n_block, &a, &s);
     for (uint32_t i = 0; i < a.m; i++) {
         s.vis[i] = n_row - job->n_query + it.first + i / group + 1;
     }
@@ -157,6 +182,59 @@ size_t ft_attn_split_floats(uint32_t group, uint32_t d) {
     return (size_t)group * (2 + d);
 }
 
+/* Blocks [from, to) of a head for one token's queries. */
+static void few_blocks(const struct ft_kern *kern, const struct ft_attn_job *job,
+                       const struct ft_span *head, uint32_t from, uint32_t to,
+                       const struct ft_attend *a) {
+    size_t k_bytes = ft_pack_block_bytes(&job->k_pack, job->d);
+    size_t v_bytes = ft_pack_block_bytes(&job->v_pack, job->d);
+    struct ft_attend_blocks blocks = {
+        .q = a->q,
+        .k = (const char *)head->k_block + from * k_bytes,
+        .v = (const char *)head->v_block + from * v_bytes,
+        .max = a->max,
+        .sum = a->sum,
+        .acc = a->acc,
+        .work = a->work,
+        .q_stride = a->q_stride,
+        .k_stride = k_bytes,
+        .v_stride = v_bytes,
+        .m = a->m,
+        .n_block = to - from,
+        .d = job->d,
+        .k_pack = job->k_pack,
+        .v_pack = job->v_pack,
+        .scale = job->scale,
+    };
+    kern->attend_blocks(&blocks);
+}
+
+/* Rows [first, first + FT_SPLIT_ROW) of a head: its blocks among them, then exact rows. */
+static void fold_split(const struct ft_kern *kern, const struct ft_attn_job *job,
+                       const struct ft_span *head, uint32_t first, struct ft_attend *a,
+                       const struct ft_attn_scratch *s) {
+    uint32_t end = FT_MIN(head->n_row, first + FT_SPLIT_ROW);
+    uint32_t n_packed = head->n_block * FT_BLOCK_ROW, from = first / FT_BLOCK_ROW;
+    uint32_t to = FT_MIN(end, n_packed) / FT_BLOCK_ROW, exact = FT_MAX(first, n_packed);
+    bool is_few = a->m <= FT_FEW_QUERY;
+    if (from < to && is_few) {
+        few_blocks(kern, job, head, from, to, a);
+    } else if (from < to) {
+        fold_blocks(kern, job, head, from, to, a, s);
+    }
+    if (exact >= end) {
+        return;
+    }
+    a->k = (const char *)head->k + (exact - n_packed) * a->k_stride;
+    a->v = (const char *)head->v + (exact - n_packed) * a->v_stride;
+    a->n = end - exact;
+    if (is_few) {
+        kern->attend_few(a);
+    } else {
+        kern->attend(a);
+    }
+}
+
 void ft_attn_split(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
                    float *state, void *scratch) {
     uint32_t n_split = split_max(job), h = item / n_split, first = item % n_split * FT_SPLIT_ROW;
@@ -169,20 +247,16 @@ void ft_attn_split(const struct ft_kern *kern, const struct ft_attn_job *job, ui
     struct ft_attn_scratch s;
     ft_scratch_cut(&s, scratch, d);
     float *mine = state + (size_t)item * ft_attn_split_floats(group, d);
-    size_t k_stride = ft_fmt_row_bytes(job->k_fmt, d), v_stride = ft_fmt_row_bytes(job->v_fmt, d);
     struct ft_attend a = {
         .q = job->q + (size_t)h * group * d,
-        .k = (const char *)head->k + first * k_stride,
-        .v = (const char *)head->v + first * v_stride,
         .max = mine,
         .sum = mine + group,
         .acc = mine + 2 * (size_t)group,
         .work = s.work,
         .q_stride = d,
-        .k_stride = k_stride,
-        .v_stride = v_stride,
+        .k_stride = ft_fmt_row_bytes(job->k_fmt, d),
+        .v_stride = ft_fmt_row_bytes(job->v_fmt, d),
         .m = group,
-        .n = FT_MIN(head->n_row - first, (uint32_t)FT_SPLIT_ROW),
         .d = d,
         .k_fmt = job->k_fmt,
         .v_fmt = job->v_fmt,
@@ -193,11 +267,7 @@ void ft_attn_split(const struct ft_kern *kern, const struct ft_attn_job *job, ui
         a.sum[i] = 0;
     }
     memset(a.acc, 0, (size_t)group * d * sizeof *a.acc);
-    if (group <= FT_FEW_QUERY) {
-        kern->attend_few(&a);
-    } else {
-        kern->attend(&a);
-    }
+    fold_split(kern, job, head, first, &a, &s);
 }
 
 void ft_attn_join(const struct ft_attn_job *job, uint32_t h, const float *state) {

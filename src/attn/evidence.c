@@ -50,6 +50,7 @@ static uint32_t seen_by(const struct ft_evidence_job *job, uint32_t h, uint32_t 
 static struct ft_vote vote_of(const struct ft_evidence_job *job, uint32_t h, uint32_t first,
                               uint32_t n, uint32_t from, struct ft_attn_scratch *s) {
     uint32_t group = group_of(job), m = n * group;
+    ft_assert(job->head[h].n_block == 0);
     ft_queries_gather(job->q + ((size_t)first * job->n_head + h * group) * job->d, job->n_head,
                       group, job->d, n, s->q);
     for (uint32_t i = 0; i < m; i++) {

@@ -105,6 +105,24 @@ static struct ggml_tensor *custom(const struct ft_attn_in *in, int64_t ne0, int6
                           GGML_N_TASKS_MAX, slot);
 }
 
+/* ---- rotation ---- */
+
+static void run_rotate(struct ggml_tensor *dst, int ith, int nth, void *data) {
+    const struct slot *slot = data;
+    const struct ggml_tensor *src = dst->src[0];
+    uint32_t d = slot->ops->shape.d;
+    size_t n = (size_t)ggml_nelements(src) / d;
+    size_t first = n * (size_t)ith / (size_t)nth, last = n * ((size_t)ith + 1) / (size_t)nth;
+    ft_rotate((const float *)src->data + first * d, (float *)dst->data + first * d, last - first,
+              d);
+}
+
+struct ggml_tensor *ft_op_rotate(struct ft_ops *ops, const struct ft_attn_in *in,
+                                 struct ggml_tensor *x) {
+    return ggml_custom_4d(in->ctx, GGML_TYPE_F32, x->ne[0], x->ne[1], x->ne[2], 1, &x, 1, run_rotate,
+                          GGML_N_TASKS_MAX, &ops->slot[in->slot]);
+}
+
 /* ---- append ---- */
 
 static void run_append(struct ggml_tensor *dst, int ith, int nth, void *data) {
@@ -183,7 +201,10 @@ static void fill_spans(const struct ft_attn_in *in, uint32_t n_head_kv, const ui
         span[h] =
             (struct ft_span){ .k = ft_kv_k(in->kv, in->kv_layer, h),
                               .v = ft_kv_v(in->kv, in->kv_layer, h),
-                              .n_row = n_row ? n_row[h] : ft_kv_rows(in->kv, in->kv_layer, h) };
+                              .n_row = n_row ? n_row[h] : ft_kv_rows(in->kv, in->kv_layer, h),
+                              .k_block = ft_kv_k_blocks(in->kv, in->kv_layer, h),
+                              .v_block = ft_kv_v_blocks(in->kv, in->kv_layer, h),
+                              .n_block = ft_kv_blocks(in->kv, in->kv_layer, h) };
     }
 }
 
@@ -203,6 +224,8 @@ struct ggml_tensor *ft_op_attend(struct ft_ops *ops, const struct ft_attn_in *in
         .d = shape->d,
         .k_fmt = rows->k_fmt,
         .v_fmt = rows->v_fmt,
+        .k_pack = ft_kv_packing(in->kv, in->kv_layer)->k,
+        .v_pack = ft_kv_packing(in->kv, in->kv_layer)->v,
         .scale = 1.0f / sqrtf((float)shape->d),
     };
     slot->is_slash = slash != NULL;

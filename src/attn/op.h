@@ -40,6 +40,10 @@ struct ft_attn_in { /* one layer of a pass */
     uint32_t kv_layer;
 };
 
+/* ft_op_rotate - heads of x, f32 and contiguous, turned by ft_rotate.  ->  of x's shape */
+struct ggml_tensor *ft_op_rotate(struct ft_ops *ops, const struct ft_attn_in *in,
+                                 struct ggml_tensor *x);
+
 /* ft_op_append - write k and v into the last n_token rows of every head, which the caller has made
  * with ft_kv_extend.
  *   n_row      [n_head_kv] rows of each head, the new ones included (ragged heads differ); copied

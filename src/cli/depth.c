@@ -116,8 +116,9 @@ static void print_csv(const struct result *result) {
     for (uint32_t i = 0; i < result->n; i++) {
         const struct ft_depth_row *row = &result->row[i];
         double prefill = ratio(result, i, false), decode = ratio(result, i, true);
-        ft_out("%s,dense,%s,%u,%u,%u,%.6f", row->engine, ft_bench_kv_type(result->setup),
-               row->depth, params->n_pp, params->n_tg, row->prefill_s.median);
+        ft_out("%s,dense", row->engine);
+        csv_text(ft_bench_kv_type(result->setup));
+        ft_out(",%u,%u,%u,%.6f", row->depth, params->n_pp, params->n_tg, row->prefill_s.median);
         csv_spread(&row->prefill_tok_s);
         ft_out(",%.6f", row->decode_s.median);
         csv_spread(&row->decode_tok_s);

@@ -260,8 +260,12 @@ static int check_options(const struct ft_conf *conf) {
     if (conf->is_json && conf->is_csv) {
         return ft_complain(FT_EXIT_USAGE, "--json and --csv exclude each other");
     }
-    if (conf->is_exact && conf->kv_type != FT_KV_TYPE_AUTO && conf->kv_type != FT_KV_TYPE_F32) {
+    if (conf->is_exact && conf->kv_type && strcmp(conf->kv_type, "f32") != 0) {
         return ft_complain(FT_EXIT_USAGE, "--exact stores KV rows as f32; leave --kv-type out");
+    }
+    struct ft_error error = { 0 };
+    if (conf->kv_type && ft_kv_type_check(conf->kv_type, &error) != FT_OK) {
+        return ft_complain(FT_EXIT_USAGE, "--kv-type %.100s: %s", conf->kv_type, error.text);
     }
     if (conf->rope_scale > 0 && conf->rope_scale < 1) {
         return ft_complain(FT_EXIT_USAGE, "--rope-scale is %g, expected 0 (off) or at least 1",
@@ -309,15 +313,12 @@ static int set_sampling(struct ft_setup *setup) {
 }
 
 static void set_params(struct ft_setup *setup) {
-    static const char *const kv_type[] = { NULL, "f16", "f32", "bf16", "q8_0" };
     const struct ft_conf *conf = setup->conf;
     struct ft_session_params *params = &setup->params;
     *params = ft_session_defaults();
     params->prompt = conf->prompt.n > 0 ? conf->prompt.text[conf->prompt.n - 1] : NULL;
     params->kv = conf->kv.n > 0 ? conf->kv.text[conf->kv.n - 1] : NULL;
-    if (conf->kv_type != FT_KV_TYPE_AUTO || conf->is_exact) {
-        params->kv_type = conf->is_exact ? "f32" : kv_type[conf->kv_type];
-    }
+    params->kv_type = conf->is_exact ? "f32" : conf->kv_type;
     params->self_layers = setup->needs_draft ? setup->self_layers : 0;
     params->n_predict = conf->n_predict;
     params->n_ctx = conf->n_ctx;

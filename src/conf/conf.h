@@ -71,13 +71,6 @@ struct ft_shard {
 };
 
 enum ft_progress_choice { FT_PROGRESS_AUTO, FT_PROGRESS_PLAIN, FT_PROGRESS_JSON, FT_PROGRESS_NONE };
-enum ft_kv_type_choice {
-    FT_KV_TYPE_AUTO,
-    FT_KV_TYPE_F16,
-    FT_KV_TYPE_F32,
-    FT_KV_TYPE_BF16,
-    FT_KV_TYPE_Q8_0
-};
 enum ft_against_choice { FT_AGAINST_NONE, FT_AGAINST_LIBLLAMA };
 enum ft_prefix_choice { FT_PREFIX_ON, FT_PREFIX_OFF };
 
@@ -87,7 +80,8 @@ struct ft_conf {
     bool is_chat, is_escape, is_plain_text, is_bare;
     struct ft_texts prompt, kv;
     bool is_strict, is_auto, is_exact;
-    uint32_t n_predict, n_ctx, n_thread, kv_type;
+    uint32_t n_predict, n_ctx, n_thread;
+    const char *kv_type; /* NULL: auto */
     double rope_scale;
     double temperature, top_p, min_p, repeat_penalty;
     uint32_t top_k, repeat_last_n;

@@ -21,7 +21,7 @@ static struct ft_lane_params lane_of(ft_session *s, const ft_model *model) {
         .model = model,
         .n_layer = ft_model_hparams(model)->n_layer,
         .n_thread = s->params.n_thread,
-        .fmt = s->fmt,
+        .format = s->format,
         .is_exact = s->params.is_exact,
         .rope_scale = s->params.rope_scale,
         .is_cancelled = &s->is_cancelled,

@@ -71,7 +71,7 @@ static ft_status drafting_init(struct drafting *d, struct ft_error *err) {
         .model = model,
         .n_layer = ft_pair_draft_layers(s),
         .n_thread = s->params.n_thread,
-        .fmt = s->fmt,
+        .format = { .k_fmt = s->format.k_fmt, .v_fmt = s->format.v_fmt },
         .is_exact = s->params.is_exact,
         .rope_scale = s->params.rope_scale,
         .is_cancelled = &d->s->is_cancelled,
@@ -532,7 +532,9 @@ static ft_status prefill_whole(ft_session *s, const struct input *in, struct ft_
                                   .pos = in->pos,
                                   .n = in->n,
                                   .n_more = ft_decoding_room(plan),
-                                  .logits = s->logits };
+                                  .logits = s->logits,
+                                  .is_staged = ft_kv_format_is_packed(&s->format),
+                                  .is_whole = ft_kv_format_is_packed(&s->format) };
     if (plan->kv_aux > 0) {
         prefill.decide = decide_later;
         prefill.user = &deciding;
@@ -555,6 +557,7 @@ ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
     struct input in = { 0 };
     ft_status status = input_init(&in, s, id, draft, err);
     ft_kv_set_aux(s->lane.kv, plan->kv_aux);
+    ft_session_set_packing(s, s->lane.kv, plan->n_trial == 0);
     bool is_dropping = plan->is_kv_on && !plan->is_kv_whole;
     if (status == FT_OK && is_dropping) {
         status = keep_scores(s, err);

@@ -18,6 +18,7 @@
 
 #include "attn/op.h"
 #include "base/base.h"
+#include "kv/format.h"
 #include "kv/store.h"
 #include "model/model.h"
 #include "score/score.h"
@@ -39,6 +40,7 @@ struct ft_lane {
     /* read this many layers: fewer than the model has when it drafts for itself */
     uint32_t n_layer;
     bool is_exact;
+    struct ft_kv_format format;
     struct ft_eval *eval;
     struct ft_ops *ops;
     struct ft_kv *kv;           /* rows that stay */
@@ -56,7 +58,7 @@ struct ft_lane_params {
     const ft_model *model;
     uint32_t n_layer;
     uint32_t n_thread;
-    enum ft_fmt fmt;
+    struct ft_kv_format format;
     bool is_exact;
     float rope_scale;
     atomic_bool *is_cancelled; /* borrowed until close */
@@ -88,6 +90,7 @@ struct ft_prefill {
     float *logits;
     /* rows live in the staging store; only decided ones are copied (none without a decision) */
     bool is_staged;
+    bool is_whole; /* staged all the same, where rows are packed: all of them are copied */
     /* evidence [n_head_kv][n_col] of a layer, the callback's to write on; NULL for FT_COLUMN_NONE;
      * NULL decide = no decision */
     ft_status (*decide)(void *user, uint32_t layer, float *column, struct ft_decision *out,
@@ -199,7 +202,7 @@ struct ft_session {
     const ft_model *target, *draft;  /* draft NULL: none, or the target's own layers */
     struct ft_session_params params; /* strings owned */
     struct ft_choice prompt, kv;
-    enum ft_fmt fmt;
+    struct ft_kv_format format;
     struct ft_sampler *sampler;
     atomic_bool is_cancelled;
     struct ft_lane lane; /* the target's */
@@ -233,6 +236,9 @@ struct ft_session {
 ft_status ft_session_policy(ft_session *s, const struct ft_session_params *params,
                             struct ft_error *err);
 void ft_session_policy_done(ft_session *s);
+/* ft_session_set_packing - layers of a store are packed as the session's format says, from their
+ * next reservation on; or not at all. */
+void ft_session_set_packing(const ft_session *s, struct ft_kv *kv, bool is_on);
 
 /* ---- stages (compress.c) ---- */
 

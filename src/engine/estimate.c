@@ -10,15 +10,42 @@
 
 #include "engine/engine.h"
 
-static uint64_t token_bytes(const struct ft_hparams *hp, uint32_t n_layer, enum ft_fmt fmt,
-                            uint32_t n_aux) {
-    struct ft_kv_shape shape = { .n_layer = n_layer,
+static struct ft_kv_shape shape_of(const struct ft_hparams *hp, uint32_t n_layer,
+                                   const struct ft_kv_format *format, uint32_t n_aux) {
+    return (struct ft_kv_shape){ .n_layer = n_layer,
                                  .n_head_kv = hp->n_head_kv,
                                  .d = hp->head_dim,
-                                 .k_fmt = fmt,
-                                 .v_fmt = fmt,
+                                 .k_fmt = format->k_fmt,
+                                 .v_fmt = format->v_fmt,
                                  .n_aux = n_aux };
+}
+
+/* Exact rows. */
+static uint64_t token_bytes(const struct ft_hparams *hp, uint32_t n_layer,
+                            const struct ft_kv_format *format, uint32_t n_aux) {
+    struct ft_kv_shape shape = shape_of(hp, n_layer, format, n_aux);
     return ft_kv_token_bytes(&shape);
+}
+
+/* What layers hold of the prompt, and n_more rows of each head behind it; packed where rows are.
+ * (budget=ada: as if heads were alike.) */
+static uint64_t held_bytes(const ft_session *s, const struct ft_plan *plan, uint32_t n_more) {
+    const struct ft_hparams *hp = s->lane.hp;
+    struct ft_kv_shape shape = shape_of(hp, hp->n_layer, &s->format, plan->kv_aux);
+    struct ft_packing packing = { .k = s->format.k_pack,
+                                  .v = s->format.v_pack,
+                                  .residual = s->format.residual };
+    bool is_dropping = plan->is_kv_on && !plan->is_kv_whole;
+    uint64_t bytes = 0;
+    for (uint32_t l = 0; l < hp->n_layer; l++) {
+        uint64_t n_row = plan->n_input;
+        if (is_dropping) { /* the layer's own share of the budget */
+            n_row = plan->kv_look.window + ft_layers_sum(&plan->kv_layers, l + 1) -
+                    ft_layers_sum(&plan->kv_layers, l);
+        }
+        bytes += hp->n_head_kv * ft_kv_packed_bytes(&shape, &packing, n_row + n_more);
+    }
+    return bytes;
 }
 
 /* A graph's widest moment.  A chunk: residual, norm, and the three FFN matrices, or q, k, v beside
@@ -68,22 +95,17 @@ static uint64_t trial_peak(const struct ft_plan *plan, uint64_t per_token, uint3
 
 void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_run_bytes *out) {
     const struct ft_hparams *target = s->lane.hp;
-    uint64_t per_token = token_bytes(target, target->n_layer, s->fmt, plan->kv_aux);
+    uint64_t per_token = token_bytes(target, target->n_layer, &s->format, plan->kv_aux);
     uint32_t n_read = plan->n_input + plan->n_text;
     *out = (struct ft_run_bytes){ .activation = (uint64_t)n_read * target->n_embd * sizeof(float) };
-    uint64_t n_row = (uint64_t)plan->n_input * target->n_layer; /* of a head, in all layers */
     bool is_dropping = plan->is_kv_on && !plan->is_kv_whole;
-    if (is_dropping) {
-        n_row = (uint64_t)plan->kv_look.window * target->n_layer +
-                ft_layers_sum(&plan->kv_layers, target->n_layer);
-    }
-    uint64_t sinks = ft_decoding_sink_bytes(plan, target),
-             rows = per_token / target->n_layer * n_row;
+    bool is_staged = is_dropping || ft_kv_format_is_packed(&s->format);
+    uint64_t sinks = ft_decoding_sink_bytes(plan, target), rows = held_bytes(s, plan, 0);
     out->kv = rows + sinks;
     /* while the last layer is read, the others' kept rows; later, the row that is fed again */
     uint64_t on_top =
         FT_MAX(per_token / target->n_layer * n_read, per_token * plan->kv_look.refeed);
-    uint64_t reading = rows + (is_dropping ? on_top : 0);
+    uint64_t reading = rows + (is_staged ? on_top : 0);
     if (plan->n_trial > 0) {
         uint64_t n_vote = (uint64_t)plan->kv_look.window + plan->n_trial;
         reading = trial_peak(plan, per_token, target->n_layer);
@@ -94,7 +116,7 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
     /* the answer's last token gets no row */
     uint32_t n_more = FT_MIN(ft_decoding_room(plan), plan->n_answer - FT_MIN(plan->n_answer, 1));
     uint64_t answer = per_token * ft_decoding_room(plan);
-    out->kv_peak = FT_MAX(reading, out->kv + refed + per_token * n_more);
+    out->kv_peak = FT_MAX(reading, held_bytes(s, plan, n_more) + sinks + refed);
     bool is_exact = s->params.is_exact;
     uint32_t n_kv_voter =
         voters(&plan->kv_look, plan->is_kv_on, n_read, plan->n_text, plan->n_trial);
@@ -108,7 +130,7 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
         bool has_cache = plan->n_text > 0 || plan->n_step > 1;
         uint32_t n_layer =
             has_cache ? ft_pair_draft_layers(s) : 1; /* without steps one layer's rows at a time */
-        out->draft_kv_peak = token_bytes(draft, n_layer, s->fmt, 0) *
+        out->draft_kv_peak = token_bytes(draft, n_layer, &s->format, 0) *
                              (plan->n_prompt + (has_cache ? plan->n_step - 1 : 0));
         draft_activation = (uint64_t)plan->n_prompt * draft->n_embd * sizeof(float);
         uint32_t n_voter = voters(&plan->prompt_look, plan->is_prompt_on, 0, 0, 0);

@@ -44,12 +44,20 @@ static struct ft_facts facts_of(const ft_session *s, uint32_t n_input, uint32_t 
     struct ft_kv_shape shape = { .n_layer = s->lane.hp->n_layer,
                                  .n_head_kv = s->lane.hp->n_head_kv,
                                  .d = s->lane.hp->head_dim,
-                                 .k_fmt = s->fmt,
-                                 .v_fmt = s->fmt };
-    return (struct ft_facts){ .n_prompt = n_input,
+                                 .k_fmt = s->format.k_fmt,
+                                 .v_fmt = s->format.v_fmt };
+    struct ft_facts facts = { .n_prompt = n_input,
                               .n_layer = n_layer,
                               .n_predict = s->params.n_predict,
                               .token_bytes = ft_kv_token_bytes(&shape) };
+    if (ft_kv_format_is_packed(&s->format)) {
+        struct ft_packing whole = { .k = s->format.k_pack, .v = s->format.v_pack };
+        facts.block_rows = FT_BLOCK_ROW;
+        facts.block_bytes = ft_kv_packed_bytes(&shape, &whole, FT_BLOCK_ROW) * shape.n_layer *
+                            shape.n_head_kv;
+        facts.residual = s->format.residual;
+    }
+    return facts;
 }
 
 /* Nothing to drop: a fallback, unless dense is one of the answers that were asked for. */
@@ -132,6 +140,24 @@ static ft_status plan_steps(ft_session *s, struct ft_error *err) {
     return FT_OK;
 }
 
+/* What changes rows while the answer grows needs them one by one. */
+static ft_status check_packing(const ft_session *s, const struct ft_look *look,
+                               struct ft_error *err) {
+    if (!ft_kv_format_is_packed(&s->format) || (!look->is_evicting && !look->is_compact)) {
+        return FT_OK;
+    }
+    return ft_fail(err, FT_ARG, 0,
+                   "%s with kv type '%s': %s, but rows are packed in blocks of %d that none "
+                   "leaves; expected %s, or a kv type such as q8_0",
+                   s->kv.method->name, s->params.kv_type,
+                   look->is_evicting ? "rows leave at every step (decode=on)"
+                                     : "keys are rotated anew (positions=compact)",
+                   FT_BLOCK_ROW,
+                   look->is_evicting && look->is_compact ? "decode=off,positions=original"
+                   : look->is_evicting                   ? "decode=off"
+                                                         : "positions=original");
+}
+
 static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     struct ft_plan *plan = &s->plan;
     const struct ft_choice *choice = &s->kv;
@@ -143,6 +169,7 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     plan->kv_limit = plan->kv_keep;
     struct ft_look seen;
     choice->method->look(choice->params, &facts, &seen);
+    FT_TRY(check_packing(s, &seen, err));
     bool is_within = plan->n_input <= plan->kv_keep && !s->is_shortcut_off;
     if (is_within && !is_reached_later(s, &seen)) {
         return report_within(s, choice, plan->n_input, plan->kv_keep, err);

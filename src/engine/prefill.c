@@ -36,14 +36,15 @@ ft_status ft_lane_open(struct ft_lane *lane, const struct ft_lane_params *params
                               .hp = hp,
                               .n_layer = params->n_layer,
                               .is_exact = params->is_exact,
+                              .format = params->format,
                               .progress = params->progress,
                               .progress_user = params->progress_user,
                               .phase = params->phase };
     struct ft_kv_shape shape = { .n_layer = params->n_layer,
                                  .n_head_kv = hp->n_head_kv,
                                  .d = hp->head_dim,
-                                 .k_fmt = params->fmt,
-                                 .v_fmt = params->fmt };
+                                 .k_fmt = params->format.k_fmt,
+                                 .v_fmt = params->format.v_fmt };
     struct ft_ops_shape ops = { .n_layer = params->n_layer,
                                 .n_head = hp->n_head,
                                 .n_head_kv = hp->n_head_kv,
@@ -110,6 +111,17 @@ static struct ft_attn_in attn_in(const struct step *step, const struct ft_qkv *q
                                 .kv_layer = step->is_single_layer ? step->kv_layer : qkv->layer };
 }
 
+/* What is stored, and what meets it, by a Hadamard matrix where that was asked for. */
+static void turn(const struct ft_lane *lane, struct ft_attn_in *in) {
+    if (lane->format.is_k_rotated) {
+        in->q = in->q ? ft_op_rotate(lane->ops, in, in->q) : NULL;
+        in->k = in->k ? ft_op_rotate(lane->ops, in, in->k) : NULL;
+    }
+    if (lane->format.is_v_rotated) {
+        in->v = in->v ? ft_op_rotate(lane->ops, in, in->v) : NULL;
+    }
+}
+
 static struct ggml_tensor *attend(void *user, const struct ft_qkv *qkv) {
     struct step *step = user;
     struct ft_lane *lane = step->lane;
@@ -119,6 +131,10 @@ static struct ggml_tensor *attend(void *user, const struct ft_qkv *qkv) {
     for (uint32_t h = 0; h < n_head_kv; h++) {
         lane->row_count[h] = step->n_row ? step->n_row : ft_kv_rows(in.kv, in.kv_layer, h);
     }
+    if (step->query && qkv->q) {
+        ft_op_save(lane->ops, &in, step->query_skip, step->query + qkv->layer * step->query_stride);
+    }
+    turn(lane, &in);
     if (qkv->k) {
         dep = ft_op_append(lane->ops, &in, lane->row_count);
     }
@@ -127,16 +143,14 @@ static struct ggml_tensor *attend(void *user, const struct ft_qkv *qkv) {
     if (watch && watch->mass && qkv->q) {
         ft_op_evidence(lane->ops, &in, watch, dep);
     }
-    if (step->query && qkv->q) {
-        ft_op_save(lane->ops, &in, step->query_skip, step->query + qkv->layer * step->query_stride);
-    }
     if (!qkv->q || step->is_watch_only) {
         return NULL;
     }
     if (lane->is_exact && !step->slash) {
         return ft_op_stock(lane->ops, &in, lane->row_count[0], dep);
     }
-    return ft_op_attend(lane->ops, &in, lane->row_count, step->slash, dep);
+    struct ggml_tensor *out = ft_op_attend(lane->ops, &in, lane->row_count, step->slash, dep);
+    return lane->format.is_v_rotated ? ft_op_rotate(lane->ops, &in, out) : out;
 }
 
 /* What a pass over n tokens computes, for whoever asks whether it was needed. */
@@ -162,6 +176,7 @@ struct reading { /* one prefill in progress */
     float *column; /* [n_head_kv][n_col]; [n_head][n_col] where heads of a group are told apart */
     float *lse;    /* [n_head][n_voter, at most a chunk] */
     uint32_t *vis; /* [n_voter] */
+    struct ft_rows *all; /* [n_head_kv] */
     uint64_t done, total; /* tokens x layers */
 };
 
@@ -171,6 +186,7 @@ static void reading_done(struct reading *r) {
     ft_free(r->column);
     ft_free(r->lse);
     ft_free(r->vis);
+    ft_free(r->all);
 }
 
 static ft_status evidence_init(struct reading *r, struct ft_error *err) {
@@ -204,6 +220,10 @@ static ft_status reading_init(struct reading *r, struct ft_error *err) {
         return ft_fail_memory(err, wanted, "hidden states (%u tokens x %u)", p->n, hp->n_embd);
     }
     ft_gauge_add(&r->lane->activation, (int64_t)r->hidden_bytes);
+    r->all = ft_alloc(hp->n_head_kv, sizeof *r->all);
+    if (!r->all) {
+        return ft_fail(err, FT_NOMEM, 0, "no memory for lists of rows");
+    }
     return evidence_init(r, err);
 }
 
@@ -348,7 +368,8 @@ static void measure_keys(const struct reading *r, const struct step *step) {
     }
 }
 
-/* The decided rows of a staged layer, and room for what follows them. */
+/* The decided rows of a staged layer, and room for what follows them.  Into a packed layer they go
+ * when its own attention has run on exact ones. */
 static ft_status keep_rows(struct reading *r, uint32_t layer, const struct ft_rows *keep,
                            struct ft_error *err) {
     struct ft_lane *lane = r->lane;
@@ -382,6 +403,13 @@ static ft_status read_deciding_layer(struct reading *r, struct step *step, uint3
     return p->is_staged && decision.keep ? keep_rows(r, layer, decision.keep, err) : FT_OK;
 }
 
+static ft_status keep_all(struct reading *r, uint32_t layer, struct ft_error *err) {
+    for (uint32_t h = 0; h < r->lane->hp->n_head_kv; h++) {
+        r->all[h] = (struct ft_rows){ .row = NULL, .n = r->prefill->n };
+    }
+    return keep_rows(r, layer, r->all, err);
+}
+
 static ft_status read_layer(struct reading *r, uint32_t layer, struct ft_error *err) {
     struct ft_prefill *p = r->prefill;
     struct ft_lane *lane = r->lane;
@@ -398,7 +426,8 @@ static ft_status read_layer(struct reading *r, uint32_t layer, struct ft_error *
     if (p->decide && layer >= p->layer_first) {
         return read_deciding_layer(r, &step, layer, err);
     }
-    return run_part(r, &step, layer, PART_ALL, err);
+    FT_TRY(run_part(r, &step, layer, PART_ALL, err));
+    return p->is_whole ? keep_all(r, layer, err) : FT_OK;
 }
 
 static ft_status read_all(struct reading *r, struct ft_error *err) {
@@ -464,7 +493,11 @@ static ft_status feed_chunk(struct ft_lane *lane, const struct ft_feed *feed, ui
             feed->logits ? feed->logits + (size_t)(first + from - skip) * lane->hp->n_vocab : NULL,
     };
     count_work(lane, &pass);
-    return ft_eval_run(lane->eval, &pass, err);
+    FT_TRY(ft_eval_run(lane->eval, &pass, err));
+    for (uint32_t l = 0; l < lane->n_layer; l++) {
+        ft_kv_settle(lane->kv, l);
+    }
+    return FT_OK;
 }
 
 ft_status ft_lane_feed(struct ft_lane *lane, const struct ft_feed *feed, struct ft_error *err) {
@@ -497,6 +530,7 @@ ft_status ft_lane_vote(struct ft_lane *lane, uint32_t layer, const float *query,
 struct held { /* values of one layer */
     const struct ft_kv *kv;
     uint32_t layer;
+    bool is_rotated;
 };
 
 static void decode_values(void *user, uint32_t h, uint32_t first, uint32_t n, float *out) {
@@ -505,14 +539,17 @@ static void decode_values(void *user, uint32_t h, uint32_t first, uint32_t n, fl
     size_t stride = ft_fmt_row_bytes(shape->v_fmt, shape->d);
     const uint8_t *v = ft_kv_v(held->kv, held->layer, h);
     for (uint32_t j = 0; j < n; j++) {
-        ft_kern()->decode(shape->v_fmt, v + (first + j) * stride, out + (size_t)j * shape->d,
-                          shape->d);
+        float *row = out + (size_t)j * shape->d;
+        ft_kern()->decode(shape->v_fmt, v + (first + j) * stride, row, shape->d);
+        if (held->is_rotated) {
+            ft_rotate(row, row, 1, shape->d);
+        }
     }
 }
 
 ft_status ft_lane_output_norms(struct ft_lane *lane, uint32_t layer, const struct ft_kv *kv,
                                uint32_t kv_layer, uint32_t n, float *out, struct ft_error *err) {
-    struct held held = { kv, kv_layer };
+    struct held held = { kv, kv_layer, lane->format.is_v_rotated };
     struct ft_output_norms job = {
         .layer = layer, .n = n, .values = decode_values, .user = &held, .out = out
     };

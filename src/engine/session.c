@@ -53,23 +53,31 @@ static ft_status copy_params(ft_session *s, const struct ft_session_params *para
 
 static ft_status check_format(ft_session *s, struct ft_error *err) {
     const char *type = s->params.kv_type ? s->params.kv_type : s->params.is_exact ? "f32" : "f16";
-    if (!ft_fmt_parse(type, &s->fmt)) {
-        return ft_fail(err, FT_ARG, 0, "kv type '%s' is unknown, expected f32, f16, bf16 or q8_0",
-                       type);
-    }
-    if (s->params.is_exact && s->fmt != FT_F32) {
+    struct ft_kv_format *format = &s->format;
+    FT_TRY(ft_kv_format_parse(type, format, err));
+    bool is_plain = format->k_fmt == FT_F32 && format->v_fmt == FT_F32 && !format->is_k_rotated &&
+                    !ft_kv_format_is_packed(format);
+    if (s->params.is_exact && !is_plain) {
         return ft_fail(err, FT_ARG, 0, "kv type '%s' with exact: exact runs store f32 rows", type);
     }
-    const ft_model *reader[] = { s->target, s->draft };
-    for (size_t i = 0; i < FT_COUNT(reader) && s->fmt == FT_Q8_0; i++) {
-        uint32_t d = reader[i] ? ft_model_hparams(reader[i])->head_dim : 0;
-        if (d % 32 != 0) {
-            return ft_fail(err, FT_ARG, 0,
-                           "kv type '%s': head size %u of the %s is not a multiple of 32", type, d,
-                           i == 0 ? "target" : "draft");
-        }
+    FT_TRY(ft_kv_format_fit(format, s->lane.hp->head_dim, "target", err));
+    if (s->draft) { /* its rows are never packed */
+        struct ft_kv_format rows = { .k_fmt = format->k_fmt, .v_fmt = format->v_fmt };
+        FT_TRY(ft_kv_format_fit(&rows, ft_model_hparams(s->draft)->head_dim, "draft", err));
     }
     return FT_OK;
+}
+
+void ft_session_set_packing(const ft_session *s, struct ft_kv *kv, bool is_on) {
+    struct ft_packing packing = { 0 };
+    if (is_on) {
+        packing = (struct ft_packing){ .k = s->format.k_pack,
+                                       .v = s->format.v_pack,
+                                       .residual = s->format.residual };
+    }
+    for (uint32_t l = 0; l < s->lane.n_layer; l++) {
+        ft_kv_set_packing(kv, l, &packing);
+    }
 }
 
 static ft_status check_numbers(const ft_session *s, struct ft_error *err) {
@@ -171,7 +179,7 @@ static ft_status open_parts(ft_session *s, const struct ft_session_params *param
         .model = s->target,
         .n_layer = s->lane.hp->n_layer,
         .n_thread = s->params.n_thread,
-        .fmt = s->fmt,
+        .format = s->format,
         .is_exact = s->params.is_exact,
         .rope_scale = s->params.rope_scale,
         .is_cancelled = &s->is_cancelled,
@@ -423,41 +431,49 @@ static ft_status rows_held(const ft_session *s, uint32_t *n, struct ft_error *er
     return FT_OK;
 }
 
-/* Rows [n, n_row) of one head become copies of [0, n).  A row decodes to numbers that encode to
- * itself (in blocks of bytes: very nearly). */
-static void copy_rows(struct ft_kv *kv, uint32_t layer, uint32_t h, uint32_t n, uint32_t n_row) {
-    const struct ft_kv_shape *shape = ft_kv_shape_of(kv);
-    const uint8_t *k = ft_kv_k(kv, layer, h), *v = ft_kv_v(kv, layer, h);
-    size_t k_bytes = ft_kv_head_k_bytes(kv, layer) / ft_kv_cap(kv, layer);
-    size_t v_bytes = ft_kv_head_v_bytes(kv, layer) / ft_kv_cap(kv, layer);
-    float k_row[FT_HEAD_MAX], v_row[FT_HEAD_MAX];
-    for (uint32_t j = 0; j < n; j++) {
-        ft_kern()->decode(shape->k_fmt, k + j * k_bytes, k_row, shape->d);
-        ft_kern()->decode(shape->v_fmt, v + j * v_bytes, v_row, shape->d);
-        for (uint32_t to = n + j; to < n_row; to += n) {
-            ft_kv_write(kv, layer, h, to, k_row, v_row);
-        }
+/* Rows [n, n_row) of a layer become copies of [0, n), as those decode: rows that are not packed
+ * encode to themselves (in blocks of bytes: very nearly).
+ *   from     [2][n_head_kv][n][d] scratch */
+static ft_status repeat_layer(ft_session *s, uint32_t layer, uint32_t n, uint32_t n_row,
+                              const ft_pos *pos, float *from, struct ft_error *err) {
+    struct ft_kv *kv = s->lane.kv;
+    uint32_t n_head = s->lane.hp->n_head_kv, d = s->lane.hp->head_dim;
+    size_t one = (size_t)n * d, all = one * n_head;
+    for (uint32_t h = 0; h < n_head; h++) {
+        ft_kv_read(kv, layer, h, from + h * one, from + all + h * one);
     }
+    for (uint32_t first = n, more; first < n_row; first += more) {
+        more = FT_MIN(n_row - first, (uint32_t)FT_KV_ROOM);
+        FT_TRY(ft_kv_extend(kv, layer, pos + (first - n), more, err));
+        for (uint32_t row = first; row < first + more; row++) {
+            for (uint32_t h = 0; h < n_head; h++) {
+                const float *k = from + h * one + (size_t)(row % n) * d;
+                ft_kv_write(kv, layer, h, row, k, k + all);
+            }
+        }
+        ft_kv_settle(kv, layer);
+    }
+    return FT_OK;
 }
 
 static ft_status repeat_rows(ft_session *s, uint32_t n, uint32_t n_row, const ft_pos *pos,
                              struct ft_error *err) {
     struct ft_kv *kv = s->lane.kv;
     for (uint32_t l = 0; l < s->lane.n_layer; l++) {
-        ft_status status = ft_kv_extend(kv, l, pos, n_row - n, err);
-        if (status != FT_OK) {
-            while (l-- > 0) {
-                ft_kv_rewind(kv, l, n_row - n, NULL);
-            }
-            return status;
+        if (ft_kv_cap(kv, l) < n_row) { /* nothing has changed yet */
+            return ft_fail(err, FT_LIMIT, 0, "repeat: %u rows asked for, layer %u has room for %u",
+                           n_row, l, ft_kv_cap(kv, l));
         }
     }
-    for (uint32_t l = 0; l < s->lane.n_layer; l++) {
-        for (uint32_t h = 0; h < s->lane.hp->n_head_kv; h++) {
-            copy_rows(kv, l, h, n, n_row);
-        }
+    size_t n_float = (size_t)2 * s->lane.hp->n_head_kv * n * s->lane.hp->head_dim;
+    float *from = ft_alloc(n_float, sizeof *from);
+    ft_status status = from ? FT_OK
+                            : ft_fail_memory(err, n_float * sizeof *from, "copies of %u rows", n);
+    for (uint32_t l = 0; status == FT_OK && l < s->lane.n_layer; l++) {
+        status = repeat_layer(s, l, n, n_row, pos, from, err);
     }
-    return FT_OK;
+    ft_free(from);
+    return status;
 }
 
 ft_status ft_session_repeat(ft_session *s, uint32_t n_row, struct ft_error *err) {

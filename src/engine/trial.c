@@ -98,7 +98,7 @@ static ft_status trial_init(struct trial *t, struct ft_error *err) {
     if (!t->rows || !t->logits || !t->column || !t->lse || !t->vis) {
         return ft_fail(err, FT_NOMEM, 0, "no memory for a trial of %zu voters", n_vote);
     }
-    t->full = s->lane.kv;
+    t->full = s->lane.kv; /* exact, as the trial's rows are */
     return FT_OK;
 }
 
@@ -222,6 +222,7 @@ static ft_status choose_rows(struct trial *t, struct ft_error *err) {
     for (uint32_t i = 0; i < window + t->n_written; i++) {
         t->vis[i] = i < window ? s->plan.n_input - window + i + 1 : s->plan.n_input;
     }
+    ft_session_set_packing(s, t->kept, true);
     for (uint32_t l = 0; status == FT_OK && l < s->lane.n_layer; l++) {
         status = choose_layer(t, l, err);
     }

@@ -6,6 +6,11 @@
  *                      pos | 0     | 7     | ... | 31998   |               strictly increasing
  *                      aux | a method's own floats, n_aux per row; moved with the row
  *
+ * A packed layer has room for blocks, too, and less for exact rows; n_row counts both:
+ *
+ *                      k_block | block 0: rows 0..63 | ... | block n_block-1 |   v_block alike
+ *                      k       | row 64*n_block | ... | n_row-1 | zero ... | cap_exact
+ *
  * K and V of one layer are one mapping each, [n_head_kv][cap][d]; pages that were never written
  * cost nothing.  Everything beyond n_row reads as zero at all times (attention may read a padded
  * tail, and a stale NaN there would poison the sum), so whoever frees rows clears them: whole pages
@@ -25,20 +30,25 @@ enum {
 };
 
 struct layer {
-    uint8_t *k, *v;  /* [n_head_kv][cap][d] encoded; NULL when nothing is reserved */
-    ft_pos *pos;     /* [n_head_kv][cap] */
-    float *aux;      /* [n_head_kv][cap][n_aux] 0 beyond n_row; NULL without any */
-    uint32_t *n_row; /* [n_head_kv] lives as long as the store */
-    uint32_t cap;
+    uint8_t *k, *v;    /* [n_head_kv][cap_exact][d] encoded; NULL when nothing is reserved */
+    ft_pos *pos;       /* [n_head_kv][cap] */
+    float *aux;        /* [n_head_kv][cap][n_aux] 0 beyond n_row; NULL without any */
+    uint32_t *n_row;   /* [n_head_kv] lives as long as the store, as n_block */
+    uint32_t *n_block; /* [n_head_kv] */
+    uint32_t cap, cap_exact, cap_block;
+    uint8_t *k_block, *v_block; /* [n_head_kv][cap_block] */
+    struct ft_packing packing;  /* of what is reserved */
+    struct ft_packing wanted;   /* from the next reservation on */
 };
 
 struct ft_kv {
     struct ft_kv_shape shape;
     struct ft_gauge *gauge;
     struct layer *layer; /* [n_layer] */
-    uint32_t *n_row;     /* [n_layer][n_head_kv] owns what the layers point into */
+    uint32_t *n_row;     /* [2][n_layer][n_head_kv] rows, blocks: owns what the layers point into */
+    float *wide;         /* [64][d] of a block that is being packed; NULL until a layer is packed */
     size_t k_row_bytes, v_row_bytes, page_bytes;
-    uint64_t n_row_all; /* rows held, all heads of all layers */
+    uint64_t bytes; /* of rows held, all heads of all layers */
 };
 
 static struct layer *layer_of(const struct ft_kv *kv, uint32_t layer) {
@@ -51,9 +61,25 @@ static size_t row_bytes(const struct ft_kv_shape *shape) {
            shape->n_aux * sizeof(float);
 }
 
+static void count_bytes(struct ft_kv *kv, int64_t delta) {
+    kv->bytes = (uint64_t)((int64_t)kv->bytes + delta);
+    ft_gauge_add(kv->gauge, delta);
+}
+
 static void count_rows(struct ft_kv *kv, int64_t delta) {
-    kv->n_row_all = (uint64_t)((int64_t)kv->n_row_all + delta);
-    ft_gauge_add(kv->gauge, delta * (int64_t)row_bytes(&kv->shape));
+    count_bytes(kv, delta * (int64_t)row_bytes(&kv->shape));
+}
+
+/* Of one block of K and one of V. */
+static size_t block_bytes(const struct ft_packing *packing, uint32_t d) {
+    return packing->k.bits == 0 ? 0
+                                : ft_pack_block_bytes(&packing->k, d) +
+                                      ft_pack_block_bytes(&packing->v, d);
+}
+
+/* Where exact row `row` of head h lies in k and v. */
+static size_t exact_at(const struct layer *l, uint32_t h, uint32_t row) {
+    return (size_t)h * l->cap_exact + row - (size_t)l->n_block[h] * FT_BLOCK_ROW;
 }
 
 /* Bytes [from, to) of a mapping read as zero afterwards; whole pages among them are given back. */
@@ -70,20 +96,21 @@ static void clear_bytes(const struct ft_kv *kv, uint8_t *base, size_t from, size
     memset(base + last, 0, to - last);
 }
 
-/* Head h of a layer holds `n` rows from now on; the rows behind them are cleared. */
+/* Head h of a layer holds `n` rows from now on, its blocks among them; the rows behind them are
+ * cleared. */
 static void shrink_head(struct ft_kv *kv, struct layer *l, uint32_t h, uint32_t n) {
-    size_t first = (size_t)h * l->cap + n;
-    size_t end = (size_t)h * l->cap + l->n_row[h];
-    if (first == end) {
+    uint32_t held = l->n_row[h];
+    if (n == held) {
         return;
     }
+    size_t first = exact_at(l, h, n), end = exact_at(l, h, held);
     clear_bytes(kv, l->k, first * kv->k_row_bytes, end * kv->k_row_bytes);
     clear_bytes(kv, l->v, first * kv->v_row_bytes, end * kv->v_row_bytes);
     if (l->aux != NULL) {
-        memset(l->aux + first * kv->shape.n_aux, 0,
-               (end - first) * kv->shape.n_aux * sizeof(float));
+        memset(l->aux + ((size_t)h * l->cap + n) * kv->shape.n_aux, 0,
+               (size_t)(held - n) * kv->shape.n_aux * sizeof(float));
     }
-    count_rows(kv, -(int64_t)(l->n_row[h] - n));
+    count_rows(kv, -(int64_t)(held - n));
     l->n_row[h] = n;
 }
 
@@ -112,12 +139,13 @@ ft_status ft_kv_new(const struct ft_kv_shape *shape, struct ft_gauge *gauge, str
     if (kv->layer == NULL || !ft_size_mul(shape->n_layer, shape->n_head_kv, &n_list)) {
         goto full;
     }
-    kv->n_row = ft_alloc(n_list, sizeof(*kv->n_row));
+    kv->n_row = ft_alloc(n_list, 2 * sizeof(*kv->n_row));
     if (kv->n_row == NULL) {
         goto full;
     }
     for (uint32_t l = 0; l < shape->n_layer; l++) {
         kv->layer[l].n_row = kv->n_row + (size_t)l * shape->n_head_kv;
+        kv->layer[l].n_block = kv->layer[l].n_row + n_list;
     }
     *out = kv;
     return FT_OK;
@@ -136,6 +164,7 @@ void ft_kv_free(struct ft_kv *kv) {
     }
     ft_free(kv->n_row);
     ft_free(kv->layer);
+    ft_free(kv->wide);
     ft_free(kv);
 }
 
@@ -150,29 +179,64 @@ void ft_kv_set_aux(struct ft_kv *kv, uint32_t n_aux) {
     kv->shape.n_aux = n_aux;
 }
 
+void ft_kv_set_packing(struct ft_kv *kv, uint32_t layer, const struct ft_packing *packing) {
+    layer_of(kv, layer)->wanted = *packing;
+}
+
 void ft_kv_release(struct ft_kv *kv, uint32_t layer) {
     struct layer *l = layer_of(kv, layer);
-    int64_t n_row = 0;
-    for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
-        n_row += l->n_row[h];
-        l->n_row[h] = 0;
+    uint32_t n_head = kv->shape.n_head_kv, d = kv->shape.d;
+    for (uint32_t h = 0; h < n_head; h++) {
+        uint32_t n_packed = l->n_block[h] * FT_BLOCK_ROW;
+        count_rows(kv, -(int64_t)(l->n_row[h] - n_packed));
+        count_bytes(kv, -(int64_t)(l->n_block[h] * block_bytes(&l->packing, d)));
+        l->n_row[h] = l->n_block[h] = 0;
     }
-    count_rows(kv, -n_row);
-    size_t n = (size_t)l->cap * kv->shape.n_head_kv;
+    size_t n = (size_t)l->cap_exact * n_head, n_block = (size_t)l->cap_block * n_head;
     ft_pages_unmap(l->k, n * kv->k_row_bytes);
     ft_pages_unmap(l->v, n * kv->v_row_bytes);
+    if (n_block > 0) {
+        ft_pages_unmap(l->k_block, n_block * ft_pack_block_bytes(&l->packing.k, d));
+        ft_pages_unmap(l->v_block, n_block * ft_pack_block_bytes(&l->packing.v, d));
+    }
     ft_free(l->pos);
     ft_free(l->aux);
-    l->k = NULL;
-    l->v = NULL;
+    l->k = l->v = l->k_block = l->v_block = NULL;
     l->pos = NULL;
     l->aux = NULL;
-    l->cap = 0;
+    l->cap = l->cap_exact = l->cap_block = 0;
+}
+
+/* Large pages where heads are large: all of a mapping is going to be written. */
+static void *map_heads(size_t n_byte, uint32_t n_head) {
+    void *p = ft_pages_map(n_byte);
+    if (p != NULL && n_byte / n_head >= LARGE_PAGE) {
+        ft_pages_large(p, n_byte);
+    }
+    return p;
+}
+
+/* Room for blocks beside cap_exact rows, all of a layer's. */
+static bool reserve_blocks(struct ft_kv *kv, struct layer *l) {
+    uint32_t n_head = kv->shape.n_head_kv, d = kv->shape.d;
+    size_t n = (size_t)l->cap_block * n_head;
+    if (n == 0) {
+        return true;
+    }
+    ft_assert(kv->shape.n_aux == 0);
+    if (kv->wide == NULL) {
+        kv->wide = ft_alloc((size_t)FT_BLOCK_ROW * d, sizeof(*kv->wide));
+    }
+    l->k_block = map_heads(n * ft_pack_block_bytes(&l->packing.k, d), n_head);
+    l->v_block = map_heads(n * ft_pack_block_bytes(&l->packing.v, d), n_head);
+    return kv->wide != NULL && l->k_block != NULL && l->v_block != NULL;
 }
 
 ft_status ft_kv_reserve(struct ft_kv *kv, uint32_t layer, uint32_t cap, struct ft_error *err) {
     struct layer *l = layer_of(kv, layer);
+    uint32_t n_head = kv->shape.n_head_kv;
     ft_kv_release(kv, layer);
+    l->packing = l->wanted;
     if (cap == 0) {
         return FT_OK;
     }
@@ -181,22 +245,24 @@ ft_status ft_kv_reserve(struct ft_kv *kv, uint32_t layer, uint32_t cap, struct f
     }
     cap = (cap + ROW_PAD - 1) / ROW_PAD * ROW_PAD;
     size_t n, k_bytes, v_bytes, all;
-    if (!ft_size_mul(cap, kv->shape.n_head_kv, &n) || !ft_size_mul(n, kv->k_row_bytes, &k_bytes) ||
+    if (!ft_size_mul(cap, n_head, &n) || !ft_size_mul(n, kv->k_row_bytes, &k_bytes) ||
         !ft_size_mul(n, kv->v_row_bytes, &v_bytes) || !ft_size_add(k_bytes, v_bytes, &all)) {
         return ft_fail(err, FT_NOMEM, 0, "KV rows of layer %u: %u rows overflow the address space",
                        layer, cap);
     }
-    l->cap = cap;
-    l->k = ft_pages_map(k_bytes);
-    l->v = ft_pages_map(v_bytes);
-    if (k_bytes / kv->shape.n_head_kv >= LARGE_PAGE) {
-        ft_pages_large(l->k, k_bytes);
-        ft_pages_large(l->v, v_bytes);
+    l->cap = l->cap_exact = cap;
+    if (l->packing.k.bits > 0) { /* fewer bytes than all rows would be */
+        uint64_t most = (uint64_t)l->packing.residual + FT_BLOCK_ROW + FT_KV_ROOM;
+        l->cap_exact = (uint32_t)FT_MIN(cap, (most + ROW_PAD - 1) / ROW_PAD * ROW_PAD);
+        l->cap_block = cap > l->packing.residual ? cap / FT_BLOCK_ROW : 0;
     }
+    l->k = map_heads((size_t)l->cap_exact * n_head * kv->k_row_bytes, n_head);
+    l->v = map_heads((size_t)l->cap_exact * n_head * kv->v_row_bytes, n_head);
     l->pos = ft_alloc(n, sizeof(*l->pos));
     uint32_t n_aux = kv->shape.n_aux;
     l->aux = n_aux > 0 ? ft_alloc(n, n_aux * sizeof(*l->aux)) : NULL;
-    if (l->k == NULL || l->v == NULL || l->pos == NULL || (n_aux > 0 && l->aux == NULL)) {
+    if (l->k == NULL || l->v == NULL || l->pos == NULL || (n_aux > 0 && l->aux == NULL) ||
+        !reserve_blocks(kv, l)) {
         ft_kv_release(kv, layer);
         return ft_fail_memory(err, all, "KV rows of layer %u (%u rows)", layer, cap);
     }
@@ -221,6 +287,18 @@ static ft_status check_append(const struct ft_kv *kv, uint32_t layer, uint32_t h
     return FT_OK;
 }
 
+/* A packed layer takes FT_KV_ROOM rows at a time. */
+static ft_status check_room(const struct ft_kv *kv, uint32_t layer, uint32_t h, uint32_t n,
+                            struct ft_error *err) {
+    const struct layer *l = layer_of(kv, layer);
+    uint32_t n_exact = l->n_row[h] - l->n_block[h] * FT_BLOCK_ROW;
+    return n <= l->cap_exact - n_exact
+               ? FT_OK
+               : ft_fail(err, FT_LIMIT, 0,
+                         "KV rows of layer %u head %u: %u exact and %u more, room for %u", layer,
+                         h, n_exact, n, l->cap_exact);
+}
+
 ft_status ft_kv_extend(struct ft_kv *kv, uint32_t layer, const ft_pos *pos, uint32_t n,
                        struct ft_error *err) {
     struct layer *l = layer_of(kv, layer);
@@ -235,6 +313,7 @@ ft_status ft_kv_extend(struct ft_kv *kv, uint32_t layer, const ft_pos *pos, uint
     }
     for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
         FT_TRY(check_append(kv, layer, h, n, pos[0], err));
+        FT_TRY(check_room(kv, layer, h, n, err));
     }
     for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
         memcpy(l->pos + (size_t)h * l->cap + l->n_row[h], pos, n * sizeof(*pos));
@@ -248,8 +327,9 @@ void ft_kv_write(struct ft_kv *kv, uint32_t layer, uint32_t h, ft_row row, const
                  const float *v) {
     struct layer *l = layer_of(kv, layer);
     ft_assert(h < kv->shape.n_head_kv && row < l->n_row[h]);
+    ft_assert(row >= l->n_block[h] * FT_BLOCK_ROW);
     const struct ft_kern *kern = ft_kern();
-    size_t at = (size_t)h * l->cap + row;
+    size_t at = exact_at(l, h, row);
     kern->encode(kv->shape.k_fmt, k, l->k + at * kv->k_row_bytes, kv->shape.d);
     if (!v) { /* a row that is only asked for its key */
         return;
@@ -257,11 +337,82 @@ void ft_kv_write(struct ft_kv *kv, uint32_t layer, uint32_t h, ft_row row, const
     kern->encode(kv->shape.v_fmt, v, l->v + at * kv->v_row_bytes, kv->shape.d);
 }
 
+/* ---- packing ---- */
+
+/* Exact rows [at, at + 64) of a mapping -> one block. */
+static void pack_block(struct ft_kv *kv, const struct ft_pack *pack, enum ft_fmt fmt,
+                       const uint8_t *rows, size_t row_bytes, uint8_t *block) {
+    uint32_t d = kv->shape.d;
+    for (uint32_t j = 0; j < FT_BLOCK_ROW; j++) {
+        ft_kern()->decode(fmt, rows + j * row_bytes, kv->wide + (size_t)j * d, d);
+    }
+    ft_kern()->pack(pack, kv->wide, d, block);
+}
+
+static void settle_head(struct ft_kv *kv, struct layer *l, uint32_t h) {
+    uint32_t n_exact = l->n_row[h] - l->n_block[h] * FT_BLOCK_ROW, d = kv->shape.d;
+    uint32_t n = n_exact > l->packing.residual ? (n_exact - l->packing.residual) / FT_BLOCK_ROW : 0;
+    size_t k_bytes = n > 0 ? ft_pack_block_bytes(&l->packing.k, d) : 0;
+    size_t v_bytes = n > 0 ? ft_pack_block_bytes(&l->packing.v, d) : 0;
+    size_t first = (size_t)h * l->cap_exact;
+    uint8_t *k = l->k + first * kv->k_row_bytes, *v = l->v + first * kv->v_row_bytes;
+    for (uint32_t b = 0; b < n; b++) {
+        size_t at = (size_t)b * FT_BLOCK_ROW, to = (size_t)h * l->cap_block + l->n_block[h] + b;
+        ft_assert(l->n_block[h] + b < l->cap_block);
+        pack_block(kv, &l->packing.k, kv->shape.k_fmt, k + at * kv->k_row_bytes, kv->k_row_bytes,
+                   l->k_block + to * k_bytes);
+        pack_block(kv, &l->packing.v, kv->shape.v_fmt, v + at * kv->v_row_bytes, kv->v_row_bytes,
+                   l->v_block + to * v_bytes);
+    }
+    if (n == 0) {
+        return;
+    }
+    size_t gone = (size_t)n * FT_BLOCK_ROW, left = n_exact - gone;
+    memmove(k, k + gone * kv->k_row_bytes, left * kv->k_row_bytes);
+    memmove(v, v + gone * kv->v_row_bytes, left * kv->v_row_bytes);
+    clear_bytes(kv, l->k, (first + left) * kv->k_row_bytes, (first + n_exact) * kv->k_row_bytes);
+    clear_bytes(kv, l->v, (first + left) * kv->v_row_bytes, (first + n_exact) * kv->v_row_bytes);
+    count_bytes(kv, (int64_t)(n * (k_bytes + v_bytes))); /* both are there for a moment */
+    count_rows(kv, -(int64_t)gone);
+    l->n_block[h] += n;
+}
+
+void ft_kv_read(const struct ft_kv *kv, uint32_t layer, uint32_t h, float *k, float *v) {
+    const struct layer *l = layer_of(kv, layer);
+    uint32_t d = kv->shape.d, n_packed = l->n_block[h] * FT_BLOCK_ROW;
+    const struct ft_kern *kern = ft_kern();
+    for (uint32_t b = 0; b < l->n_block[h]; b++) {
+        size_t at = (size_t)h * l->cap_block + b, to = (size_t)b * FT_BLOCK_ROW * d;
+        kern->unpack(&l->packing.k, l->k_block + at * ft_pack_block_bytes(&l->packing.k, d), d,
+                     k + to);
+        kern->unpack(&l->packing.v, l->v_block + at * ft_pack_block_bytes(&l->packing.v, d), d,
+                     v + to);
+    }
+    for (uint32_t row = n_packed; row < l->n_row[h]; row++) {
+        size_t at = exact_at(l, h, row), to = (size_t)row * d;
+        kern->decode(kv->shape.k_fmt, l->k + at * kv->k_row_bytes, k + to, d);
+        kern->decode(kv->shape.v_fmt, l->v + at * kv->v_row_bytes, v + to, d);
+    }
+}
+
+void ft_kv_settle(struct ft_kv *kv, uint32_t layer) {
+    struct layer *l = layer_of(kv, layer);
+    for (uint32_t h = 0; l->packing.k.bits > 0 && h < kv->shape.n_head_kv; h++) {
+        settle_head(kv, l, h);
+    }
+}
+
+/* ---- lists of rows ---- */
+
 /* A head's list must be strictly increasing and name rows that exist. */
 static ft_status check_list(const struct ft_kv *kv, uint32_t layer, uint32_t h,
                             const struct ft_rows *rows, struct ft_error *err) {
     const struct layer *l = layer_of(kv, layer);
-    for (uint32_t j = 0; j < rows->n; j++) {
+    if (rows->row == NULL && rows->n > l->n_row[h]) {
+        return ft_fail(err, FT_ARG, 0, "KV rows of layer %u head %u: %u asked for, %u held", layer,
+                       h, rows->n, l->n_row[h]);
+    }
+    for (uint32_t j = 0; rows->row != NULL && j < rows->n; j++) {
         ft_row row = rows->row[j];
         if (row >= l->n_row[h]) {
             return ft_fail(err, FT_ARG, j, "KV rows of layer %u head %u: row %u listed, %u held",
@@ -283,30 +434,44 @@ static ft_status check_lists(const struct ft_kv *kv, uint32_t layer, const struc
     return FT_OK;
 }
 
-/* Rows [from, from + n) of src to [to, to + n) of dst; within one layer they may overlap. */
-static void copy_run(const struct ft_kv *kv, struct layer *dst, size_t to, const struct layer *src,
-                     size_t from, size_t n) {
+static ft_status check_exact(const struct ft_kv *kv, uint32_t layer, uint32_t h,
+                             struct ft_error *err) {
+    uint32_t n = layer_of(kv, layer)->n_block[h];
+    return n == 0 ? FT_OK
+                  : ft_fail(err, FT_UNSUP, 0,
+                            "KV rows of layer %u head %u: %u blocks are packed, no row leaves one",
+                            layer, h, n);
+}
+
+/* Rows [from, from + n) of head h of src to [to, to + n) of dst, all exact; within one layer they
+ * may overlap. */
+static void copy_run(const struct ft_kv *kv, uint32_t h, struct layer *dst, uint32_t to,
+                     const struct layer *src, uint32_t from, size_t n) {
     size_t n_aux = kv->shape.n_aux;
-    memmove(dst->k + to * kv->k_row_bytes, src->k + from * kv->k_row_bytes, n * kv->k_row_bytes);
-    memmove(dst->v + to * kv->v_row_bytes, src->v + from * kv->v_row_bytes, n * kv->v_row_bytes);
-    memmove(dst->pos + to, src->pos + from, n * sizeof(*dst->pos));
+    size_t at = exact_at(dst, h, to), at_src = exact_at(src, h, from);
+    memmove(dst->k + at * kv->k_row_bytes, src->k + at_src * kv->k_row_bytes, n * kv->k_row_bytes);
+    memmove(dst->v + at * kv->v_row_bytes, src->v + at_src * kv->v_row_bytes, n * kv->v_row_bytes);
+    at = (size_t)h * dst->cap + to;
+    at_src = (size_t)h * src->cap + from;
+    memmove(dst->pos + at, src->pos + at_src, n * sizeof(*dst->pos));
     if (n_aux > 0) {
-        memmove(dst->aux + to * n_aux, src->aux + from * n_aux, n * n_aux * sizeof(*dst->aux));
+        memmove(dst->aux + at * n_aux, src->aux + at_src * n_aux, n * n_aux * sizeof(*dst->aux));
     }
 }
 
-/* Copy listed rows [first_src + row[j]] of src to [first_dst + j] of dst, run by run. */
-static void copy_rows(const struct ft_kv *kv, struct layer *dst, size_t first_dst,
-                      const struct layer *src, size_t first_src, const struct ft_rows *rows) {
-    for (uint32_t j = 0; j < rows->n;) {
-        uint32_t run = 1;
-        while (j + run < rows->n && rows->row[j + run] == rows->row[j] + run) {
+/* Copy the listed rows [first, first + n) of head h of src to rows [to, to + n) of dst, run by
+ * run. */
+static void copy_rows(const struct ft_kv *kv, uint32_t h, struct layer *dst, uint32_t to,
+                      const struct layer *src, const struct ft_rows *rows, uint32_t first,
+                      uint32_t n) {
+    for (uint32_t j = 0; j < n;) {
+        const ft_row *row = rows->row != NULL ? rows->row + first : NULL;
+        uint32_t from = row != NULL ? row[j] : first + j, run = 1;
+        while (j + run < n && (row == NULL || row[j + run] == from + run)) {
             run++;
         }
-        size_t to = first_dst + j;
-        size_t from = first_src + rows->row[j];
-        if (dst != src || to != from) {
-            copy_run(kv, dst, to, src, from, run);
+        if (dst != src || to + j != from) {
+            copy_run(kv, h, dst, to + j, src, from, run);
         }
         j += run;
     }
@@ -317,8 +482,10 @@ ft_status ft_kv_keep(struct ft_kv *kv, uint32_t layer, const struct ft_rows *kee
     struct layer *l = layer_of(kv, layer);
     FT_TRY(check_lists(kv, layer, keep, err));
     for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
-        size_t first = (size_t)h * l->cap;
-        copy_rows(kv, l, first, l, first, &keep[h]);
+        FT_TRY(check_exact(kv, layer, h, err));
+    }
+    for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
+        copy_rows(kv, h, l, 0, l, &keep[h], 0, keep[h].n);
         shrink_head(kv, l, h, keep[h].n);
     }
     return FT_OK;
@@ -329,14 +496,29 @@ ft_status ft_kv_drop(struct ft_kv *kv, uint32_t layer, uint32_t h, const struct 
     struct layer *l = layer_of(kv, layer);
     ft_assert(h < kv->shape.n_head_kv);
     FT_TRY(check_list(kv, layer, h, drop, err));
-    size_t first = (size_t)h * l->cap;
+    FT_TRY(check_exact(kv, layer, h, err));
     for (uint32_t i = 0; i < drop->n; i++) { /* what stands between two dropped rows moves down */
         uint32_t from = drop->row[i] + 1;
         uint32_t end = i + 1 < drop->n ? drop->row[i + 1] : l->n_row[h];
-        copy_run(kv, l, first + from - 1 - i, l, first + from, end - from);
+        copy_run(kv, h, l, from - 1 - i, l, from, end - from);
     }
     shrink_head(kv, l, h, l->n_row[h] - drop->n);
     return FT_OK;
+}
+
+/* As many at a time as there is room for exact rows. */
+static void gather_head(struct ft_kv *dst, struct layer *to, uint32_t h, const struct layer *from,
+                        const struct ft_rows *rows) {
+    for (uint32_t done = 0, n; done < rows->n; done += n) {
+        uint32_t n_exact = to->n_row[h] - to->n_block[h] * FT_BLOCK_ROW;
+        n = FT_MIN(rows->n - done, to->cap_exact - n_exact);
+        copy_rows(dst, h, to, to->n_row[h], from, rows, done, n);
+        to->n_row[h] += n;
+        count_rows(dst, n);
+        if (to->packing.k.bits > 0) {
+            settle_head(dst, to, h);
+        }
+    }
 }
 
 ft_status ft_kv_gather(struct ft_kv *dst, uint32_t dst_layer, const struct ft_kv *src,
@@ -354,26 +536,24 @@ ft_status ft_kv_gather(struct ft_kv *dst, uint32_t dst_layer, const struct ft_kv
     }
     FT_TRY(check_lists(src, src_layer, keep, err));
     for (uint32_t h = 0; h < a->n_head_kv; h++) {
-        ft_pos first = keep[h].n == 0 ? 0 : from->pos[(size_t)h * from->cap + keep[h].row[0]];
+        uint32_t row = keep[h].row != NULL && keep[h].n > 0 ? keep[h].row[0] : 0;
+        ft_pos first = keep[h].n == 0 ? 0 : from->pos[(size_t)h * from->cap + row];
+        FT_TRY(check_exact(src, src_layer, h, err));
         FT_TRY(check_append(dst, dst_layer, h, keep[h].n, first, err));
     }
-    int64_t n_row = 0;
     for (uint32_t h = 0; h < a->n_head_kv; h++) {
-        copy_rows(dst, to, (size_t)h * to->cap + to->n_row[h], from, (size_t)h * from->cap,
-                  &keep[h]);
-        to->n_row[h] += keep[h].n;
-        n_row += keep[h].n;
+        gather_head(dst, to, h, from, &keep[h]);
     }
-    count_rows(dst, n_row);
     return FT_OK;
 }
 
 ft_status ft_kv_rewind(struct ft_kv *kv, uint32_t layer, uint32_t n, struct ft_error *err) {
     struct layer *l = layer_of(kv, layer);
     for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
-        if (l->n_row[h] < n) {
+        uint32_t n_exact = l->n_row[h] - l->n_block[h] * FT_BLOCK_ROW;
+        if (n_exact < n) {
             return ft_fail(err, FT_ARG, 0, "KV rows of layer %u head %u: %u to drop, %u held",
-                           layer, h, n, l->n_row[h]);
+                           layer, h, n, n_exact);
         }
     }
     for (uint32_t h = 0; h < kv->shape.n_head_kv; h++) {
@@ -416,15 +596,38 @@ const void *ft_kv_v(const struct ft_kv *kv, uint32_t layer, uint32_t h) {
 }
 
 size_t ft_kv_head_k_bytes(const struct ft_kv *kv, uint32_t layer) {
-    return layer_of(kv, layer)->cap * kv->k_row_bytes;
+    return layer_of(kv, layer)->cap_exact * kv->k_row_bytes;
 }
 
 size_t ft_kv_head_v_bytes(const struct ft_kv *kv, uint32_t layer) {
-    return layer_of(kv, layer)->cap * kv->v_row_bytes;
+    return layer_of(kv, layer)->cap_exact * kv->v_row_bytes;
+}
+
+const struct ft_packing *ft_kv_packing(const struct ft_kv *kv, uint32_t layer) {
+    return &layer_of(kv, layer)->packing;
+}
+
+uint32_t ft_kv_blocks(const struct ft_kv *kv, uint32_t layer, uint32_t h) {
+    ft_assert(h < kv->shape.n_head_kv);
+    return layer_of(kv, layer)->n_block[h];
+}
+
+const void *ft_kv_k_blocks(const struct ft_kv *kv, uint32_t layer, uint32_t h) {
+    const struct layer *l = layer_of(kv, layer);
+    ft_assert(h < kv->shape.n_head_kv);
+    size_t bytes = l->k_block ? l->cap_block * ft_pack_block_bytes(&l->packing.k, kv->shape.d) : 0;
+    return l->k_block ? l->k_block + h * bytes : NULL;
+}
+
+const void *ft_kv_v_blocks(const struct ft_kv *kv, uint32_t layer, uint32_t h) {
+    const struct layer *l = layer_of(kv, layer);
+    ft_assert(h < kv->shape.n_head_kv);
+    size_t bytes = l->v_block ? l->cap_block * ft_pack_block_bytes(&l->packing.v, kv->shape.d) : 0;
+    return l->v_block ? l->v_block + h * bytes : NULL;
 }
 
 uint64_t ft_kv_bytes(const struct ft_kv *kv) {
-    return kv->n_row_all * row_bytes(&kv->shape);
+    return kv->bytes;
 }
 
 size_t ft_kv_row_bytes(const struct ft_kv *kv) {
@@ -433,4 +636,13 @@ size_t ft_kv_row_bytes(const struct ft_kv *kv) {
 
 size_t ft_kv_token_bytes(const struct ft_kv_shape *shape) {
     return (size_t)shape->n_layer * shape->n_head_kv * row_bytes(shape);
+}
+
+uint64_t ft_kv_packed_bytes(const struct ft_kv_shape *shape, const struct ft_packing *packing,
+                            uint64_t n) {
+    uint64_t n_block = packing->k.bits > 0 && n > packing->residual
+                           ? (n - packing->residual) / FT_BLOCK_ROW
+                           : 0;
+    return n_block * block_bytes(packing, shape->d) +
+           (n - n_block * FT_BLOCK_ROW) * row_bytes(shape);
 }

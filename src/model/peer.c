@@ -103,7 +103,8 @@ ft_status ft_peer_open(const char *path, uint32_t n_ctx, uint32_t n_thread, cons
                        ft_peer **out, struct ft_error *err) {
     enum ggml_type type;
     if (!parse_type(kv_type, &type)) {
-        return ft_fail(err, FT_ARG, 0, "KV type is '%s', expected f32, f16, bf16 or q8_0",
+        return ft_fail(err, FT_ARG, 0,
+                       "libllama stores no KV rows as '%s', expected f32, f16, bf16 or q8_0",
                        kv_type);
     }
     if (n_ctx == 0 || n_ctx > INT32_MAX || n_thread > GGML_MAX_N_THREADS) {

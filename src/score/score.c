@@ -225,6 +225,18 @@ void ft_amount_text(const struct ft_amount *amount, char *buf, size_t cap) {
     (void)snprintf(buf, cap, "%s", best);
 }
 
+/* The most rows that fit: exact ones, or blocks and behind them the residual and what is no block
+ * yet. */
+static double rows_of_bytes(double bytes, const struct ft_facts *facts) {
+    double token = (double)FT_MAX(facts->token_bytes, 1), block = (double)facts->block_bytes;
+    double exact = facts->residual * token;
+    if (facts->block_rows == 0 || bytes < exact + block) {
+        return floor(bytes / token);
+    }
+    double n = floor((bytes - exact) / block), rest = floor((bytes - exact - n * block) / token);
+    return n * facts->block_rows + facts->residual + FT_MIN(rest, facts->block_rows - 1.0);
+}
+
 uint32_t ft_amount_rows(const struct ft_amount *amount, const struct ft_facts *facts) {
     double rows = amount->value;
     if (amount->unit == FT_AMOUNT_SHARE) {
@@ -232,7 +244,7 @@ uint32_t ft_amount_rows(const struct ft_amount *amount, const struct ft_facts *f
         uint64_t millionths = (uint64_t)(amount->value * pow10_of[DECIMALS] + 0.5);
         rows = (double)(facts->n_prompt * millionths / 1000000);
     } else if (amount->unit == FT_AMOUNT_BYTES) {
-        rows = floor(amount->value / (double)FT_MAX(facts->token_bytes, 1));
+        rows = rows_of_bytes(amount->value, facts);
     }
     return rows < (double)INT32_MAX ? (uint32_t)rows : (uint32_t)INT32_MAX;
 }

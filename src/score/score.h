@@ -68,6 +68,9 @@ struct ft_facts {         /* of this run, for defaults that depend on it */
     uint32_t n_layer;     /* of the model that votes */
     uint32_t n_predict;   /* token limit of the request */
     uint64_t token_bytes; /* K and V of one token in all layers of the target */
+    /* where rows are packed: the oldest, so many together in so many bytes, in all layers; 0: none */
+    uint64_t block_bytes;
+    uint32_t block_rows, residual; /* at least `residual` rows are exact */
 };
 
 struct ft_look {

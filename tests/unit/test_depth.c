@@ -28,7 +28,7 @@ static void assert_rows(const ft_session *s, uint32_t n, uint32_t n_row) {
             assert_int_equal(ft_kv_rows(kv, l, h), n_row);
             for (uint32_t j = 0; j < n_row; j++) {
                 assert_int_equal(ft_kv_pos(kv, l, h)[j], j);
-                if (s->fmt != FT_Q8_0) { /* blocks of bytes may be rounded once more */
+                if (s->format.k_fmt != FT_Q8_0) { /* blocks of bytes may be rounded once more */
                     assert_memory_equal(k + j * k_bytes, k + j % n * k_bytes, k_bytes);
                     assert_memory_equal(v + j * k_bytes, v + j % n * k_bytes, k_bytes);
                 }

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* format.h - how KV rows are stored, as a user says it: "q8_0", "k=q4,v=q2,group=64,residual=64".
+ */
+#ifndef FT_KV_FORMAT_H
+#define FT_KV_FORMAT_H
+
+#include "base/base.h"
+#include "kern/kern.h"
+
+/* Rows are appended as they are (k_fmt, v_fmt); where something is packed, the oldest rows of a
+ * head are quantised in blocks of 64, once, and the last `residual` never. */
+struct ft_kv_format {
+    enum ft_fmt k_fmt, v_fmt;
+    struct ft_pack k_pack, v_pack; /* bits 0, in both: nothing is packed */
+    uint32_t residual;
+    bool is_k_rotated, is_v_rotated; /* by a Hadamard matrix, before they are stored */
+};
+
+/* ft_kv_format_parse - items split by commas: a name first, or settings, or both.
+ *
+ *   f32 f16 bf16 q8_0   rows as they are
+ *   q8 q4 q2            both packed: keys by channel, values by token, groups of 64 (KIVI)
+ *   k4v2                k=q4,v=q2 (Quantize What Counts)
+ *   k= v=               a row format for each, or q8, q4, q2; f16 beside a packed one
+ *   k_by= v_by=         channel, token: what shares a step and a low
+ *   group= k_group= v_group=   how many do
+ *   residual=           rows
+ *   rows=               f16, bf16, f32: of rows that are not packed yet
+ *   rotate=             none, k, kv
+ *
+ * NULL reads as "f16".
+ * Errors     FT_ARG naming the item, where = its byte; out untouched */
+ft_status ft_kv_format_parse(const char *text, struct ft_kv_format *out, struct ft_error *err);
+
+/* ft_kv_format_fit - do these formats suit heads of d numbers?  Groups that nobody named get their
+ * size: 64, less where that does not divide a row.
+ *   whose    "target", for the message
+ * Errors     FT_ARG */
+ft_status ft_kv_format_fit(struct ft_kv_format *format, uint32_t d, const char *whose,
+                           struct ft_error *err);
+
+static inline bool ft_kv_format_is_packed(const struct ft_kv_format *format) {
+    return format->k_pack.bits > 0;
+}
+
+#endif

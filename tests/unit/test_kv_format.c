@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* test_kv_format.c - what --kv-type takes, and what it says to the rest. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kv/format.h"
+
+static struct ft_kv_format parsed(const char *text) {
+    struct ft_kv_format format;
+    struct ft_error err = { .code = FT_OK };
+    if (ft_kv_format_parse(text, &format, &err) != FT_OK ||
+        ft_kv_format_fit(&format, 64, "target", &err) != FT_OK) {
+        fail_msg("'%s': %s", text, err.text);
+    }
+    return format;
+}
+
+static void assert_pack(struct ft_pack pack, uint8_t bits, enum ft_pack_by by, uint16_t group) {
+    assert_int_equal(pack.bits, bits);
+    if (bits != 16) {
+        assert_int_equal(pack.by, by);
+        assert_int_equal(pack.group, group);
+    }
+}
+
+static void test_rows(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        enum ft_fmt k, v;
+    } cases[] = {
+        { NULL, FT_F16, FT_F16 },         { "f32", FT_F32, FT_F32 },
+        { "bf16", FT_BF16, FT_BF16 },     { "q8_0", FT_Q8_0, FT_Q8_0 },
+        { "k=q8_0", FT_Q8_0, FT_F16 },    { "k=f32,v=bf16", FT_F32, FT_BF16 },
+        { "q8_0,v=f16", FT_Q8_0, FT_F16 }, { "f16,rotate=kv", FT_F16, FT_F16 },
+    };
+    for (size_t i = 0; i < FT_COUNT(cases); i++) {
+        struct ft_kv_format f = parsed(cases[i].text);
+        assert_int_equal(f.k_fmt, cases[i].k);
+        assert_int_equal(f.v_fmt, cases[i].v);
+        assert_false(ft_kv_format_is_packed(&f));
+        assert_int_equal(f.k_pack.bits, 0);
+        assert_int_equal(f.v_pack.bits, 0);
+    }
+    assert_true(parsed("f16,rotate=kv").is_v_rotated);
+    assert_true(parsed("rotate=k").is_k_rotated);
+    assert_false(parsed("rotate=k").is_v_rotated);
+}
+
+static void test_packed(void **state) {
+    (void)state;
+    struct ft_kv_format f = parsed("q4");
+    assert_pack(f.k_pack, 4, FT_BY_CHANNEL, 64);
+    assert_pack(f.v_pack, 4, FT_BY_TOKEN, 64);
+    assert_false(f.k_pack.is_value);
+    assert_true(f.v_pack.is_value);
+    assert_int_equal(f.residual, 64);
+    assert_int_equal(f.k_fmt, FT_F16);
+    f = parsed("k=q4,v=q2,group=32,residual=128");
+    assert_pack(f.k_pack, 4, FT_BY_CHANNEL, 32);
+    assert_pack(f.v_pack, 2, FT_BY_TOKEN, 32);
+    assert_int_equal(f.residual, 128);
+    f = parsed("k4v2,rotate=k,rows=f32,residual=0");
+    assert_pack(f.k_pack, 4, FT_BY_CHANNEL, 64);
+    assert_pack(f.v_pack, 2, FT_BY_TOKEN, 64);
+    assert_int_equal(f.v_fmt, FT_F32);
+    assert_int_equal(f.residual, 0);
+    f = parsed("group=16,k=q8,v_group=32,k_by=token,v_by=channel,v=q2");
+    assert_pack(f.k_pack, 8, FT_BY_TOKEN, 16);
+    assert_pack(f.v_pack, 2, FT_BY_CHANNEL, 32);
+    f = parsed("v=q4"); /* K is stored as it is, in the same blocks */
+    assert_pack(f.k_pack, 16, 0, 0);
+    assert_pack(f.v_pack, 4, FT_BY_TOKEN, 64);
+}
+
+/* A group that nobody named divides the row. */
+static void test_fit(void **state) {
+    (void)state;
+    struct ft_kv_format f;
+    struct ft_error err;
+    assert_int_equal(ft_kv_format_parse("q4", &f, &err), FT_OK);
+    assert_int_equal(ft_kv_format_fit(&f, 96, "target", &err), FT_OK);
+    assert_pack(f.v_pack, 4, FT_BY_TOKEN, 32);
+    assert_pack(f.k_pack, 4, FT_BY_CHANNEL, 64);
+    static const struct {
+        const char *text;
+        uint32_t d;
+        const char *part;
+    } bad[] = {
+        { "q8_0", 40, "q8_0, but the head size 40" },
+        { "q4,v_group=128", 64, "v_group is 128 numbers of a row, but heads of the target have 64" },
+        { "q4,k_group=128", 128, "k_group is 128 rows of a channel, expected at most 64" },
+        { "rotate=k", 96, "head size 96 of the target is no power of two" },
+        { "q2", 40, "head size 40 of the target is no multiple of 16" },
+    };
+    for (size_t i = 0; i < FT_COUNT(bad); i++) {
+        assert_int_equal(ft_kv_format_parse(bad[i].text, &f, &err), FT_OK);
+        assert_int_equal(ft_kv_format_fit(&f, bad[i].d, "target", &err), FT_ARG);
+        if (!strstr(err.text, bad[i].part)) {
+            fail_msg("'%s': %s", bad[i].text, err.text);
+        }
+    }
+}
+
+static void test_errors(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *part;
+        uint64_t where;
+    } bad[] = {
+        { "", "'' is unknown, expected f32, f16", 0 },
+        { "q5", "'q5' is unknown, expected f32, f16", 0 },
+        { "k=q4,q2", "'q2' is unknown", 5 },
+        { "k=q3", "k is 'q3', expected f32, f16, bf16, q8_0, q8, q4 or q2", 0 },
+        { "q4,group=48", "group is '48', expected 16, 32, 64, 128 or 256", 3 },
+        { "q4,residual=-1", "residual is '-1', expected 0..1048576", 3 },
+        { "q4,residual=9999999", "residual is '9999999'", 3 },
+        { "q4,k_by=row", "k_by is 'row', expected channel or token", 3 },
+        { "q4,rows=q8_0", "rows is 'q8_0', expected f16, bf16 or f32", 3 },
+        { "q4,rotate=v", "rotate is 'v', expected none, k or kv", 3 },
+        { "q4,bits=3", "no setting 'bits', there are k, v, k_by", 3 },
+        { "q4,", "'' is unknown", 3 },
+        { "f16,group=64", "are for packed rows, but k=f16, v=f16", 0 },
+        { "k=q8_0,v=q4", "k=q8_0 beside packed v=q4, expected f16", 0 },
+        { "k=q4,v=f32", "v=f32 beside packed k=q4", 0 },
+        { "k=q4\n", "k is 'q4?', expected", 0 },
+        { "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "is no setting", 0 },
+    };
+    for (size_t i = 0; i < FT_COUNT(bad); i++) {
+        struct ft_kv_format format = { .residual = 77 };
+        struct ft_error err = { .code = FT_OK };
+        assert_int_equal(ft_kv_format_parse(bad[i].text, &format, &err), FT_ARG);
+        if (!strstr(err.text, bad[i].part) || err.where != bad[i].where) {
+            fail_msg("'%s': %s (at %llu)", bad[i].text, err.text, (unsigned long long)err.where);
+        }
+        assert_int_equal(format.residual, 77); /* untouched */
+        assert_int_equal(ft_kv_type_check(bad[i].text, &err), FT_ARG);
+    }
+    assert_int_equal(ft_kv_type_check("k4v2,residual=32", NULL), FT_OK);
+    assert_int_equal(ft_kv_type_check(NULL, NULL), FT_OK);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_fit),
+        cmocka_unit_test(test_errors),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
