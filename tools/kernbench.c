@@ -4,6 +4,9 @@
  *
  *   kernbench [rows] [repeats] [threads]     defaults 4096, 5 and 1; the median of the repeats
  *
+ * and, per variant, nanoseconds per row and head of decode over packed blocks beside rows of f16 by
+ * attend_few, both with a group of 4 queries.
+ *
  * Prefill is the whole causal triangle up to 8192 rows, beyond that the last 512 queries; its
  * multiply-adds are counted for visible pairs only.  Decode walks as many heads as fill 256 MiB, so
  * that rows (256 and more of a head) come from memory and not from a cache.  One thread is timed by
@@ -310,6 +313,166 @@ static void bench_shape(struct bench *b, uint32_t n_row, uint32_t d, enum ft_fmt
     job_free(b);
 }
 
+/* ---- packed blocks ---- */
+
+struct packed {
+    const char *name;
+    struct ft_pack k, v;
+    bool has_mean;
+};
+
+static const struct packed packed_cases[] = {
+    { "f16 rows", { .bits = 16 }, { .bits = 16 }, false }, /* attend_few */
+    { "q8 KIVI", { .bits = 8, .by = FT_BY_CHANNEL }, { .bits = 8, .by = FT_BY_TOKEN }, false },
+    { "q4 KIVI", { .bits = 4, .by = FT_BY_CHANNEL }, { .bits = 4, .by = FT_BY_TOKEN }, false },
+    { "q4 g32",
+      { .bits = 4, .by = FT_BY_CHANNEL, .group = 32 },
+      { .bits = 4, .by = FT_BY_TOKEN, .group = 32 },
+      false },
+    { "q4 token", { .bits = 4, .by = FT_BY_TOKEN }, { .bits = 4, .by = FT_BY_TOKEN }, false },
+    { "q4 channel", { .bits = 4, .by = FT_BY_CHANNEL }, { .bits = 4, .by = FT_BY_CHANNEL }, false },
+    { "q2 KIVI", { .bits = 2, .by = FT_BY_CHANNEL }, { .bits = 2, .by = FT_BY_TOKEN }, false },
+    { "K8 V4", { .bits = 8, .by = FT_BY_CHANNEL }, { .bits = 4, .by = FT_BY_TOKEN }, false },
+    { "K16 V4", { .bits = 16 }, { .bits = 4, .by = FT_BY_TOKEN }, false },
+    { "q4 mean", { .bits = 4, .by = FT_BY_TOKEN }, { .bits = 4, .by = FT_BY_TOKEN }, true },
+};
+
+/* n_head heads of n_block blocks. */
+struct packed_bench {
+    struct bench b;
+    const struct packed *c;
+    char *k, *v;
+    void *mean;
+    float *q;
+    uint32_t n_head, n_block, d;
+    size_t k_block, v_block;
+};
+
+static void packed_head(const struct packed_bench *p, uint32_t h, void *work) {
+    float max[GROUP], sum[GROUP] = { 0 }, acc[GROUP * FT_HEAD_MAX] = { 0 };
+    char *k = p->k + (size_t)h * p->n_block * p->k_block,
+         *v = p->v + (size_t)h * p->n_block * p->v_block;
+    for (uint32_t i = 0; i < GROUP; i++) {
+        max[i] = -INFINITY;
+    }
+    if (p->c->k.bits == 16 && p->c->v.bits == 16) {
+        size_t row = ft_fmt_row_bytes(FT_F16, p->d);
+        p->b.kern->attend_few(&(struct ft_attend){
+            .q = p->q,
+            .k = k,
+            .v = v,
+            .max = max,
+            .sum = sum,
+            .acc = acc,
+            .work = work,
+            .q_stride = p->d,
+            .k_stride = row,
+            .v_stride = row,
+            .m = GROUP,
+            .n = p->n_block * FT_BLOCK_ROW,
+            .d = p->d,
+            .k_fmt = FT_F16,
+            .v_fmt = FT_F16,
+            .scale = 1 / sqrtf((float)p->d),
+        });
+        return;
+    }
+    p->b.kern->attend_blocks(&(struct ft_attend_blocks){
+        .q = p->q,
+        .k = k,
+        .v = v,
+        .k_mean = p->mean,
+        .v_mean = p->mean,
+        .max = max,
+        .sum = sum,
+        .acc = acc,
+        .work = work,
+        .q_stride = p->d,
+        .k_stride = p->k_block,
+        .v_stride = p->v_block,
+        .m = GROUP,
+        .n_block = p->n_block,
+        .d = p->d,
+        .k_pack = p->c->k,
+        .v_pack = p->c->v,
+        .scale = 1 / sqrtf((float)p->d),
+    });
+}
+
+static void packed_part(const struct part *part) {
+    const struct packed_bench *p = (const struct packed_bench *)part->b;
+    for (uint32_t h = part->index; h < p->n_head; h += p->b.n_thread) {
+        packed_head(p, h, p->b.scratch[part->index]);
+    }
+}
+
+static void run_packed(const struct bench *b) {
+    run_parts(b, NULL, packed_part);
+}
+
+static void run_packed_hot(const struct bench *b) {
+    const struct packed_bench *p = (const struct packed_bench *)b;
+    for (uint32_t h = 0; h < p->n_head; h++) {
+        packed_head(p, 0, p->b.scratch[0]);
+    }
+}
+
+/* ns per row and head: out of memory, and one head again and again */
+static void bench_packed(const struct bench *b, uint32_t n_row, uint32_t d,
+                         const struct packed *c) {
+    struct packed_bench p = {
+        .b = *b, .c = c, .d = d, .n_block = FT_MAX(n_row / FT_BLOCK_ROW, 1u)
+    };
+    struct ft_pack v_pack = c->v;
+    v_pack.is_value = true;
+    struct packed own = { c->name, c->k, v_pack, c->has_mean };
+    p.c = &own;
+    p.k_block = ft_pack_block_bytes(&own.k, d);
+    p.v_block = ft_pack_block_bytes(&own.v, d);
+    size_t rows = (size_t)p.n_block * FT_BLOCK_ROW, head = p.n_block * (p.k_block + p.v_block);
+    /* as many heads as fill the memory with f16: the same rows in every case */
+    p.n_head = (uint32_t)(MEMORY / (rows * d * 4) + 1);
+    size_t k_bytes = p.n_head * p.n_block * p.k_block, v_bytes = p.n_head * p.n_block * p.v_block;
+    float *x = must(malloc(rows * d * sizeof *x));
+    for (size_t i = 0; i < rows * d; i++) {
+        x[i] = (float)ft_rng_uniform(1, 0, 0, i) * 2 - 1;
+    }
+    p.q = x;
+    p.k = must(ft_pages_map(k_bytes));
+    p.v = must(ft_pages_map(v_bytes));
+    ft_pages_large(p.k, k_bytes);
+    ft_pages_large(p.v, v_bytes);
+    if (own.has_mean) {
+        p.mean = must(malloc(rows * d * sizeof(uint16_t)));
+        b->kern->encode(FT_F16, x, p.mean, rows * d);
+    }
+    for (uint32_t i = 0; i < p.n_block; i++) {
+        const float *from = x + (size_t)i * FT_BLOCK_ROW * d;
+        b->kern->pack(&own.k, from, d, p.k + i * p.k_block);
+        b->kern->pack(&own.v, from, d, p.v + i * p.v_block);
+    }
+    for (uint32_t h = 1; h < p.n_head; h++) {
+        memcpy(p.k + h * p.n_block * p.k_block, p.k, p.n_block * p.k_block);
+        memcpy(p.v + h * p.n_block * p.v_block, p.v, p.n_block * p.v_block);
+    }
+    for (uint32_t i = 0; i < b->n_thread; i++) {
+        p.b.scratch[i] = must(aligned_alloc(64, (ft_kern_work_bytes() + 63) & ~(size_t)63));
+    }
+    double n = (double)rows * p.n_head, memory = median_us(&p.b, clock_of(b), run_packed);
+    printf("%-10s d %3u group %u rows %u %-10s  %5.1f bits  decode %6.2f ns/row, %6.2f hot\n",
+           b->kern->name, (unsigned)d, (unsigned)GROUP, (unsigned)rows, own.name,
+           (double)head * 4 / (double)(rows * d), memory / n * 1e3,
+           median_us(&p.b, cpu_us, run_packed_hot) / n * 1e3);
+    fflush(stdout);
+    ft_pages_unmap(p.k, k_bytes);
+    ft_pages_unmap(p.v, v_bytes);
+    for (uint32_t i = 0; i < b->n_thread; i++) {
+        free(p.b.scratch[i]);
+    }
+    free(p.mean);
+    free(x);
+}
+
 int main(int argc, char **argv) {
     const struct ft_kern *list[FT_KERN_MOST];
     uint32_t n_row = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 4096;
@@ -337,6 +500,10 @@ int main(int argc, char **argv) {
             b.kern = list[i];
             bench_shape(&b, n_row, d, FT_F16);
             bench_shape(&b, n_row, d, FT_Q8_0);
+        }
+        for (size_t c = 0; c < 2 * FT_COUNT(packed_cases); c++) {
+            bench_packed(&b, n_row, 64u << c / FT_COUNT(packed_cases),
+                         &packed_cases[c % FT_COUNT(packed_cases)]);
         }
     }
     return 0;

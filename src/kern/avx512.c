@@ -19,7 +19,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kern/pack.h"
+#include "kern/pack256.h"
 #include "kern/variants.h"
 #include "kern/zmm.h"
 
@@ -409,9 +409,9 @@ const struct ft_kern ft_kern_avx512 = {
     .attend_few = ft_kern__few_avx512,
     .lse = lse,
     .mass = mass,
-    .pack = ft_kern__pack,
-    .unpack = ft_kern__unpack,
-    .attend_blocks = ft_kern__attend_blocks,
+    .pack = ft_kern__pack256,
+    .unpack = ft_kern__unpack256,
+    .attend_blocks = ft_kern__blocks_avx2,
 };
 
 /* For machines with AVX512_VNNI: small integers where they are exact enough. */
@@ -423,7 +423,7 @@ const struct ft_kern ft_kern_avx512vnni = {
     .attend_few = ft_kern__few_avx512vnni,
     .lse = lse,
     .mass = mass,
-    .pack = ft_kern__pack,
-    .unpack = ft_kern__unpack,
-    .attend_blocks = ft_kern__attend_blocks,
+    .pack = ft_kern__pack256,
+    .unpack = ft_kern__unpack256,
+    .attend_blocks = ft_kern__blocks_avx2,
 };

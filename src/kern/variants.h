@@ -9,5 +9,7 @@
  * with AVX512_VNNI */
 void ft_kern__few_avx512(const struct ft_attend *a);
 void ft_kern__few_avx512vnni(const struct ft_attend *a);
+/* attend_blocks of all variants for x86 */
+void ft_kern__blocks_avx2(const struct ft_attend_blocks *a);
 
 #endif

@@ -16,6 +16,7 @@
 enum { ROW = FT_BLOCK_ROW, GUARD = 64, MAX_BLOCK = 4 };
 
 static const uint32_t head_sizes[] = { 16, 32, 48, 64, 80, 96, 128, 160, 256 };
+static const uint32_t query_counts[] = { 1, 2, 3, 4, 5, 7, 8, 14, FT_FEW_QUERY };
 static const uint8_t all_bits[] = { 2, 4, 8, 16 };
 static const uint16_t groups[] = { 0, 16, 32, 64, 128, 256 };
 
@@ -460,12 +461,283 @@ static void test_ref_is_attend(void **unused) {
     }
 }
 
+/* ---- against ref ---- */
+
+/* What the bound of kern.h is made of, over all queries and rows. */
+struct bound {
+    double sum;         /* L */
+    double move;        /* e: of a logit, as words are rounded */
+    double variance;    /* of that: an error within half a unit has a variance of unit^2 / 12 */
+    double most, range; /* V, R */
+};
+
+/* e and its variance for a query and row j. */
+static void logit_moves(const struct job *t, const float *q, uint32_t j, struct bound *b) {
+    const struct side *k = &t->k;
+    bool by_token = k->pack.by == FT_BY_TOKEN;
+    double top = 0, move = 0, square = 0;
+    for (uint32_t c = 0; c < t->d && k->pack.bits != 16; c++) {
+        size_t at = (size_t)j * t->d + c;
+        double u = (double)k->top[at], step = (double)k->step[at];
+        top = fmax(top, fabs((double)q[c]) * (by_token ? 1 : step));
+        move += u * (by_token ? step : 1);
+        square += u * u * (by_token ? step * step : 1);
+    }
+    double unit = top / 32767 * (double)t->scale;
+    b->move = fmax(b->move, unit / 2 * move);
+    b->variance = fmax(b->variance, unit * unit / 12 * square);
+}
+
+/* The largest a number of a group can be in size. */
+static double reach(const struct side *s, size_t at) {
+    double mean = s->mean != NULL ? fabs((double)s->mean_wide[at]) : 0;
+    if (s->pack.bits == 16) {
+        return mean + fabs((double)s->out[at]);
+    }
+    return mean + fabs((double)s->low[at]) + (double)s->step[at] * ((1 << s->pack.bits) - 1);
+}
+
+static struct bound bound_of(const struct job *t) {
+    struct bound b = { 0 };
+    for (uint32_t i = 0; i < t->m; i++) {
+        const float *q = t->q + (size_t)i * t->d;
+        for (uint32_t j = 0; j < t->n_block * ROW; j++) {
+            double sum = 0;
+            for (uint32_t c = 0; c < t->d; c++) {
+                sum += fabs((double)q[c]) * reach(&t->k, (size_t)j * t->d + c);
+            }
+            b.sum = fmax(b.sum, sum * (double)t->scale);
+            logit_moves(t, q, j, &b);
+        }
+    }
+    for (size_t at = 0; at < (size_t)t->n_block * ROW * t->d; at++) {
+        double codes = (1 << t->v.pack.bits) - 1;
+        b.most = fmax(b.most, reach(&t->v, at));
+        b.range = fmax(b.range, t->v.pack.bits == 16 ? 0 : codes * (double)t->v.step[at]);
+    }
+    return b;
+}
+
+static const char *name_of(const struct job *t) {
+    static char text[120];
+    snprintf(text, sizeof text, "K %u bits by %u group %u%s, V %u bits by %u group %u%s",
+             t->k.pack.bits, t->k.pack.by, t->k.pack.group, t->k.mean != NULL ? ", mean" : "",
+             t->v.pack.bits, t->v.pack.by, t->v.pack.group, t->v.mean != NULL ? ", mean" : "");
+    return text;
+}
+
+/* -> the largest error as a share of its bound, in share[0]; of the mean square's, in share[1] */
+static void compare(const struct ft_kern *kern, const struct job *t, const struct state *got,
+                    const struct state *want, double share[2]) {
+    struct bound b = bound_of(t);
+    double logit = 2 * sqrt(t->d) * 0x1p-24 * b.sum;
+    double most = (2e-6 + 2 * (logit + b.move)) * b.most + 1.001 * 0x1p-10 * b.range;
+    double large = fmax(1, b.sum / 64), square = 0;
+    double mean_square =
+        (1e-10 * large * large + 4 * b.variance) * b.most * b.most + 0x1p-27 * b.range * b.range;
+    for (uint32_t i = 0; i < t->m; i++) {
+        assert_true(fabs((double)got->max[i] - (double)want->max[i]) <=
+                    logit + b.move + 1e-6 * fabs((double)want->max[i]));
+        for (uint32_t c = 0; c < t->d; c++) {
+            double x = (double)got->acc[(size_t)i * t->d + c] / (double)got->sum[i];
+            double y = (double)want->acc[(size_t)i * t->d + c] / (double)want->sum[i];
+            if (!(fabs(x - y) <= most)) {
+                fail_msg("%s, %s: d %u m %u, query %u channel %u: got %.9g want %.9g (%.3g)",
+                         kern->name, name_of(t), t->d, t->m, i, c, x, y, most);
+            }
+            share[0] = fmax(share[0], most > 0 ? fabs(x - y) / most : 0);
+            square += (x - y) * (x - y) / t->m / t->d;
+        }
+    }
+    if (!(square <= mean_square)) {
+        fail_msg("%s, %s: d %u m %u: mean square error %.3g, at most %.3g", kern->name, name_of(t),
+                 t->d, t->m, square, mean_square);
+    }
+    share[1] = fmax(share[1], mean_square > 0 ? square / mean_square : 0);
+}
+
+static void test_matches_ref(void **unused) {
+    (void)unused;
+    static struct state want, got;
+    struct ft_pack k_packs[MOST_PACK], v_packs[MOST_PACK];
+    double share[FT_KERN_MOST][2] = { { 0 } };
+    uint32_t turn = 0;
+    for (size_t c = 0; c < FT_COUNT(head_sizes); c++) {
+        uint32_t d = head_sizes[c], n_pack = packs_of(d, false, k_packs);
+        packs_of(d, true, v_packs);
+        for (uint32_t i = 0; i < 3 * n_pack;
+             i++, turn++) { /* every pack of K and of V, and inputs */
+            uint32_t m = query_counts[turn % FT_COUNT(query_counts)];
+            struct job t = job_new(k_packs[i % n_pack], v_packs[(i * 5 + i / n_pack) % n_pack], m,
+                                   1 + turn % MAX_BLOCK, d, (enum input)(turn / 2 % INPUT_COUNT),
+                                   turn / 3 % 4);
+            state_clear(&want);
+            run(&ft_kern_ref, &t, 0, m, 0, t.n_block, &want);
+            for (uint32_t v = 1; v < n_variant; v++) {
+                state_clear(&got);
+                run(variants[v], &t, 0, m, 0, t.n_block, &got);
+                compare(variants[v], &t, &got, &want, share[v]);
+            }
+            job_free(&t);
+        }
+    }
+    for (uint32_t v = 1; v < n_variant; v++) {
+        print_message("%s: errors as shares of their bounds: %.3f, mean squares %.3f\n",
+                      variants[v]->name, share[v][0], share[v][1]);
+    }
+}
+
+/* Where q is whole units of a word and steps are powers of two, words lose nothing: keys are as exact
+ * as f32. */
+static void test_exact_words(void **unused) {
+    (void)unused;
+    static struct state want, got;
+    for (uint32_t turn = 0; turn < 3 * 2 * 8; turn++) {
+        uint32_t d = 32 * (1 + turn % 8), m = 1 + turn % 7;
+        struct ft_pack k = { .bits = all_bits[turn % 3], .by = (uint8_t)(turn / 3 % 2) };
+        struct ft_pack v = { .bits = 16 };
+        struct job t = job_new(k, v, m, 2, d, INPUT_RANDOM, 0);
+        for (uint32_t e = 0; e < 2 * ROW * d; e++) { /* -1 and a whole step are in every group */
+            uint32_t j = e / d, c = e % d, codes = (1u << k.bits) - 1;
+            uint32_t u = j % 16 == c % 16         ? 0
+                         : j % 16 == (c + 1) % 16 ? codes
+                                                  : (j * 7 + c) % codes;
+            t.k.x[e] = -1 + 0x1p-9f * (float)u;
+        }
+        side_pack(&t.k, 2, d);
+        for (uint32_t e = 0; e < m * d; e++) {
+            t.q[e] = e % d == 7 ? 32767 : rintf(uniform(turn, 9, e) * 32767);
+        }
+        t.scale = 0x1p-17f;
+        state_clear(&want);
+        run(&ft_kern_ref, &t, 0, m, 0, 2, &want);
+        for (uint32_t i = 1; i < n_variant; i++) {
+            state_clear(&got);
+            run(variants[i], &t, 0, m, 0, 2, &got);
+            for (uint32_t e = 0; e < m * d; e++) {
+                double x = (double)got.acc[e] / (double)got.sum[e / d];
+                double y = (double)want.acc[e] / (double)want.sum[e / d];
+                assert_true(fabs(x - y) <= 2e-5);
+            }
+        }
+        job_free(&t);
+    }
+}
+
+/* ---- bits ---- */
+
+/* A query alone, in every group and at every place of it, and calls cut between blocks. */
+static void test_same_bits(void **unused) {
+    (void)unused;
+    static struct state whole, part;
+    struct ft_pack k_packs[MOST_PACK], v_packs[MOST_PACK];
+    static const uint32_t sizes[] = { 64, 80, 128 }, cuts[] = { 0, 1, 3, 4 };
+    for (uint32_t c = 0; c < n_variant * 60; c++) {
+        const struct ft_kern *kern = variants[c / 60];
+        if (kern == &ft_kern_ref && c % 10 != 0) { /* which is slow */
+            continue;
+        }
+        uint32_t d = sizes[c % 3], m = 14, n_pack = packs_of(d, false, k_packs);
+        packs_of(d, true, v_packs);
+        struct job t =
+            job_new(k_packs[c % n_pack], v_packs[c * 3 % n_pack], m, 4, d, INPUT_OUTLIER, c % 4);
+        t.q[5 * d + 3] *= c % 2 == 0 ? 1 : 1e30f; /* one that does not become words */
+        state_clear(&whole);
+        run(kern, &t, 0, m, 0, 4, &whole);
+        for (uint32_t i = 0; i < m * 4; i++) {
+            uint32_t first = i / 4, n = FT_MIN(1 + i % 4 * 2, m - first);
+            state_clear(&part);
+            run(kern, &t, first, n, 0, 4, &part);
+            assert_memory_equal(part.acc, whole.acc + (size_t)first * d, n * d * sizeof(float));
+            assert_memory_equal(part.sum, whole.sum + first, n * sizeof(float));
+            assert_memory_equal(part.max, whole.max + first, n * sizeof(float));
+        }
+        state_clear(&part);
+        for (size_t i = 0; i + 1 < FT_COUNT(cuts); i++) {
+            run(kern, &t, 0, m, cuts[i], cuts[i + 1], &part);
+        }
+        /* ref rounds its double state after every block too */
+        assert_memory_equal(&part, &whole, sizeof whole);
+        job_free(&t);
+    }
+}
+
+/* ---- numbers that are none ---- */
+
+/* A NaN or an infinity in a query leaves no number of its output, or none that ref has not; queries too
+ * large for words do what they do in ref; no other query notices. */
+static void test_odd_queries(void **unused) {
+    (void)unused;
+    static const float odd[] = { NAN, INFINITY, -INFINITY, 1e13f, 1e30f };
+    static struct state clean, got, want;
+    struct ft_pack k_packs[MOST_PACK], v_packs[MOST_PACK];
+    uint32_t d = 96, n_pack = packs_of(d, false, k_packs), m = 6;
+    packs_of(d, true, v_packs);
+    for (uint32_t c = 0; c < n_variant * n_pack * FT_COUNT(odd); c++) {
+        const struct ft_kern *kern = variants[c / FT_COUNT(odd) / n_pack];
+        uint32_t i = c / FT_COUNT(odd) % n_pack;
+        struct job t = job_new(k_packs[i], v_packs[i], m, 2, d, INPUT_RANDOM, c % 4);
+        float x = odd[c % FT_COUNT(odd)];
+        t.scale /= isfinite(x) ? x : 1; /* so that its logits are as ever */
+        state_clear(&clean);
+        state_clear(&got);
+        state_clear(&want);
+        run(kern, &t, 0, m, 0, 2, &clean);
+        for (uint32_t e = 0; e < d; e++) {
+            t.q[d + e] *= isfinite(x) ? x : e == c * 7 % d ? x : 1;
+        }
+        run(kern, &t, 0, m, 0, 2, &got);
+        run(&ft_kern_ref, &t, 0, m, 0, 2, &want);
+        for (uint32_t e = 0; e < m * d; e++) {
+            float a = got.acc[e] / got.sum[e / d], b = want.acc[e] / want.sum[e / d];
+            if (e / d != 1) {
+                assert_memory_equal(&got.acc[e], &clean.acc[e], sizeof(float));
+            } else if (isfinite(x)) { /* in f32: no words are rounded but weights' */
+                assert_true(fabs((double)a - (double)b) <= 4e-3);
+            } else {
+                assert_true(isnan(x) ? isnan(a) : !isfinite(a) || isfinite(b));
+            }
+        }
+        job_free(&t);
+    }
+}
+
+/* A group that came to NaN shows where ref shows it, and nowhere else. */
+static void test_nan_groups(void **unused) {
+    (void)unused;
+    static struct state got, want;
+    struct ft_pack k_packs[MOST_PACK], v_packs[MOST_PACK];
+    uint32_t d = 64, n_pack = packs_of(d, false, k_packs), m = 5;
+    packs_of(d, true, v_packs);
+    for (uint32_t c = 0; c < n_variant * n_pack * 3; c++) {
+        const struct ft_kern *kern = variants[c / 3 / n_pack];
+        struct job t =
+            job_new(k_packs[c / 3 % n_pack], v_packs[c / 3 % n_pack], m, 3, d, INPUT_RANDOM, c % 4);
+        struct side *s = c % 3 == 0 ? &t.k : &t.v;
+        s->x[(size_t)(ROW + 11) * d + 21] = c % 3 == 2 ? INFINITY : NAN;
+        side_pack(s, 3, d);
+        state_clear(&got);
+        state_clear(&want);
+        run(kern, &t, 0, m, 0, 3, &got);
+        run(&ft_kern_ref, &t, 0, m, 0, 3, &want);
+        uint32_t n_nan = 0;
+        for (uint32_t e = 0; e < m * d; e++) {
+            bool is_lost = !isfinite(want.acc[e] / want.sum[e / d]);
+            assert_int_equal(!isfinite(got.acc[e] / got.sum[e / d]), is_lost);
+            n_nan += is_lost;
+        }
+        assert_true(n_nan > 0);
+        job_free(&t);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bytes),
-        cmocka_unit_test(test_definition),
-        cmocka_unit_test(test_lost_groups),
-        cmocka_unit_test(test_ref_is_attend),
+        cmocka_unit_test(test_bytes),       cmocka_unit_test(test_definition),
+        cmocka_unit_test(test_lost_groups), cmocka_unit_test(test_ref_is_attend),
+        cmocka_unit_test(test_matches_ref), cmocka_unit_test(test_exact_words),
+        cmocka_unit_test(test_same_bits),   cmocka_unit_test(test_odd_queries),
+        cmocka_unit_test(test_nan_groups),
     };
     n_variant = ft_kern_list(variants);
     halves_make();

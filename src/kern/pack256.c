@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* pack256.c - packed blocks in 256-bit registers: codes are multiplied as they are, in products of
+ * 16-bit words whose sums are exact.
+ *
+ * K is lanes of rows, along which channels lie, multiplied with q; V is lanes of channels, along which
+ * rows lie, multiplied with weights: one product for both.  With x the numbers along a lane, of
+ * which the group g of a lane has a step and a low,
+ *
+ *   sum of x (low + step u)  =  sum over groups of  step (sum of x u)  +  low (sum of x)
+ *
+ * where groups part the lanes' numbers (K by token, V by channel: steps differ by lane, x is made of
+ * words once), and
+ *
+ *   sum of x (low + step u)  =  sum of (x step) u  +  sum of x low
+ *
+ * where groups part the lanes (K by channel, V by token: steps differ along, x step is made of words
+ * for every part of the lanes).
+ */
+#include "kern/pack256.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "kern/loads.h"
+#include "kern/ymm.h"
+
+#define WORD_MOST 32767.0f
+#define QUERY_LIMIT 0x1p40f /* largest |q|: no logit overflows */
+
+/* One block's K or V. */
+struct side {
+    const char *codes;
+    const uint16_t *step, *low;
+    uint32_t n_lane, n_along, group, bits;
+    bool is_along; /* steps differ along the lanes, and by part of the lanes */
+    size_t ahead;  /* bytes to the next block, prefetched meanwhile; 0: this is the last */
+};
+
+static struct side side_of(const struct ft_pack *pack, const void *blocks, size_t stride,
+                           uint32_t b, uint32_t n_block, uint32_t d) {
+    struct pack_shape s = pack_shape(pack, d);
+    const char *block = (const char *)blocks + b * stride;
+    return (struct side){
+        .codes = block + pack_codes_at(&s),
+        .step = (const uint16_t *)(const void *)block,
+        .low = (const uint16_t *)(const void *)(block + pack_low_at(&s)),
+        .n_lane = s.is_value ? d : (uint32_t)FT_BLOCK_ROW,
+        .n_along = s.is_value ? (uint32_t)FT_BLOCK_ROW : d,
+        .group = s.n_row * s.n_channel,
+        .bits = s.bits,
+        .is_along = (s.n_row == 1) == s.is_value,
+        .ahead = b + 1 < n_block ? stride : 0,
+    };
+}
+
+INLINE __m256 halves8(const uint16_t *p) {
+    return load8(p, 0, FT_F16);
+}
+
+/* ---- numbers to words ---- */
+
+INLINE __m256 magnitude(__m256 x) {
+    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
+}
+
+/* As integers, so that a NaN is above everything. */
+INLINE __m256 larger(__m256 top, __m256 x) {
+    return _mm256_castsi256_ps(
+        _mm256_max_epi32(_mm256_castps_si256(top), _mm256_castps_si256(magnitude(x))));
+}
+
+INLINE float lanes_most(__m256 x) {
+    __m128i y = _mm_max_epi32(_mm256_castsi256_si128(_mm256_castps_si256(x)),
+                              _mm256_extracti128_si256(_mm256_castps_si256(x), 1));
+    y = _mm_max_epi32(y, _mm_shuffle_epi32(y, 0x4e));
+    y = _mm_max_epi32(y, _mm_shuffle_epi32(y, 0xb1));
+    return _mm_cvtss_f32(_mm_castsi128_ps(y));
+}
+
+INLINE float lanes_sum(__m256 x) {
+    __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    y = _mm_add_ps(y, _mm_movehl_ps(y, y));
+    return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+}
+
+/* n numbers, the largest of which is `most`, a multiple of 16 of them; a NaN leaves a NaN in scale. */
+static void words_of(const float *x, uint32_t n, float most, int16_t *word, float *scale) {
+    __m256 by = _mm256_set1_ps(inverse_of(most, WORD_MOST));
+    *scale = scale_of(most, WORD_MOST);
+    for (uint32_t t = 0; t < n; t += 16) {
+        __m256i w =
+            _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + t), by)),
+                               _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + t + 8), by)));
+        _mm256_storeu_si256((__m256i *)(void *)(word + t), _mm256_permute4x64_epi64(w, 0xd8));
+    }
+}
+
+/* n rows of numbers, and the sums of their groups. */
+static void words_plain(const float *x, size_t x_stride, uint32_t n, uint32_t n_along,
+                        uint32_t group, struct pack_words to) {
+    for (uint32_t i = 0; i < n; i++, x += x_stride) {
+        __m256 most = _mm256_setzero_ps();
+        for (uint32_t g = 0; g < n_along / group; g++) {
+            __m256 sum = _mm256_setzero_ps();
+            for (uint32_t t = g * group; t < (g + 1) * group; t += 8) {
+                __m256 y = _mm256_loadu_ps(x + t);
+                most = larger(most, y);
+                sum = _mm256_add_ps(sum, y);
+            }
+            to.sum[i * 16 + g] = lanes_sum(sum);
+        }
+        words_of(x, n_along, lanes_most(most), to.word + (size_t)i * FT_HEAD_MAX, to.scale + i);
+    }
+}
+
+/* n rows of numbers times steps, and the sum of what they make of the lows. */
+INLINE void words_times(const float *x, size_t x_stride, uint32_t n, uint32_t n_along,
+                        const uint16_t *step, const uint16_t *low, float *wide,
+                        struct pack_words to) {
+    __m256 most[FT_PACK_QUERY], sum[FT_PACK_QUERY];
+    UNROLL for (uint32_t i = 0; i < n; i++) {
+        most[i] = sum[i] = _mm256_setzero_ps();
+    }
+    for (uint32_t t = 0; t < n_along; t += 8) {
+        __m256 by = halves8(step + t), base = halves8(low + t);
+        UNROLL for (uint32_t i = 0; i < n; i++) {
+            __m256 y = _mm256_loadu_ps(x + i * x_stride + t);
+            sum[i] = _mm256_fmadd_ps(y, base, sum[i]);
+            y = _mm256_mul_ps(y, by);
+            most[i] = larger(most[i], y);
+            _mm256_storeu_ps(wide + (size_t)i * FT_HEAD_MAX + t, y);
+        }
+    }
+    UNROLL for (uint32_t i = 0; i < n; i++) {
+        to.sum[i * 16] = lanes_sum(sum[i]);
+        words_of(wide + (size_t)i * FT_HEAD_MAX, n_along, lanes_most(most[i]),
+                 to.word + (size_t)i * FT_HEAD_MAX, to.scale + i);
+    }
+}
+
+/* ---- products ---- */
+
+/* sum[i] of n rows of words with 16 lanes, over the numbers of n_reg pairs of registers.  |words| are
+ * at most 2^15, codes 255, numbers along a lane 256: within 31 bits. */
+INLINE void dots(const char *codes, uint32_t n_reg, uint32_t bits, const int16_t *x, uint32_t n,
+                 size_t ahead, __m256i sum[FT_PACK_QUERY][2]) {
+    const __m256i mask = _mm256_set1_epi16((short)((1 << bits) - 1));
+    UNROLL for (uint32_t i = 0; i < n; i++) {
+        sum[i][0] = sum[i][1] = _mm256_setzero_si256();
+    }
+    for (uint32_t r = 0; r < n_reg; r++, codes += 64, x += 32 / bits) {
+        __m256i a = load256(codes), b = load256(codes + 32);
+        _mm_prefetch((const char *)((uintptr_t)codes + ahead), _MM_HINT_T0);
+        UNROLL for (uint32_t p = 0; p < 16 / bits; p++) {
+            __m256i c = _mm256_srli_epi16(a, (int)(p * bits)),
+                    e = _mm256_srli_epi16(b, (int)(p * bits));
+            if ((p + 1) * bits < 16) {
+                c = _mm256_and_si256(c, mask);
+                e = _mm256_and_si256(e, mask);
+            }
+            UNROLL for (uint32_t i = 0; i < n; i++) {
+                __m256i y = _mm256_set1_epi32((int)load32(x + i * FT_HEAD_MAX + 2 * p));
+                sum[i][0] = in_place(_mm256_add_epi32(sum[i][0], _mm256_madd_epi16(c, y)));
+                sum[i][1] = in_place(_mm256_add_epi32(sum[i][1], _mm256_madd_epi16(e, y)));
+            }
+        }
+    }
+}
+
+/* out[i][lane] += sign * (row i of x) . (lane), for the lanes [from, to), 16 at a time. */
+INLINE void lanes_add(const struct side *s, uint32_t bits, uint32_t n, uint32_t from, uint32_t to,
+                      struct pack_words x, float sign, float *out, size_t out_stride) {
+    uint32_t group = s->is_along ? s->n_along : s->group;
+    const __m256 by_sign = _mm256_set1_ps(sign);
+    for (uint32_t lane = from; lane < to; lane += 16) {
+        const char *codes = s->codes + (size_t)lane * s->n_along * bits / 8;
+        __m256 all[FT_PACK_QUERY][2];
+        UNROLL for (uint32_t i = 0; i < n; i++) {
+            all[i][0] = all[i][1] = _mm256_setzero_ps();
+        }
+        for (uint32_t g = 0; g < s->n_along / group; g++, codes += group * 2 * bits) {
+            __m256i dot[FT_PACK_QUERY][2];
+            dots(codes, group * bits / 32, bits, x.word + g * group, n, s->ahead, dot);
+            UNROLL for (uint32_t e = 0; e < 2; e++) {
+                size_t at = (size_t)g * s->n_lane + lane + 8 * e;
+                __m256 step = s->is_along ? _mm256_set1_ps(1) : halves8(s->step + at),
+                       low = s->is_along ? _mm256_set1_ps(1) : halves8(s->low + at);
+                UNROLL for (uint32_t i = 0; i < n; i++) {
+                    __m256 y =
+                        _mm256_mul_ps(_mm256_cvtepi32_ps(dot[i][e]), _mm256_set1_ps(x.scale[i]));
+                    all[i][e] = _mm256_fmadd_ps(y, step, all[i][e]);
+                    all[i][e] = _mm256_fmadd_ps(_mm256_set1_ps(x.sum[i * 16 + g]), low, all[i][e]);
+                }
+            }
+        }
+        UNROLL for (uint32_t i = 0; i < n; i++) {
+            UNROLL for (uint32_t e = 0; e < 2; e++) {
+                float *p = out + i * out_stride + lane + 8 * e;
+                _mm256_storeu_ps(p, _mm256_fmadd_ps(by_sign, all[i][e], _mm256_loadu_ps(p)));
+            }
+        }
+    }
+}
+
+/* The same for n rows of numbers; x: their words, if the steps do not differ along. */
+INLINE void product(const struct side *s, uint32_t bits, uint32_t n, const float *numbers,
+                    size_t stride, struct pack_words x, float sign, float *out, size_t out_stride,
+                    struct pack_work *w) {
+    if (!s->is_along) {
+        lanes_add(s, bits, n, 0, s->n_lane, x, sign, out, out_stride);
+        return;
+    }
+    for (uint32_t from = 0; from < s->n_lane; from += s->group) {
+        size_t at = (size_t)(from / s->group) * s->n_along;
+        words_times(numbers, stride, n, s->n_along, s->step + at, s->low + at, w->wide, x);
+        lanes_add(s, bits, n, from, from + s->group, x, sign, out, out_stride);
+    }
+}
+
+#define PRODUCT(bits)                                                                              \
+    static void product##bits(const struct side *s, uint32_t n, const float *numbers,              \
+                              size_t stride, struct pack_words x, float sign, float *out,          \
+                              size_t out_stride, struct pack_work *w) {                            \
+        BY_ROWS_4(n, PRODUCT_##bits)                                                               \
+    }
+#define PRODUCT_2(n) product(s, 2, n, numbers, stride, x, sign, out, out_stride, w)
+#define PRODUCT_4(n) product(s, 4, n, numbers, stride, x, sign, out, out_stride, w)
+#define PRODUCT_8(n) product(s, 8, n, numbers, stride, x, sign, out, out_stride, w)
+PRODUCT(2)
+PRODUCT(4)
+PRODUCT(8)
+
+static void side_add(const struct side *s, uint32_t n, const float *numbers, size_t stride,
+                     struct pack_words x, float sign, float *out, size_t out_stride,
+                     struct pack_work *w) {
+    (s->bits == 2   ? product2
+     : s->bits == 4 ? product4
+                    : product8)(s, n, numbers, stride, x, sign, out, out_stride, w);
+}
+
+/* ---- a block ---- */
+
+static struct pack_words query_words(struct pack_work *w, uint32_t i) {
+    return (struct pack_words){ w->q + (size_t)i * FT_HEAD_MAX, w->q_scale + i, w->q_sum + i * 16 };
+}
+
+void ft_kern__pack256_queries(const struct ft_attend_blocks *a, struct pack_work *w) {
+    for (uint32_t i = 0; i < a->m; i++) {
+        const float *q = a->q + i * a->q_stride;
+        __m256 most = _mm256_setzero_ps();
+        for (uint32_t t = 0; t < a->d; t += 8) {
+            most = larger(most, _mm256_loadu_ps(q + t));
+        }
+        w->fits[i] = lanes_most(most) <= QUERY_LIMIT;
+    }
+    if (a->k_pack.bits < 16 && a->k_pack.by == FT_BY_TOKEN) {
+        uint32_t group = a->k_pack.group != 0 ? a->k_pack.group : a->d;
+        words_plain(a->q, a->q_stride, a->m, a->d, group, query_words(w, 0));
+    }
+}
+
+void ft_kern__pack256_keys(const struct ft_attend_blocks *a, uint32_t b, float sign, float *s,
+                           struct pack_work *w) {
+    struct side side = side_of(&a->k_pack, a->k, a->k_stride, b, a->n_block, a->d);
+    struct pack_words own = { w->x, w->x_scale, w->x_sum };
+    for (uint32_t i = 0, n; i < a->m; i += n) {
+        uint32_t end = i;
+        while (end < a->m && w->fits[end] == w->fits[i]) {
+            end++;
+        }
+        n = block_rows(end, i, FT_PACK_QUERY);
+        if (w->fits[i]) {
+            side_add(&side, n, a->q + i * a->q_stride, a->q_stride,
+                     side.is_along ? own : query_words(w, i), sign, s + (size_t)i * FT_TILE_ROW,
+                     FT_TILE_ROW, w);
+            side.ahead = 0;
+        }
+    }
+}
+
+void ft_kern__pack256_values(const struct ft_attend_blocks *a, uint32_t b, float sign,
+                             const float *p, struct pack_work *w) {
+    struct side side = side_of(&a->v_pack, a->v, a->v_stride, b, a->n_block, a->d);
+    struct pack_words x = { w->x, w->x_scale, w->x_sum };
+    for (uint32_t i = 0, n; i < a->m; i += n, p += (size_t)n * FT_TILE_ROW) {
+        n = block_rows(a->m, i, FT_PACK_QUERY);
+        if (!side.is_along) {
+            words_plain(p, FT_TILE_ROW, n, FT_TILE_ROW, side.group, x);
+        }
+        side_add(&side, n, p, FT_TILE_ROW, x, sign, a->acc + (size_t)i * a->d, a->d, w);
+        side.ahead = 0;
+    }
+}
+
+/* ---- pack and unpack ---- */
+
+void ft_kern__pack256(const struct ft_pack *pack, const float *rows, uint32_t d, void *block) {
+    ft_kern__pack(pack, rows, d, block);
+}
+
+void ft_kern__unpack256(const struct ft_pack *pack, const void *block, uint32_t d, float *rows) {
+    ft_kern__unpack(pack, block, d, rows);
+}
