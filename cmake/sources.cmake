@@ -4,13 +4,13 @@
 set(FT_LIBRARY_FOLDERS base kern model kv attn score engine)
 set(FT_SOURCES_base base.c os.c)
 set(FT_SOURCES_kern kern.c ref.c pack.c matmul.c)
-set(FT_SOURCES_model ggufwalk.c ggufkeys.c ggufvocab.c ggufset.c ggufcheck.c load.c product.c graph.c rope.c cut.c vocab.c grammar.c sampler.c peer.c)
-set(FT_SOURCES_kv store.c format.c)
+set(FT_SOURCES_model ggufwalk.c ggufkeys.c ggufvocab.c ggufset.c ggufcheck.c load.c product.c graph.c norms.c rope.c cut.c vocab.c grammar.c sampler.c peer.c)
+set(FT_SOURCES_kv store.c format.c bits.c)
 set(FT_SOURCES_attn dense.c tree.c vslash.c evidence.c op.c rotate.c stock.c)
 set(FT_SOURCES_score score.c keep.c budget.c choose.c fold.c critical.c speckv.c laq.c specpc.c specprefill.c dense.c
     snapkv.c h2o.c tova.c streamingllm.c knorm.c random.c random_tokens.c tail.c)
 set(FT_SOURCES_engine session.c prefill.c compress.c trial.c decode.c pair.c estimate.c cost.c rates.c auto.c arrays.c
-    methods.c report.c stream.c)
+    methods.c formats.c report.c stream.c)
 
 set(FT_PROGRAM_FOLDERS conf eval cli)
 set(FT_SOURCES_conf conf.c text.c shard.c)

@@ -186,10 +186,20 @@ FT_API uint32_t ft_method_count(void); /* how many methods ft_method_info knows 
 FT_API const struct ft_method_info *ft_method_info(uint32_t index); /* NULL when out of range */
 
 /* ft_kv_type_check - how KV rows are stored: "f32", "f16", "bf16", "q8_0"; packed in blocks of 64 rows
- * once they are old enough: "q8", "q4", "q2", "k4v2"; or settings, also behind a name:
+ * once they are old enough: "q8", "q4", "q2", "k4v2", "kvq"; or settings, also behind a name:
  * "k=q4,v=q2,group=64,residual=64" (docs/KV.md has them all).  NULL is "f16".
  * Errors     FT_ARG that says what there is, where = byte of spec */
 FT_API ft_status ft_kv_type_check(const char *spec, struct ft_error *err);
+
+struct ft_kv_layer { /* what a kv type gives one layer; bits 0: rows as they are */
+    double k_norm, v_norm; /* of the weights (kvq); 0: not asked, or there are none */
+    uint32_t k_bits, v_bits, k_group, v_group;
+};
+/* ft_kv_type_layers - a kv type against a model.
+ *   out      [n_layer]
+ * Errors     FT_ARG, FT_NOMEM, FT_UNSUP */
+FT_API ft_status ft_kv_type_layers(const ft_model *model, const char *spec, struct ft_kv_layer *out,
+                                   struct ft_error *err);
 
 /* ft_method_check - parse "name" or "name:key=value,..." for a stage without running anything.
  *   spec     NULL or "dense" is always accepted
@@ -382,6 +392,7 @@ struct ft_report {                      /* what happened to the last prompt, mea
     char fallback[FT_FALLBACK_CAP][160];       /* every silent-choice candidate, said aloud */
     /* "attend=avx512bf16 mass=avx512bf16 prompt=int8:q4_K+q6_K step=rows:q4_K+q6_K" */
     char kernels[256];
+    char kv_packing[512]; /* bits of each layer's packed rows, as used; "": rows are not packed */
     struct ft_auto automatic;
     /* most that a dense run could have taken to its first token, scaled from this run's own
      * prefill; 0: nothing was dropped.  A ttft_us above it was slower than dense. */

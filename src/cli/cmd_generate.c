@@ -320,6 +320,7 @@ static void print_json(const struct answer *answer, const struct ft_report *repo
     json_object_set_new(root, "method", method_value(answer, report));
     json_object_set_new(root, "models", models_value(&answer->setup));
     json_object_set_new(root, "kernels", ft_json_kernels(report));
+    json_object_set_new(root, "kv_packing", ft_json_text(report->kv_packing));
     json_object_set_new(root, "version", ft_json_text(ft_version()));
     ft_json_print(root);
 }

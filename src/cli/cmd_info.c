@@ -14,6 +14,68 @@ struct estimates {
     struct ft_error error[SIZES_CAP]; /* code FT_OK: at is filled */
 };
 
+/* What --kv-type gives each layer, where it packs rows. */
+struct layers {
+    uint32_t n;
+    struct ft_kv_layer *at; /* owned */
+};
+
+/* read_layers - kvq looks at the weights: the model is mapped for it. */
+static ft_status read_layers(const struct ft_conf *conf, struct layers *out,
+                             struct ft_error *error) {
+    ft_model *model = NULL;
+    struct ft_model_info info;
+    if (!conf->kv_type) {
+        return FT_OK;
+    }
+    ft_status status = ft_model_open(conf->model, FT_LOAD_PLAIN, &model, error);
+    if (status != FT_OK) {
+        return status;
+    }
+    ft_model_info(model, &info);
+    out->at = ft_alloc(info.n_layer, sizeof *out->at);
+    status = out->at ? ft_kv_type_layers(model, conf->kv_type, out->at, error)
+                     : ft_fail(error, FT_NOMEM, 0, "not enough memory for a table");
+    out->n = status == FT_OK && out->at[0].k_bits > 0 ? info.n_layer : 0;
+    ft_model_close(model);
+    return status;
+}
+
+static void print_layers(const struct ft_conf *conf, const struct layers *layers) {
+    if (layers->n == 0) {
+        return;
+    }
+    ft_out("rows of each layer  --kv-type ");
+    ft_out_safe(conf->kv_type);
+    ft_out("\n  %5s  %8s  %8s  %6s  %6s  %7s  %7s\n", "layer", "|W_K|", "|W_V|", "K bits", "V bits",
+           "K group", "V group");
+    for (uint32_t l = 0; l < layers->n; l++) {
+        const struct ft_kv_layer *at = &layers->at[l];
+        if (at->k_norm > 0) {
+            ft_out("  %5u  %8.3g  %8.3g", l, at->k_norm, at->v_norm);
+        } else {
+            ft_out("  %5u  %8s  %8s", l, "-", "-");
+        }
+        ft_out("  %6u  %6u  %7u  %7u\n", at->k_bits, at->v_bits, at->k_group, at->v_group);
+    }
+}
+
+static json_t *layers_value(const struct layers *layers) {
+    json_t *value = json_array();
+    for (uint32_t l = 0; l < layers->n; l++) {
+        const struct ft_kv_layer *at = &layers->at[l];
+        json_t *one = json_object();
+        json_object_set_new(one, "k_norm", at->k_norm > 0 ? json_real(at->k_norm) : json_null());
+        json_object_set_new(one, "v_norm", at->v_norm > 0 ? json_real(at->v_norm) : json_null());
+        json_object_set_new(one, "k_bits", json_integer(at->k_bits));
+        json_object_set_new(one, "v_bits", json_integer(at->v_bits));
+        json_object_set_new(one, "k_group", json_integer(at->k_group));
+        json_object_set_new(one, "v_group", json_integer(at->v_group));
+        json_array_append_new(value, one);
+    }
+    return value;
+}
+
 /* choose_sizes - the context asked for, or round sizes up to the trained one. */
 static void choose_sizes(const struct ft_conf *conf, const struct ft_model_info *info,
                          struct estimates *out) {
@@ -159,7 +221,7 @@ static json_t *estimate_value(uint32_t n_ctx, const struct ft_estimate *at,
 }
 
 static void print_json(const struct ft_setup *setup, const struct estimates *estimates,
-                       const char *misfit) {
+                       const struct layers *layers, const char *misfit) {
     json_t *root = json_object(), *memory = json_array(), *pair = json_null();
     for (uint32_t i = 0; i < estimates->n; i++) {
         json_array_append_new(
@@ -174,6 +236,7 @@ static void print_json(const struct ft_setup *setup, const struct estimates *est
     json_object_set_new(root, "draft", setup->draft ? model_value(setup->draft) : json_null());
     json_object_set_new(root, "pair", pair);
     json_object_set_new(root, "memory", memory);
+    json_object_set_new(root, "kv_layers", layers_value(layers));
     ft_json_print(root);
 }
 
@@ -211,7 +274,8 @@ int ft_cmd_info(const struct ft_conf *conf) {
     struct ft_setup setup = { 0 };
     struct estimates estimates = { 0 };
     struct ft_model_info info;
-    struct ft_error misfit = { 0 };
+    struct ft_error misfit = { 0 }, error = { 0 };
+    struct layers layers = { 0 };
     int code = with_arguments(conf, &own);
     if (code == FT_EXIT_OK) {
         code = ft_setup_init(&setup, &own);
@@ -219,18 +283,23 @@ int ft_cmd_info(const struct ft_conf *conf) {
     if (code == FT_EXIT_OK) {
         code = ft_setup_peek(&setup, &misfit);
     }
+    if (code == FT_EXIT_OK && read_layers(&own, &layers, &error) != FT_OK) {
+        code = ft_complain_error(NULL, &error);
+    }
     if (code == FT_EXIT_OK) {
         ft_model_info(setup.target, &info);
         choose_sizes(&own, &info, &estimates);
         estimate(&setup, &misfit, &estimates);
         const char *why = misfit.code != FT_OK ? misfit.text : NULL;
         if (own.is_json) {
-            print_json(&setup, &estimates, why);
+            print_json(&setup, &estimates, &layers, why);
         } else {
             print_text(&setup, &estimates, why);
+            print_layers(&own, &layers);
         }
         code = is_no(&own, &estimates, why) ? FT_EXIT_FAILED : FT_EXIT_OK;
     }
+    ft_free(layers.at);
     ft_setup_done(&setup);
     return code;
 }

@@ -557,7 +557,7 @@ ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
     struct input in = { 0 };
     ft_status status = input_init(&in, s, id, draft, err);
     ft_kv_set_aux(s->lane.kv, plan->kv_aux);
-    ft_session_set_packing(s, s->lane.kv, plan->n_trial == 0);
+    ft_formats_set(s, s->lane.kv, plan->n_trial == 0);
     bool is_dropping = plan->is_kv_on && !plan->is_kv_whole;
     if (status == FT_OK && is_dropping) {
         status = keep_scores(s, err);

@@ -11,6 +11,7 @@
  *   cost.c      what a plan costs, from rates
  *   rates.c     rates, from a few layers of a model
  *   auto.c      dense or what was asked for, whichever is expected to answer first
+ *   formats.c   how rows are stored, layer by layer
  *   report.c    what happened
  */
 #ifndef FT_ENGINE_ENGINE_H
@@ -18,6 +19,7 @@
 
 #include "attn/op.h"
 #include "base/base.h"
+#include "kv/bits.h"
 #include "kv/format.h"
 #include "kv/store.h"
 #include "model/model.h"
@@ -203,6 +205,7 @@ struct ft_session {
     struct ft_session_params params; /* strings owned */
     struct ft_choice prompt, kv;
     struct ft_kv_format format;
+    struct ft_packing *packing; /* [n_layer] owned */
     struct ft_sampler *sampler;
     atomic_bool is_cancelled;
     struct ft_lane lane; /* the target's */
@@ -236,9 +239,19 @@ struct ft_session {
 ft_status ft_session_policy(ft_session *s, const struct ft_session_params *params,
                             struct ft_error *err);
 void ft_session_policy_done(ft_session *s);
-/* ft_session_set_packing - layers of a store are packed as the session's format says, from their
- * next reservation on; or not at all. */
-void ft_session_set_packing(const ft_session *s, struct ft_kv *kv, bool is_on);
+
+/* ---- formats.c ---- */
+
+/* ft_formats_init - s->format and s->packing from the parameters; both are freed with the policy.
+ * Errors     FT_ARG, FT_NOMEM, FT_UNSUP */
+ft_status ft_formats_init(ft_session *s, struct ft_error *err);
+/* ft_formats_set - layers of a store are packed as the session says, from their next reservation
+ * on; or not at all. */
+void ft_formats_set(const ft_session *s, struct ft_kv *kv, bool is_on);
+/* ft_formats_block_bytes - of 64 packed rows of every head in all layers; 0: nothing is packed. */
+uint64_t ft_formats_block_bytes(const ft_session *s);
+/* ft_formats_text - what is stored, for a report; "" where nothing is packed. */
+void ft_formats_text(const ft_session *s, char *out, size_t cap);
 
 /* ---- stages (compress.c) ---- */
 

@@ -32,9 +32,6 @@ static uint64_t token_bytes(const struct ft_hparams *hp, uint32_t n_layer,
 static uint64_t held_bytes(const ft_session *s, const struct ft_plan *plan, uint32_t n_more) {
     const struct ft_hparams *hp = s->lane.hp;
     struct ft_kv_shape shape = shape_of(hp, hp->n_layer, &s->format, plan->kv_aux);
-    struct ft_packing packing = { .k = s->format.k_pack,
-                                  .v = s->format.v_pack,
-                                  .residual = s->format.residual };
     bool is_dropping = plan->is_kv_on && !plan->is_kv_whole;
     uint64_t bytes = 0;
     for (uint32_t l = 0; l < hp->n_layer; l++) {
@@ -43,7 +40,7 @@ static uint64_t held_bytes(const ft_session *s, const struct ft_plan *plan, uint
             n_row = plan->kv_look.window + ft_layers_sum(&plan->kv_layers, l + 1) -
                     ft_layers_sum(&plan->kv_layers, l);
         }
-        bytes += hp->n_head_kv * ft_kv_packed_bytes(&shape, &packing, n_row + n_more);
+        bytes += hp->n_head_kv * ft_kv_packed_bytes(&shape, &s->packing[l], n_row + n_more);
     }
     return bytes;
 }

@@ -51,10 +51,8 @@ static struct ft_facts facts_of(const ft_session *s, uint32_t n_input, uint32_t 
                               .n_predict = s->params.n_predict,
                               .token_bytes = ft_kv_token_bytes(&shape) };
     if (ft_kv_format_is_packed(&s->format)) {
-        struct ft_packing whole = { .k = s->format.k_pack, .v = s->format.v_pack };
         facts.block_rows = FT_BLOCK_ROW;
-        facts.block_bytes = ft_kv_packed_bytes(&shape, &whole, FT_BLOCK_ROW) * shape.n_layer *
-                            shape.n_head_kv;
+        facts.block_bytes = ft_formats_block_bytes(s);
         facts.residual = s->format.residual;
     }
     return facts;

@@ -96,6 +96,7 @@ void ft_report_settings(ft_session *s) {
     struct ft_kv_shape shape = *ft_kv_shape_of(s->lane.kv);
     shape.n_aux = 0; /* of K and V alone: what the last prompt stored beside them is past */
     uint64_t token_bytes = ft_kv_token_bytes(&shape);
+    ft_formats_text(s, report->kv_packing, sizeof report->kv_packing);
     report->kv_bytes_full = token_bytes * plan->n_prompt;
     report->n_kept = plan->n_input;
     report->n_kv_kept = plan->is_kv_on ? plan->kv_keep : plan->n_input;

@@ -51,35 +51,6 @@ static ft_status copy_params(ft_session *s, const struct ft_session_params *para
     return FT_OK;
 }
 
-static ft_status check_format(ft_session *s, struct ft_error *err) {
-    const char *type = s->params.kv_type ? s->params.kv_type : s->params.is_exact ? "f32" : "f16";
-    struct ft_kv_format *format = &s->format;
-    FT_TRY(ft_kv_format_parse(type, format, err));
-    bool is_plain = format->k_fmt == FT_F32 && format->v_fmt == FT_F32 && !format->is_k_rotated &&
-                    !ft_kv_format_is_packed(format);
-    if (s->params.is_exact && !is_plain) {
-        return ft_fail(err, FT_ARG, 0, "kv type '%s' with exact: exact runs store f32 rows", type);
-    }
-    FT_TRY(ft_kv_format_fit(format, s->lane.hp->head_dim, "target", err));
-    if (s->draft) { /* its rows are never packed */
-        struct ft_kv_format rows = { .k_fmt = format->k_fmt, .v_fmt = format->v_fmt };
-        FT_TRY(ft_kv_format_fit(&rows, ft_model_hparams(s->draft)->head_dim, "draft", err));
-    }
-    return FT_OK;
-}
-
-void ft_session_set_packing(const ft_session *s, struct ft_kv *kv, bool is_on) {
-    struct ft_packing packing = { 0 };
-    if (is_on) {
-        packing = (struct ft_packing){ .k = s->format.k_pack,
-                                       .v = s->format.v_pack,
-                                       .residual = s->format.residual };
-    }
-    for (uint32_t l = 0; l < s->lane.n_layer; l++) {
-        ft_kv_set_packing(kv, l, &packing);
-    }
-}
-
 static ft_status check_numbers(const ft_session *s, struct ft_error *err) {
     const struct ft_session_params *p = &s->params;
     if (p->n_thread < 1 || p->n_thread > THREAD_MAX) {
@@ -133,7 +104,7 @@ ft_status ft_session_policy(ft_session *s, const struct ft_session_params *param
     FT_TRY(copy_params(s, params, err));
     FT_TRY(ft_choice_parse(FT_STAGE_PROMPT, s->params.prompt, &s->prompt, err));
     FT_TRY(ft_choice_parse(FT_STAGE_KV, s->params.kv, &s->kv, err));
-    FT_TRY(check_format(s, err));
+    FT_TRY(ft_formats_init(s, err));
     FT_TRY(check_numbers(s, err));
     if (s->kv.method->writes_itself && s->prompt.method->act == FT_PROMPT) {
         return ft_fail(err, FT_ARG, 0, "%s answers the whole prompt: it goes without --prompt %s",
@@ -153,6 +124,7 @@ ft_status ft_session_policy(ft_session *s, const struct ft_session_params *param
 void ft_session_policy_done(ft_session *s) {
     ft_choice_done(&s->prompt);
     ft_choice_done(&s->kv);
+    ft_free(s->packing);
     ft_free((void *)(uintptr_t)s->params.prompt);
     ft_free((void *)(uintptr_t)s->params.kv);
     ft_free((void *)(uintptr_t)s->params.kv_type);

@@ -222,7 +222,7 @@ static ft_status choose_rows(struct trial *t, struct ft_error *err) {
     for (uint32_t i = 0; i < window + t->n_written; i++) {
         t->vis[i] = i < window ? s->plan.n_input - window + i + 1 : s->plan.n_input;
     }
-    ft_session_set_packing(s, t->kept, true);
+    ft_formats_set(s, t->kept, true);
     for (uint32_t l = 0; status == FT_OK && l < s->lane.n_layer; l++) {
         status = choose_layer(t, l, err);
     }

@@ -21,6 +21,7 @@ enum {
 struct said {
     uint32_t format[2]; /* of K, V: index into formats[] */
     uint32_t by[2], group[2], group_both, residual, rows, rotate;
+    uint32_t is_by_norm, bits, norm, groups; /* kvq */
 };
 
 static const struct {
@@ -36,6 +37,8 @@ enum { FORMAT_F16 = 1, FORMAT_Q4 = 5, FORMAT_Q2 = 6 };
 static const char *const ways[] = { "token", "channel" }; /* in the order of enum ft_pack_by */
 static const char *const row_names[] = { "f32", "f16", "bf16" };
 static const char *const rotations[] = { "none", "k", "kv" };
+static const char *const norms[] = { "frobenius", "spectral" };
+static const char *const groupings[] = { "same", "norm" };
 
 static uint32_t format_find(const char *name) {
     for (uint32_t i = 0; i < FT_COUNT(formats); i++) {
@@ -68,14 +71,25 @@ static uint32_t number_of(const char *text, uint32_t high) {
 }
 
 static bool take_name(struct said *said, const char *name) {
-    bool is_k4v2 = strcmp(name, "k4v2") == 0;
-    uint32_t format = is_k4v2 ? FORMAT_Q4 : format_find(name);
+    bool is_k4v2 = strcmp(name, "k4v2") == 0, is_kvq = strcmp(name, "kvq") == 0;
+    uint32_t format = is_k4v2 || is_kvq ? FORMAT_Q4 : format_find(name);
+    said->is_by_norm = is_kvq ? 1 : UNSAID;
     said->format[0] = format;
     said->format[1] = is_k4v2 ? FORMAT_Q2 : format;
     return format != UNSAID;
 }
 
-enum kind { KIND_FORMAT, KIND_WAY, KIND_ROWS, KIND_ROTATION, KIND_GROUP, KIND_RESIDUAL };
+enum kind {
+    KIND_FORMAT,
+    KIND_WAY,
+    KIND_ROWS,
+    KIND_ROTATION,
+    KIND_GROUP,
+    KIND_RESIDUAL,
+    KIND_BITS,
+    KIND_NORM,
+    KIND_GROUPING
+};
 
 static const struct {
     const char *name;
@@ -92,6 +106,9 @@ static const struct {
     { "residual", KIND_RESIDUAL, offsetof(struct said, residual) },
     { "rows", KIND_ROWS, offsetof(struct said, rows) },
     { "rotate", KIND_ROTATION, offsetof(struct said, rotate) },
+    { "bits", KIND_BITS, offsetof(struct said, bits) },
+    { "norm", KIND_NORM, offsetof(struct said, norm) },
+    { "groups", KIND_GROUPING, offsetof(struct said, groups) },
 };
 
 static const char *const expected[] = {
@@ -101,6 +118,9 @@ static const char *const expected[] = {
     [KIND_ROTATION] = "none, k or kv",
     [KIND_GROUP] = "16, 32, 64, 128 or 256",
     [KIND_RESIDUAL] = "0..1048576",
+    [KIND_BITS] = "2..8",
+    [KIND_NORM] = "frobenius or spectral",
+    [KIND_GROUPING] = "same or norm",
 };
 
 static uint32_t value_of(enum kind kind, const char *text) {
@@ -117,6 +137,13 @@ static uint32_t value_of(enum kind kind, const char *text) {
     case KIND_GROUP:
         n = number_of(text, 256);
         return n != UNSAID && n >= 16 && (n & (n - 1)) == 0 ? n : UNSAID;
+    case KIND_BITS:
+        n = number_of(text, 8);
+        return n != UNSAID && n >= 2 ? n : UNSAID;
+    case KIND_NORM:
+        return word_find(norms, FT_COUNT(norms), text);
+    case KIND_GROUPING:
+        return word_find(groupings, FT_COUNT(groupings), text);
     default:
         return number_of(text, RESIDUAL_MAX);
     }
@@ -129,8 +156,9 @@ static ft_status take_item(struct said *said, char *item, size_t at, struct ft_e
         return at == 0 && take_name(said, item)
                    ? FT_OK
                    : ft_fail(err, FT_ARG, at,
-                             "kv type: '%s' is unknown, expected f32, f16, bf16, q8_0, q8, q4, q2 "
-                             "or k4v2 first, or settings such as k=q4,v=q2,group=64,residual=64",
+                             "kv type: '%s' is unknown, expected f32, f16, bf16, q8_0, q8, q4, "
+                             "q2, k4v2 or kvq first, or settings such as "
+                             "k=q4,v=q2,group=64,residual=64",
                              item);
     }
     *equals = '\0';
@@ -146,7 +174,7 @@ static ft_status take_item(struct said *said, char *item, size_t at, struct ft_e
     }
     return ft_fail(err, FT_ARG, at,
                    "kv type: no setting '%s', there are k, v, k_by, v_by, group, k_group, v_group, "
-                   "residual, rows, rotate",
+                   "residual, rows, rotate; of kvq bits, norm, groups",
                    item);
 }
 
@@ -187,9 +215,24 @@ static struct ft_pack pack_of(const struct said *said, int which) {
     return pack;
 }
 
+/* kvq chooses the bits itself, and what belongs to it means nothing elsewhere. */
+static ft_status check_by_norm(const struct said *said, struct ft_error *err) {
+    bool is_q4 = said->format[0] == FORMAT_Q4 && said->format[1] == FORMAT_Q4;
+    if (said->is_by_norm != UNSAID && !is_q4) {
+        return ft_fail(err, FT_ARG, 0,
+                       "kv type: kvq chooses the bits of k and v: it takes bits=, no k= or v=");
+    }
+    if (said->is_by_norm == UNSAID &&
+        (said->bits != UNSAID || said->norm != UNSAID || said->groups != UNSAID)) {
+        return ft_fail(err, FT_ARG, 0, "kv type: bits, norm and groups belong to kvq");
+    }
+    return FT_OK;
+}
+
 static ft_status put_together(const struct said *said, struct ft_kv_format *out,
                               struct ft_error *err) {
     static const char *const side[] = { "k", "v" };
+    FT_TRY(check_by_norm(said, err));
     bool is_packed = formats[said->format[0]].bits > 0 || formats[said->format[1]].bits > 0;
     bool has_settings = said->by[0] != UNSAID || said->by[1] != UNSAID ||
                         said->group[0] != UNSAID || said->group[1] != UNSAID ||
@@ -219,6 +262,12 @@ static ft_status put_together(const struct said *said, struct ft_kv_format *out,
         out->k_pack = pack_of(said, 0);
         out->v_pack = pack_of(said, 1);
         out->residual = said->residual != UNSAID ? said->residual : RESIDUAL;
+    }
+    if (said->is_by_norm != UNSAID) {
+        out->is_by_norm = true;
+        out->has_norm_groups = said->groups == 1;
+        out->is_spectral = said->norm == 1;
+        out->k_pack.bits = out->v_pack.bits = said->bits != UNSAID ? (uint8_t)said->bits : 4;
     }
     return FT_OK;
 }

@@ -14,6 +14,9 @@ struct ft_kv_format {
     struct ft_pack k_pack, v_pack; /* bits 0, in both: nothing is packed */
     uint32_t residual;
     bool is_k_rotated, is_v_rotated; /* by a Hadamard matrix, before they are stored */
+    /* kvq: bits (and groups) of each layer by the norms of its weights; k_pack and v_pack have the
+     * averages */
+    bool is_by_norm, has_norm_groups, is_spectral;
 };
 
 /* ft_kv_format_parse - items split by commas: a name first, or settings, or both.
@@ -21,6 +24,9 @@ struct ft_kv_format {
  *   f32 f16 bf16 q8_0   rows as they are
  *   q8 q4 q2            both packed: keys by channel, values by token, groups of 64 (KIVI)
  *   k4v2                k=q4,v=q2 (Quantize What Counts)
+ *   kvq                 bits of each layer's K and V by the norms of its weights (the same, 2.2):
+ *                       bits= on average, 2..8 (4); norm=frobenius, spectral; groups=same, norm:
+ *                       then group= is the average
  *   k= v=               a row format for each, or q8, q4, q2; f16 beside a packed one
  *   k_by= v_by=         channel, token: what shares a step and a low
  *   group= k_group= v_group=   how many do

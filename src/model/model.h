@@ -115,6 +115,17 @@ struct ft_output_norms {
 ft_status ft_eval_output_norms(struct ft_eval *eval, const struct ft_output_norms *job,
                                struct ft_error *err);
 
+bool ft_model_has_weights(const ft_model *model); /* not so for FT_LOAD_VOCAB */
+enum ft_norm { FT_NORM_FROBENIUS, FT_NORM_SPECTRAL };
+/* ft_model_kv_norms - norms of W_K and W_V of a layer, decoded from the file.  Where keys are
+ * normalised per head (qwen3) W_K says nothing: then of both the root mean square that a head's
+ * keys, and a layer's values, have for inputs of mean square 1, times sqrt(n_head_kv head_dim);
+ * `norm` is not asked.  Not for FT_LOAD_VOCAB.
+ * Cost       one pass over both matrices; spectral: 20 power iterations
+ * Errors     FT_NOMEM, FT_UNSUP (weights of a type that ggml cannot decode) */
+ft_status ft_model_kv_norms(const ft_model *model, uint32_t layer, enum ft_norm norm, double *k,
+                            double *v, struct ft_error *err);
+
 /* ---- sampling: libllama's chain turns logits into probabilities; the draw is ours ---- */
 
 struct ft_sampler;

@@ -73,6 +73,12 @@ static void test_packed(void **state) {
     f = parsed("group=16,k=q8,v_group=32,k_by=token,v_by=channel,v=q2");
     assert_pack(f.k_pack, 8, FT_BY_TOKEN, 16);
     assert_pack(f.v_pack, 2, FT_BY_CHANNEL, 32);
+    f = parsed("kvq,bits=3,groups=norm,group=32,norm=spectral,residual=1");
+    assert_true(f.is_by_norm && f.has_norm_groups && f.is_spectral);
+    assert_int_equal(f.k_pack.bits, 3);
+    assert_int_equal(f.v_pack.group, 32);
+    assert_false(parsed("q4").is_by_norm);
+    assert_int_equal(parsed("kvq").v_pack.bits, 4);
     f = parsed("v=q4"); /* K is stored as it is, in the same blocks */
     assert_pack(f.k_pack, 16, 0, 0);
     assert_pack(f.v_pack, 4, FT_BY_TOKEN, 64);
@@ -123,8 +129,13 @@ static void test_errors(void **state) {
         { "q4,k_by=row", "k_by is 'row', expected channel or token", 3 },
         { "q4,rows=q8_0", "rows is 'q8_0', expected f16, bf16 or f32", 3 },
         { "q4,rotate=v", "rotate is 'v', expected none, k or kv", 3 },
-        { "q4,bits=3", "no setting 'bits', there are k, v, k_by", 3 },
+        { "q4,width=3", "no setting 'width', there are k, v, k_by", 3 },
         { "q4,", "'' is unknown", 3 },
+        { "q4,bits=4", "bits, norm and groups belong to kvq", 0 },
+        { "norm=spectral", "bits, norm and groups belong to kvq", 0 },
+        { "kvq,bits=9", "bits is '9', expected 2..8", 4 },
+        { "kvq,norm=l1", "norm is 'l1', expected frobenius or spectral", 4 },
+        { "kvq,k=q8", "kvq chooses the bits of k and v", 0 },
         { "f16,group=64", "are for packed rows, but k=f16, v=f16", 0 },
         { "k=q8_0,v=q4", "k=q8_0 beside packed v=q4, expected f16", 0 },
         { "k=q4,v=f32", "v=f32 beside packed k=q4", 0 },
