@@ -18,7 +18,7 @@ _foretoken() {
     -n|--predict|--n-predict) COMPREPLY=(); return ;;
     -c|--ctx-size) COMPREPLY=(); return ;;
     -t|--threads) COMPREPLY=(); return ;;
-    --kv-type) COMPREPLY=($(compgen -W "auto f16 f32 bf16 q8_0" -- "$current")); return ;;
+    --kv-type) COMPREPLY=(); return ;;
     --rope-scale) COMPREPLY=(); return ;;
     --temp) COMPREPLY=(); return ;;
     --top-k) COMPREPLY=(); return ;;

@@ -18,6 +18,8 @@ struct ft_span {
     uint32_t n_row;
     const void *k_block, *v_block; /* [n_block] packed rows in front of them; NULL: none */
     uint32_t n_block;
+    /* f16 [64 n_block][d] that the blocks' numbers are taken from; NULL: they are the rows */
+    const void *k_mean, *v_mean;
 };
 
 /* dense causal attention of a block of new queries over each head's rows.

@@ -118,6 +118,23 @@ void ft_attend_end(const struct ft_attn_job *job, const struct ft_attn_item *it,
     }
 }
 
+/* A block's 64 rows, as f32: taken from their means where there are some. */
+static void unpack_rows(const struct ft_kern *kern, const struct ft_pack *pack, const void *block,
+                        const void *means, uint32_t d, float *out) {
+    float mean[FT_HEAD_MAX];
+    kern->unpack(pack, block, d, out);
+    for (uint32_t j = 0; means != NULL && j < FT_BLOCK_ROW; j++, out += d) {
+        kern->decode(FT_F16, (const uint16_t *)means + (size_t)j * d, mean, d);
+        for (uint32_t t = 0; t < d; t++) {
+            out[t] = mean[t] - out[t];
+        }
+    }
+}
+
+static const void *means_at(const void *means, uint32_t block, uint32_t d) {
+    return means ? (const uint16_t *)means + (size_t)block * FT_BLOCK_ROW * d : NULL;
+}
+
 /* Blocks [from, to) of a head, which all queries of `a` see, one after the other as f32 rows. */
 static void fold_blocks(const struct ft_kern *kern, const struct ft_attn_job *job,
                         const struct ft_span *head, uint32_t from, uint32_t to,
@@ -132,10 +149,10 @@ static void fold_blocks(const struct ft_kern *kern, const struct ft_attn_job *jo
     rows.vis = NULL;
     rows.n = FT_BLOCK_ROW;
     for (uint32_t b = from; b < to; b++) {
-        kern->unpack(&job->k_pack, (const char *)head->k_block + b * k_bytes, job->d,
-                     (float *)(void *)s->k);
-        kern->unpack(&job->v_pack, (const char *)head->v_block + b * v_bytes, job->d,
-                     (float *)(void *)s->v);
+        unpack_rows(kern, &job->k_pack, (const char *)head->k_block + b * k_bytes,
+                    means_at(head->k_mean, b, job->d), job->d, (float *)(void *)s->k);
+        unpack_rows(kern, &job->v_pack, (const char *)head->v_block + b * v_bytes,
+                    means_at(head->v_mean, b, job->d), job->d, (float *)(void *)s->v);
         kern->attend(&rows);
     }
 }
@@ -192,6 +209,8 @@ static void few_blocks(const struct ft_kern *kern, const struct ft_attn_job *job
         .q = a->q,
         .k = (const char *)head->k_block + from * k_bytes,
         .v = (const char *)head->v_block + from * v_bytes,
+        .k_mean = means_at(head->k_mean, from, job->d),
+        .v_mean = means_at(head->v_mean, from, job->d),
         .max = a->max,
         .sum = a->sum,
         .acc = a->acc,

@@ -204,7 +204,9 @@ static void fill_spans(const struct ft_attn_in *in, uint32_t n_head_kv, const ui
                               .n_row = n_row ? n_row[h] : ft_kv_rows(in->kv, in->kv_layer, h),
                               .k_block = ft_kv_k_blocks(in->kv, in->kv_layer, h),
                               .v_block = ft_kv_v_blocks(in->kv, in->kv_layer, h),
-                              .n_block = ft_kv_blocks(in->kv, in->kv_layer, h) };
+                              .n_block = ft_kv_blocks(in->kv, in->kv_layer, h),
+                              .k_mean = ft_kv_k_means(in->kv, in->kv_layer),
+                              .v_mean = ft_kv_v_means(in->kv, in->kv_layer) };
     }
 }
 

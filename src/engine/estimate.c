@@ -40,7 +40,7 @@ static uint64_t held_bytes(const ft_session *s, const struct ft_plan *plan, uint
             n_row = plan->kv_look.window + ft_layers_sum(&plan->kv_layers, l + 1) -
                     ft_layers_sum(&plan->kv_layers, l);
         }
-        bytes += hp->n_head_kv * ft_kv_packed_bytes(&shape, &s->packing[l], n_row + n_more);
+        bytes += ft_kv_packed_bytes(&shape, &s->packing[l], n_row + n_more);
     }
     return bytes;
 }

@@ -77,7 +77,8 @@ static ft_status packings_of(const ft_model *model, const struct ft_kv_format *f
     for (uint32_t l = 0; l < n_layer; l++) {
         out[l] = (struct ft_packing){ .k = format->k_pack,
                                       .v = format->v_pack,
-                                      .residual = format->residual };
+                                      .residual = format->residual,
+                                      .is_mean = format->is_mean };
     }
     if (!format->is_by_norm) {
         return FT_OK;
@@ -101,6 +102,10 @@ ft_status ft_formats_init(ft_session *s, struct ft_error *err) {
         return ft_fail(err, FT_ARG, 0, "kv type '%s' with exact: exact runs store f32 rows", type);
     }
     FT_TRY(ft_kv_format_fit(format, s->lane.hp->head_dim, "target", err));
+    if (format->is_mean && s->lane.hp->n_head_kv == 1) {
+        return ft_fail(err, FT_ARG, 0,
+                       "kv type '%s': the target has one KV head, its mean is the head itself", type);
+    }
     if (s->draft) { /* its rows are never packed */
         struct ft_kv_format rows = { .k_fmt = format->k_fmt, .v_fmt = format->v_fmt };
         FT_TRY(ft_kv_format_fit(&rows, ft_model_hparams(s->draft)->head_dim, "draft", err));
@@ -120,10 +125,12 @@ void ft_formats_set(const ft_session *s, struct ft_kv *kv, bool is_on) {
 
 uint64_t ft_formats_block_bytes(const ft_session *s) {
     const struct ft_hparams *hp = s->lane.hp;
+    struct ft_kv_shape shape = { .n_layer = 1, .n_head_kv = hp->n_head_kv, .d = hp->head_dim };
     uint64_t bytes = 0;
     for (uint32_t l = 0; ft_kv_format_is_packed(&s->format) && l < hp->n_layer; l++) {
-        bytes += hp->n_head_kv * ((uint64_t)ft_pack_block_bytes(&s->packing[l].k, hp->head_dim) +
-                                  ft_pack_block_bytes(&s->packing[l].v, hp->head_dim));
+        struct ft_packing block = s->packing[l];
+        block.residual = 0;
+        bytes += ft_kv_packed_bytes(&shape, &block, FT_BLOCK_ROW);
     }
     return bytes;
 }
@@ -152,8 +159,9 @@ void ft_formats_text(const ft_session *s, char *out, size_t cap) {
     }
     list_bits(s, false, k, sizeof k);
     list_bits(s, true, v, sizeof v);
-    snprintf(out, cap, "blocks of %d rows, %u or more exact; bits of k %s, of v %s", FT_BLOCK_ROW,
-             s->format.residual, k, v);
+    snprintf(out, cap, "blocks of %d rows, %u or more exact; bits of k %s, of v %s%s",
+             FT_BLOCK_ROW, s->format.residual, k, v,
+             s->format.is_mean ? ", of deviations from the mean over heads" : "");
 }
 
 ft_status ft_kv_type_layers(const ft_model *model, const char *spec, struct ft_kv_layer *out,

@@ -10,6 +10,8 @@
 #include <stdio.h>
 
 #include "engine/engine.h"
+
+enum { MEAN_HEADS = 8 }; /* TaDA gains where a mean is shared by so many */
 #include "model/vocab.h"
 
 ft_status ft_pair_check(const ft_model *target, const ft_model *draft, struct ft_error *err) {
@@ -156,6 +158,37 @@ static ft_status check_packing(const ft_session *s, const struct ft_look *look,
                                                          : "positions=original");
 }
 
+/* Heads that share means keep the same rows. */
+static ft_status check_means(const ft_session *s, const struct ft_look *look,
+                             struct ft_error *err) {
+    return !s->format.is_mean || look->is_layer_wide
+               ? FT_OK
+               : ft_fail(err, FT_ARG, 0,
+                         "%s with kv type '%s': each head keeps rows of its own, but a mean over "
+                         "the heads is kept while any of them needs it; expected a method that "
+                         "treats heads alike (dense, tova)",
+                         s->kv.method->name, s->params.kv_type);
+}
+
+/* A mean takes as much as one head in f16: few heads do not pay for it. */
+static ft_status report_means(ft_session *s, struct ft_error *err) {
+    uint32_t n_head = s->lane.hp->n_head_kv;
+    struct ft_kv_shape shape = { .n_layer = 1, .n_head_kv = n_head, .d = s->lane.hp->head_dim };
+    struct ft_packing plain = { .k = s->format.k_pack, .v = s->format.v_pack };
+    struct ft_packing centred = plain;
+    centred.is_mean = true;
+    double full = (double)FT_BLOCK_ROW * n_head * shape.d * 2 * sizeof(uint16_t);
+    if (!s->format.is_mean || n_head >= MEAN_HEADS) {
+        return FT_OK;
+    }
+    return ft_report_fallback(
+        s, err,
+        "means over %u KV heads take 1/%u of f16: packed rows are %.1f %% of f16, %.1f %% without "
+        "means (they pay from %d heads on)",
+        n_head, n_head, 100 * (double)ft_kv_packed_bytes(&shape, &centred, FT_BLOCK_ROW) / full,
+        100 * (double)ft_kv_packed_bytes(&shape, &plain, FT_BLOCK_ROW) / full, MEAN_HEADS);
+}
+
 static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     struct ft_plan *plan = &s->plan;
     const struct ft_choice *choice = &s->kv;
@@ -168,6 +201,7 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     struct ft_look seen;
     choice->method->look(choice->params, &facts, &seen);
     FT_TRY(check_packing(s, &seen, err));
+    FT_TRY(check_means(s, &seen, err));
     bool is_within = plan->n_input <= plan->kv_keep && !s->is_shortcut_off;
     if (is_within && !is_reached_later(s, &seen)) {
         return report_within(s, choice, plan->n_input, plan->kv_keep, err);
@@ -277,6 +311,7 @@ static ft_status check_positions(const ft_session *s, const char *who, const ft_
 ft_status ft_pair_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct ft_error *err) {
     struct ft_plan *plan = &s->plan;
     *plan = (struct ft_plan){ .n_prompt = n_prompt };
+    FT_TRY(report_means(s, err));
     FT_TRY(plan_prompt(s, n_head, err));
     FT_TRY(plan_kv(s, err));
     uint32_t n_pos = position_behind(plan);

@@ -21,7 +21,8 @@ enum {
 struct said {
     uint32_t format[2]; /* of K, V: index into formats[] */
     uint32_t by[2], group[2], group_both, residual, rows, rotate;
-    uint32_t is_by_norm, bits, norm, groups; /* kvq */
+    uint32_t is_by_norm, bits, norm, groups; /* kvq; bits of tada too */
+    uint32_t is_tada, mean;
 };
 
 static const struct {
@@ -38,6 +39,7 @@ static const char *const ways[] = { "token", "channel" }; /* in the order of enu
 static const char *const row_names[] = { "f32", "f16", "bf16" };
 static const char *const rotations[] = { "none", "k", "kv" };
 static const char *const norms[] = { "frobenius", "spectral" };
+static const char *const means[] = { "none", "heads" };
 static const char *const groupings[] = { "same", "norm" };
 
 static uint32_t format_find(const char *name) {
@@ -72,7 +74,12 @@ static uint32_t number_of(const char *text, uint32_t high) {
 
 static bool take_name(struct said *said, const char *name) {
     bool is_k4v2 = strcmp(name, "k4v2") == 0, is_kvq = strcmp(name, "kvq") == 0;
-    uint32_t format = is_k4v2 || is_kvq ? FORMAT_Q4 : format_find(name);
+    bool is_tada = strcmp(name, "tada") == 0;
+    uint32_t format = is_k4v2 || is_kvq || is_tada ? FORMAT_Q4 : format_find(name);
+    if (is_tada) {
+        said->is_tada = said->mean = 1;
+        said->by[0] = said->by[1] = FT_BY_TOKEN;
+    }
     said->is_by_norm = is_kvq ? 1 : UNSAID;
     said->format[0] = format;
     said->format[1] = is_k4v2 ? FORMAT_Q2 : format;
@@ -88,7 +95,8 @@ enum kind {
     KIND_RESIDUAL,
     KIND_BITS,
     KIND_NORM,
-    KIND_GROUPING
+    KIND_GROUPING,
+    KIND_MEAN
 };
 
 static const struct {
@@ -109,6 +117,7 @@ static const struct {
     { "bits", KIND_BITS, offsetof(struct said, bits) },
     { "norm", KIND_NORM, offsetof(struct said, norm) },
     { "groups", KIND_GROUPING, offsetof(struct said, groups) },
+    { "mean", KIND_MEAN, offsetof(struct said, mean) },
 };
 
 static const char *const expected[] = {
@@ -121,6 +130,7 @@ static const char *const expected[] = {
     [KIND_BITS] = "2..8",
     [KIND_NORM] = "frobenius or spectral",
     [KIND_GROUPING] = "same or norm",
+    [KIND_MEAN] = "none or heads",
 };
 
 static uint32_t value_of(enum kind kind, const char *text) {
@@ -142,6 +152,8 @@ static uint32_t value_of(enum kind kind, const char *text) {
         return n != UNSAID && n >= 2 ? n : UNSAID;
     case KIND_NORM:
         return word_find(norms, FT_COUNT(norms), text);
+    case KIND_MEAN:
+        return word_find(means, FT_COUNT(means), text);
     case KIND_GROUPING:
         return word_find(groupings, FT_COUNT(groupings), text);
     default:
@@ -157,7 +169,7 @@ static ft_status take_item(struct said *said, char *item, size_t at, struct ft_e
                    ? FT_OK
                    : ft_fail(err, FT_ARG, at,
                              "kv type: '%s' is unknown, expected f32, f16, bf16, q8_0, q8, q4, "
-                             "q2, k4v2 or kvq first, or settings such as "
+                             "q2, k4v2, tada or kvq first, or settings such as "
                              "k=q4,v=q2,group=64,residual=64",
                              item);
     }
@@ -174,7 +186,7 @@ static ft_status take_item(struct said *said, char *item, size_t at, struct ft_e
     }
     return ft_fail(err, FT_ARG, at,
                    "kv type: no setting '%s', there are k, v, k_by, v_by, group, k_group, v_group, "
-                   "residual, rows, rotate; of kvq bits, norm, groups",
+                   "residual, rows, rotate, mean; of tada bits; of kvq bits, norm, groups",
                    item);
 }
 
@@ -222,9 +234,16 @@ static ft_status check_by_norm(const struct said *said, struct ft_error *err) {
         return ft_fail(err, FT_ARG, 0,
                        "kv type: kvq chooses the bits of k and v: it takes bits=, no k= or v=");
     }
-    if (said->is_by_norm == UNSAID &&
-        (said->bits != UNSAID || said->norm != UNSAID || said->groups != UNSAID)) {
-        return ft_fail(err, FT_ARG, 0, "kv type: bits, norm and groups belong to kvq");
+    if (said->is_by_norm == UNSAID && (said->norm != UNSAID || said->groups != UNSAID)) {
+        return ft_fail(err, FT_ARG, 0, "kv type: norm and groups belong to kvq");
+    }
+    if (said->is_by_norm == UNSAID && said->is_tada == UNSAID && said->bits != UNSAID) {
+        return ft_fail(err, FT_ARG, 0, "kv type: bits belongs to kvq and tada");
+    }
+    bool is_width = said->bits == 2 || said->bits == 4 || said->bits == 8 || said->bits == UNSAID;
+    if (said->is_tada != UNSAID && (!is_q4 || !is_width)) {
+        return ft_fail(err, FT_ARG, 0,
+                       "kv type: tada packs k and v alike: it takes bits=2, 4 or 8, no k= or v=");
     }
     return FT_OK;
 }
@@ -237,11 +256,11 @@ static ft_status put_together(const struct said *said, struct ft_kv_format *out,
     bool has_settings = said->by[0] != UNSAID || said->by[1] != UNSAID ||
                         said->group[0] != UNSAID || said->group[1] != UNSAID ||
                         said->group_both != UNSAID || said->residual != UNSAID ||
-                        said->rows != UNSAID;
+                        said->rows != UNSAID || said->mean == 1;
     if (!is_packed && has_settings) {
         return ft_fail(err, FT_ARG, 0,
-                       "kv type: k_by, v_by, group, k_group, v_group, residual and rows are for "
-                       "packed rows, but k=%s, v=%s",
+                       "kv type: k_by, v_by, group, k_group, v_group, residual, rows and mean are "
+                       "for packed rows, but k=%s, v=%s",
                        formats[said->format[0]].name, formats[said->format[1]].name);
     }
     for (int i = 0; is_packed && i < 2; i++) {
@@ -262,6 +281,11 @@ static ft_status put_together(const struct said *said, struct ft_kv_format *out,
         out->k_pack = pack_of(said, 0);
         out->v_pack = pack_of(said, 1);
         out->residual = said->residual != UNSAID ? said->residual : RESIDUAL;
+    }
+    out->is_mean = said->mean == 1;
+    if (said->is_tada != UNSAID) { /* a group that nobody named is a row */
+        out->k_pack.bits = out->v_pack.bits = said->bits != UNSAID ? (uint8_t)said->bits : 4;
+        out->is_row_grouped = true;
     }
     if (said->is_by_norm != UNSAID) {
         out->is_by_norm = true;
@@ -330,6 +354,12 @@ ft_status ft_kv_format_fit(struct ft_kv_format *format, uint32_t d, const char *
                        "kv type: packed rows, but the head size %u of the %s is no multiple of 16",
                        d, whose);
     }
-    FT_TRY(fit_pack(&format->k_pack, "k", d, whose, err));
-    return fit_pack(&format->v_pack, "v", d, whose, err);
+    struct ft_pack *side[] = { &format->k_pack, &format->v_pack };
+    for (int i = 0; i < 2; i++) {
+        if (format->is_row_grouped && side[i]->group == 0) {
+            side[i]->group = (uint16_t)d;
+        }
+        FT_TRY(fit_pack(side[i], i == 0 ? "k" : "v", d, whose, err));
+    }
+    return FT_OK;
 }

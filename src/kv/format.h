@@ -14,6 +14,8 @@ struct ft_kv_format {
     struct ft_pack k_pack, v_pack; /* bits 0, in both: nothing is packed */
     uint32_t residual;
     bool is_k_rotated, is_v_rotated; /* by a Hadamard matrix, before they are stored */
+    bool is_row_grouped; /* a group that nobody named is a whole row, not 64 numbers */
+    bool is_mean; /* blocks hold deviations from the mean over a layer's heads (TaDA) */
     /* kvq: bits (and groups) of each layer by the norms of its weights; k_pack and v_pack have the
      * averages */
     bool is_by_norm, has_norm_groups, is_spectral;
@@ -24,6 +26,8 @@ struct ft_kv_format {
  *   f32 f16 bf16 q8_0   rows as they are
  *   q8 q4 q2            both packed: keys by channel, values by token, groups of 64 (KIVI)
  *   k4v2                k=q4,v=q2 (Quantize What Counts)
+ *   tada                the mean over a layer's KV heads in f16, each head's deviation from it packed,
+ *                       a whole row a group: bits=2, 4 or 8 (4)
  *   kvq                 bits of each layer's K and V by the norms of its weights (the same, 2.2):
  *                       bits= on average, 2..8 (4); norm=frobenius, spectral; groups=same, norm:
  *                       then group= is the average
@@ -33,6 +37,7 @@ struct ft_kv_format {
  *   residual=           rows
  *   rows=               f16, bf16, f32: of rows that are not packed yet
  *   rotate=             none, k, kv
+ *   mean=               none, heads: what is packed are deviations, as with tada
  *
  * NULL reads as "f16".
  * Errors     FT_ARG naming the item, where = its byte; out untouched */

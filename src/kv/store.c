@@ -10,6 +10,7 @@
  *
  *                      k_block | block 0: rows 0..63 | ... | block n_block-1 |   v_block alike
  *                      k       | row 64*n_block | ... | n_row-1 | zero ... | cap_exact
+ *                      k_mean  | mean over the heads of row 0 | ... (is_mean) | f16, of the layer
  *
  * K and V of one layer are one mapping each, [n_head_kv][cap][d]; pages that were never written
  * cost nothing.  Everything beyond n_row reads as zero at all times (attention may read a padded
@@ -37,6 +38,7 @@ struct layer {
     uint32_t *n_block; /* [n_head_kv] */
     uint32_t cap, cap_exact, cap_block;
     uint8_t *k_block, *v_block; /* [n_head_kv][cap_block] */
+    uint16_t *k_mean, *v_mean;  /* [cap_block][64][d] */
     struct ft_packing packing;  /* of what is reserved */
     struct ft_packing wanted;   /* from the next reservation on */
 };
@@ -46,7 +48,8 @@ struct ft_kv {
     struct ft_gauge *gauge;
     struct layer *layer; /* [n_layer] */
     uint32_t *n_row;     /* [2][n_layer][n_head_kv] rows, blocks: owns what the layers point into */
-    float *wide;         /* [64][d] of a block that is being packed; NULL until a layer is packed */
+    /* [2][64][d] of a block that is being packed, the mean's first; NULL until a layer is packed */
+    float *wide;
     size_t k_row_bytes, v_row_bytes, page_bytes;
     uint64_t bytes; /* of rows held, all heads of all layers */
 };
@@ -75,6 +78,11 @@ static size_t block_bytes(const struct ft_packing *packing, uint32_t d) {
     return packing->k.bits == 0 ? 0
                                 : ft_pack_block_bytes(&packing->k, d) +
                                       ft_pack_block_bytes(&packing->v, d);
+}
+
+/* Of the means of one block of K and one of V. */
+static size_t mean_bytes(const struct ft_packing *packing, uint32_t d) {
+    return packing->is_mean ? (size_t)2 * FT_BLOCK_ROW * d * sizeof(uint16_t) : 0;
 }
 
 /* Where exact row `row` of head h lies in k and v. */
@@ -186,6 +194,7 @@ void ft_kv_set_packing(struct ft_kv *kv, uint32_t layer, const struct ft_packing
 void ft_kv_release(struct ft_kv *kv, uint32_t layer) {
     struct layer *l = layer_of(kv, layer);
     uint32_t n_head = kv->shape.n_head_kv, d = kv->shape.d;
+    count_bytes(kv, -(int64_t)(l->n_block[0] * mean_bytes(&l->packing, d)));
     for (uint32_t h = 0; h < n_head; h++) {
         uint32_t n_packed = l->n_block[h] * FT_BLOCK_ROW;
         count_rows(kv, -(int64_t)(l->n_row[h] - n_packed));
@@ -198,10 +207,13 @@ void ft_kv_release(struct ft_kv *kv, uint32_t layer) {
     if (n_block > 0) {
         ft_pages_unmap(l->k_block, n_block * ft_pack_block_bytes(&l->packing.k, d));
         ft_pages_unmap(l->v_block, n_block * ft_pack_block_bytes(&l->packing.v, d));
+        ft_pages_unmap(l->k_mean, l->cap_block * mean_bytes(&l->packing, d) / 2);
+        ft_pages_unmap(l->v_mean, l->cap_block * mean_bytes(&l->packing, d) / 2);
     }
     ft_free(l->pos);
     ft_free(l->aux);
     l->k = l->v = l->k_block = l->v_block = NULL;
+    l->k_mean = l->v_mean = NULL;
     l->pos = NULL;
     l->aux = NULL;
     l->cap = l->cap_exact = l->cap_block = 0;
@@ -225,11 +237,16 @@ static bool reserve_blocks(struct ft_kv *kv, struct layer *l) {
     }
     ft_assert(kv->shape.n_aux == 0);
     if (kv->wide == NULL) {
-        kv->wide = ft_alloc((size_t)FT_BLOCK_ROW * d, sizeof(*kv->wide));
+        kv->wide = ft_alloc((size_t)2 * FT_BLOCK_ROW * d, sizeof(*kv->wide));
+    }
+    if (l->packing.is_mean) {
+        l->k_mean = ft_pages_map(l->cap_block * mean_bytes(&l->packing, d) / 2);
+        l->v_mean = ft_pages_map(l->cap_block * mean_bytes(&l->packing, d) / 2);
     }
     l->k_block = map_heads(n * ft_pack_block_bytes(&l->packing.k, d), n_head);
     l->v_block = map_heads(n * ft_pack_block_bytes(&l->packing.v, d), n_head);
-    return kv->wide != NULL && l->k_block != NULL && l->v_block != NULL;
+    bool has_means = !l->packing.is_mean || (l->k_mean != NULL && l->v_mean != NULL);
+    return kv->wide != NULL && l->k_block != NULL && l->v_block != NULL && has_means;
 }
 
 ft_status ft_kv_reserve(struct ft_kv *kv, uint32_t layer, uint32_t cap, struct ft_error *err) {
@@ -339,42 +356,130 @@ void ft_kv_write(struct ft_kv *kv, uint32_t layer, uint32_t h, ft_row row, const
 
 /* ---- packing ---- */
 
-/* Exact rows [at, at + 64) of a mapping -> one block. */
-static void pack_block(struct ft_kv *kv, const struct ft_pack *pack, enum ft_fmt fmt,
-                       const uint8_t *rows, size_t row_bytes, uint8_t *block) {
-    uint32_t d = kv->shape.d;
-    for (uint32_t j = 0; j < FT_BLOCK_ROW; j++) {
-        ft_kern()->decode(fmt, rows + j * row_bytes, kv->wide + (size_t)j * d, d);
-    }
-    ft_kern()->pack(pack, kv->wide, d, block);
+/* One side, K or V, of a layer that is being packed. */
+struct side {
+    const struct ft_pack *pack;
+    enum ft_fmt fmt;
+    uint8_t *rows, *blocks;
+    uint16_t *means; /* NULL: blocks hold the rows themselves */
+    size_t row_bytes, block_bytes;
+};
+
+static struct side side_of(const struct ft_kv *kv, const struct layer *l, bool is_value) {
+    const struct ft_pack *pack = is_value ? &l->packing.v : &l->packing.k;
+    return (struct side){ .pack = pack,
+                          .fmt = is_value ? kv->shape.v_fmt : kv->shape.k_fmt,
+                          .rows = is_value ? l->v : l->k,
+                          .blocks = is_value ? l->v_block : l->k_block,
+                          .means = is_value ? l->v_mean : l->k_mean,
+                          .row_bytes = is_value ? kv->v_row_bytes : kv->k_row_bytes,
+                          .block_bytes = ft_pack_block_bytes(pack, kv->shape.d) };
 }
 
-static void settle_head(struct ft_kv *kv, struct layer *l, uint32_t h) {
-    uint32_t n_exact = l->n_row[h] - l->n_block[h] * FT_BLOCK_ROW, d = kv->shape.d;
-    uint32_t n = n_exact > l->packing.residual ? (n_exact - l->packing.residual) / FT_BLOCK_ROW : 0;
-    size_t k_bytes = n > 0 ? ft_pack_block_bytes(&l->packing.k, d) : 0;
-    size_t v_bytes = n > 0 ? ft_pack_block_bytes(&l->packing.v, d) : 0;
-    size_t first = (size_t)h * l->cap_exact;
+/* Row j of the 64 oldest exact rows of head h behind `block` more of them. */
+static void oldest_row(const struct ft_kv *kv, const struct layer *l, const struct side *side,
+                       uint32_t h, uint32_t block, uint32_t j, float *out) {
+    size_t at = (size_t)h * l->cap_exact + (size_t)block * FT_BLOCK_ROW + j;
+    ft_kern()->decode(side->fmt, side->rows + at * side->row_bytes, out, kv->shape.d);
+}
+
+/* The mean over heads of 64 rows, as it is stored, to `mean` [64][d]. */
+static void average_heads(struct ft_kv *kv, const struct layer *l, const struct side *side,
+                          uint32_t block, float *mean) {
+    uint32_t d = kv->shape.d, n_head = kv->shape.n_head_kv;
+    uint16_t *out = side->means + ((size_t)l->n_block[0] + block) * FT_BLOCK_ROW * d;
+    float row[FT_HEAD_MAX];
+    for (uint32_t j = 0; j < FT_BLOCK_ROW; j++) {
+        double sum[FT_HEAD_MAX] = { 0 };
+        for (uint32_t h = 0; h < n_head; h++) {
+            oldest_row(kv, l, side, h, block, j, row);
+            for (uint32_t t = 0; t < d; t++) {
+                sum[t] += (double)row[t];
+            }
+        }
+        for (uint32_t t = 0; t < d; t++) {
+            mean[(size_t)j * d + t] = (float)(sum[t] / n_head);
+        }
+    }
+    ft_kern()->encode(FT_F16, mean, out, (size_t)FT_BLOCK_ROW * d);
+    ft_kern()->decode(FT_F16, out, mean, (size_t)FT_BLOCK_ROW * d);
+}
+
+/* The `block`-th 64 of the oldest exact rows of all heads become a block each. */
+static void pack_side(struct ft_kv *kv, struct layer *l, bool is_value, uint32_t h, uint32_t block) {
+    struct side side = side_of(kv, l, is_value);
+    uint32_t d = kv->shape.d;
+    float *mean = kv->wide, *rows = kv->wide + (size_t)FT_BLOCK_ROW * d;
+    if (side.means != NULL && h == 0) {
+        average_heads(kv, l, &side, block, mean);
+    }
+    for (uint32_t j = 0; j < FT_BLOCK_ROW; j++) {
+        float *row = rows + (size_t)j * d;
+        oldest_row(kv, l, &side, h, block, j, row);
+        for (uint32_t t = 0; side.means != NULL && t < d; t++) {
+            row[t] = mean[(size_t)j * d + t] - row[t];
+        }
+    }
+    size_t to = (size_t)h * l->cap_block + l->n_block[h] + block;
+    ft_kern()->pack(side.pack, rows, d, side.blocks + to * side.block_bytes);
+}
+
+/* n blocks of head h are made: the rows behind them move up. */
+static void take_packed(struct ft_kv *kv, struct layer *l, uint32_t h, uint32_t n) {
+    size_t first = (size_t)h * l->cap_exact, gone = (size_t)n * FT_BLOCK_ROW;
+    size_t n_exact = l->n_row[h] - (size_t)l->n_block[h] * FT_BLOCK_ROW, left = n_exact - gone;
     uint8_t *k = l->k + first * kv->k_row_bytes, *v = l->v + first * kv->v_row_bytes;
-    for (uint32_t b = 0; b < n; b++) {
-        size_t at = (size_t)b * FT_BLOCK_ROW, to = (size_t)h * l->cap_block + l->n_block[h] + b;
-        ft_assert(l->n_block[h] + b < l->cap_block);
-        pack_block(kv, &l->packing.k, kv->shape.k_fmt, k + at * kv->k_row_bytes, kv->k_row_bytes,
-                   l->k_block + to * k_bytes);
-        pack_block(kv, &l->packing.v, kv->shape.v_fmt, v + at * kv->v_row_bytes, kv->v_row_bytes,
-                   l->v_block + to * v_bytes);
-    }
-    if (n == 0) {
-        return;
-    }
-    size_t gone = (size_t)n * FT_BLOCK_ROW, left = n_exact - gone;
     memmove(k, k + gone * kv->k_row_bytes, left * kv->k_row_bytes);
     memmove(v, v + gone * kv->v_row_bytes, left * kv->v_row_bytes);
     clear_bytes(kv, l->k, (first + left) * kv->k_row_bytes, (first + n_exact) * kv->k_row_bytes);
     clear_bytes(kv, l->v, (first + left) * kv->v_row_bytes, (first + n_exact) * kv->v_row_bytes);
-    count_bytes(kv, (int64_t)(n * (k_bytes + v_bytes))); /* both are there for a moment */
+    /* both were there for a moment */
+    count_bytes(kv, (int64_t)(n * block_bytes(&l->packing, kv->shape.d)));
     count_rows(kv, -(int64_t)gone);
     l->n_block[h] += n;
+}
+
+static uint32_t blocks_due(const struct layer *l, uint32_t h) {
+    uint32_t n_exact = l->n_row[h] - l->n_block[h] * FT_BLOCK_ROW;
+    return n_exact > l->packing.residual ? (n_exact - l->packing.residual) / FT_BLOCK_ROW : 0;
+}
+
+void ft_kv_settle(struct ft_kv *kv, uint32_t layer) {
+    struct layer *l = layer_of(kv, layer);
+    uint32_t n_head = kv->shape.n_head_kv, most = 0;
+    for (uint32_t h = 0; l->packing.k.bits > 0 && h < n_head; h++) {
+        ft_assert(l->n_block[h] + blocks_due(l, h) <= l->cap_block);
+        ft_assert(!l->packing.is_mean || l->n_row[h] == l->n_row[0]);
+        most = FT_MAX(most, blocks_due(l, h));
+    }
+    for (int is_value = 0; is_value < 2; is_value++) {
+        for (uint32_t block = 0; block < most; block++) {
+            for (uint32_t h = 0; h < n_head; h++) {
+                if (block < blocks_due(l, h)) {
+                    pack_side(kv, l, is_value, h, block);
+                }
+            }
+        }
+    }
+    count_bytes(kv, (int64_t)(most * mean_bytes(&l->packing, kv->shape.d)));
+    for (uint32_t h = 0; most > 0 && h < n_head; h++) {
+        uint32_t n = blocks_due(l, h);
+        if (n > 0) {
+            take_packed(kv, l, h, n);
+        }
+    }
+}
+
+/* Rows of blocks that hold what is taken from means. */
+static void add_means(const struct ft_kv *kv, const uint16_t *means, uint32_t n_row, float *rows) {
+    float mean[FT_HEAD_MAX];
+    uint32_t d = kv->shape.d;
+    for (uint32_t j = 0; means != NULL && j < n_row; j++) {
+        ft_kern()->decode(FT_F16, means + (size_t)j * d, mean, d);
+        for (uint32_t t = 0; t < d; t++) {
+            rows[(size_t)j * d + t] = mean[t] - rows[(size_t)j * d + t];
+        }
+    }
 }
 
 void ft_kv_read(const struct ft_kv *kv, uint32_t layer, uint32_t h, float *k, float *v) {
@@ -388,17 +493,12 @@ void ft_kv_read(const struct ft_kv *kv, uint32_t layer, uint32_t h, float *k, fl
         kern->unpack(&l->packing.v, l->v_block + at * ft_pack_block_bytes(&l->packing.v, d), d,
                      v + to);
     }
+    add_means(kv, l->k_mean, n_packed, k);
+    add_means(kv, l->v_mean, n_packed, v);
     for (uint32_t row = n_packed; row < l->n_row[h]; row++) {
         size_t at = exact_at(l, h, row), to = (size_t)row * d;
         kern->decode(kv->shape.k_fmt, l->k + at * kv->k_row_bytes, k + to, d);
         kern->decode(kv->shape.v_fmt, l->v + at * kv->v_row_bytes, v + to, d);
-    }
-}
-
-void ft_kv_settle(struct ft_kv *kv, uint32_t layer) {
-    struct layer *l = layer_of(kv, layer);
-    for (uint32_t h = 0; l->packing.k.bits > 0 && h < kv->shape.n_head_kv; h++) {
-        settle_head(kv, l, h);
     }
 }
 
@@ -506,19 +606,21 @@ ft_status ft_kv_drop(struct ft_kv *kv, uint32_t layer, uint32_t h, const struct 
     return FT_OK;
 }
 
-/* As many at a time as there is room for exact rows. */
-static void gather_head(struct ft_kv *dst, struct layer *to, uint32_t h, const struct layer *from,
-                        const struct ft_rows *rows) {
-    for (uint32_t done = 0, n; done < rows->n; done += n) {
-        uint32_t n_exact = to->n_row[h] - to->n_block[h] * FT_BLOCK_ROW;
-        n = FT_MIN(rows->n - done, to->cap_exact - n_exact);
-        copy_rows(dst, h, to, to->n_row[h], from, rows, done, n);
-        to->n_row[h] += n;
-        count_rows(dst, n);
-        if (to->packing.k.bits > 0) {
-            settle_head(dst, to, h);
+/* Heads that share means hold the same rows. */
+static ft_status check_alike(const struct ft_kv *kv, const struct layer *to, uint32_t layer,
+                             const struct ft_rows *keep, struct ft_error *err) {
+    for (uint32_t h = 1; to->packing.is_mean && h < kv->shape.n_head_kv; h++) {
+        bool is_listed = keep[0].row != NULL && keep[h].row != NULL;
+        bool is_same = keep[h].n == keep[0].n && (keep[h].row == keep[0].row ||
+                       (is_listed && memcmp(keep[h].row, keep[0].row,
+                                            keep[0].n * sizeof(*keep[0].row)) == 0));
+        if (!is_same) {
+            return ft_fail(err, FT_UNSUP, 0,
+                           "KV rows of layer %u: heads 0 and %u keep different rows, but share means",
+                           layer, h);
         }
     }
+    return FT_OK;
 }
 
 ft_status ft_kv_gather(struct ft_kv *dst, uint32_t dst_layer, const struct ft_kv *src,
@@ -541,8 +643,20 @@ ft_status ft_kv_gather(struct ft_kv *dst, uint32_t dst_layer, const struct ft_kv
         FT_TRY(check_exact(src, src_layer, h, err));
         FT_TRY(check_append(dst, dst_layer, h, keep[h].n, first, err));
     }
+    FT_TRY(check_alike(dst, to, dst_layer, keep, err));
+    uint32_t most = 0;
     for (uint32_t h = 0; h < a->n_head_kv; h++) {
-        gather_head(dst, to, h, from, &keep[h]);
+        most = FT_MAX(most, keep[h].n);
+    }
+    uint32_t step = to->packing.k.bits > 0 ? FT_KV_ROOM : FT_MAX(most, 1);
+    for (uint32_t done = 0; done < most; done += step) {
+        for (uint32_t h = 0; h < a->n_head_kv; h++) {
+            uint32_t n = done < keep[h].n ? FT_MIN(step, keep[h].n - done) : 0;
+            copy_rows(dst, h, to, to->n_row[h], from, &keep[h], done, n);
+            to->n_row[h] += n;
+            count_rows(dst, n);
+        }
+        ft_kv_settle(dst, dst_layer);
     }
     return FT_OK;
 }
@@ -626,6 +740,14 @@ const void *ft_kv_v_blocks(const struct ft_kv *kv, uint32_t layer, uint32_t h) {
     return l->v_block ? l->v_block + h * bytes : NULL;
 }
 
+const void *ft_kv_k_means(const struct ft_kv *kv, uint32_t layer) {
+    return layer_of(kv, layer)->k_mean;
+}
+
+const void *ft_kv_v_means(const struct ft_kv *kv, uint32_t layer) {
+    return layer_of(kv, layer)->v_mean;
+}
+
 uint64_t ft_kv_bytes(const struct ft_kv *kv) {
     return kv->bytes;
 }
@@ -643,6 +765,7 @@ uint64_t ft_kv_packed_bytes(const struct ft_kv_shape *shape, const struct ft_pac
     uint64_t n_block = packing->k.bits > 0 && n > packing->residual
                            ? (n - packing->residual) / FT_BLOCK_ROW
                            : 0;
-    return n_block * block_bytes(packing, shape->d) +
-           (n - n_block * FT_BLOCK_ROW) * row_bytes(shape);
+    return n_block * mean_bytes(packing, shape->d) +
+           shape->n_head_kv * (n_block * block_bytes(packing, shape->d) +
+                               (n - n_block * FT_BLOCK_ROW) * row_bytes(shape));
 }

@@ -25,6 +25,9 @@ struct ft_rows {       /* a list of rows of one head */
 struct ft_packing {
     struct ft_pack k, v;
     uint32_t residual; /* at least so many rows of a head are exact, and fewer than 64 more */
+    /* blocks hold what must be taken from the mean over the layer's heads, kept in f16 (TaDA,
+     * arXiv:2506.04642); heads then have the same rows */
+    bool is_mean;
 };
 enum { FT_KV_ROOM = 512 }; /* rows that may be appended to a packed layer before ft_kv_settle */
 
@@ -89,7 +92,8 @@ ft_status ft_kv_drop(struct ft_kv *kv, uint32_t layer, uint32_t h, const struct 
                      struct ft_error *err);
 
 /* ft_kv_gather - copy the listed rows of (src, src_layer), which is not packed, to the end of (dst,
- * dst_layer), which has room and equal shape; if that is packed, they settle there. */
+ * dst_layer), which has room and equal shape; if that is packed, they settle there.  Errors FT_UNSUP if
+ * heads that share means get different rows. */
 ft_status ft_kv_gather(struct ft_kv *dst, uint32_t dst_layer, const struct ft_kv *src,
                        uint32_t src_layer, const struct ft_rows *keep, struct ft_error *err);
 
@@ -115,12 +119,15 @@ uint32_t ft_kv_blocks(const struct ft_kv *kv, uint32_t layer, uint32_t h); /* he
 /* [blocks] one after the other, ft_pack_block_bytes each */
 const void *ft_kv_k_blocks(const struct ft_kv *kv, uint32_t layer, uint32_t h);
 const void *ft_kv_v_blocks(const struct ft_kv *kv, uint32_t layer, uint32_t h);
+/* [64 blocks][d] f16, of all heads; NULL where blocks hold the rows themselves */
+const void *ft_kv_k_means(const struct ft_kv *kv, uint32_t layer);
+const void *ft_kv_v_means(const struct ft_kv *kv, uint32_t layer);
 /* of rows held, aux and blocks included */
 uint64_t ft_kv_bytes(const struct ft_kv *kv);
 size_t ft_kv_row_bytes(const struct ft_kv *kv); /* of one exact row of one head */
 /* one token in all layers, aux included */
 size_t ft_kv_token_bytes(const struct ft_kv_shape *shape);
-/* ft_kv_packed_bytes - of n rows of one head, settled. */
+/* ft_kv_packed_bytes - of n rows of every head of one layer, settled. */
 uint64_t ft_kv_packed_bytes(const struct ft_kv_shape *shape, const struct ft_packing *packing,
                             uint64_t n);
 

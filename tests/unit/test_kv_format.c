@@ -79,6 +79,11 @@ static void test_packed(void **state) {
     assert_int_equal(f.v_pack.group, 32);
     assert_false(parsed("q4").is_by_norm);
     assert_int_equal(parsed("kvq").v_pack.bits, 4);
+    f = parsed("tada,bits=2");
+    assert_pack(f.k_pack, 2, FT_BY_TOKEN, 64);
+    assert_pack(f.v_pack, 2, FT_BY_TOKEN, 64);
+    assert_true(f.is_mean);
+    assert_true(parsed("q4,mean=heads").is_mean);
     f = parsed("v=q4"); /* K is stored as it is, in the same blocks */
     assert_pack(f.k_pack, 16, 0, 0);
     assert_pack(f.v_pack, 4, FT_BY_TOKEN, 64);
@@ -131,8 +136,10 @@ static void test_errors(void **state) {
         { "q4,rotate=v", "rotate is 'v', expected none, k or kv", 3 },
         { "q4,width=3", "no setting 'width', there are k, v, k_by", 3 },
         { "q4,", "'' is unknown", 3 },
-        { "q4,bits=4", "bits, norm and groups belong to kvq", 0 },
-        { "norm=spectral", "bits, norm and groups belong to kvq", 0 },
+        { "q4,bits=4", "bits belongs to kvq and tada", 0 },
+        { "norm=spectral", "norm and groups belong to kvq", 0 },
+        { "tada,bits=3", "it takes bits=2, 4 or 8", 0 },
+        { "f16,mean=heads", "and mean are for packed rows", 0 },
         { "kvq,bits=9", "bits is '9', expected 2..8", 4 },
         { "kvq,norm=l1", "norm is 'l1', expected frobenius or spectral", 4 },
         { "kvq,k=q8", "kvq chooses the bits of k and v", 0 },

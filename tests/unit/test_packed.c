@@ -102,7 +102,7 @@ static void test_settle(void **state) {
         assert_int_equal(ft_kv_rows(kv, 1, 0), n);
         assert_int_equal(ft_kv_bytes(kv), bytes_of(n, n_block));
         assert_int_equal(gauge.now, ft_kv_bytes(kv));
-        assert_int_equal(N_HEAD * ft_kv_packed_bytes(&shape, &four, n), ft_kv_bytes(kv));
+        assert_int_equal(ft_kv_packed_bytes(&shape, &four, n), ft_kv_bytes(kv));
         if (n % 53 == 0 || n == 164 || n == 600) {
             assert_rows(kv, 1, 0, pos);
             assert_rows(kv, 1, 1, pos);
@@ -179,11 +179,107 @@ static void test_gather(void **state) {
     assert_int_equal(ft_kv_blocks(kv, 1, 1), (n - 100) / 64);
     assert_rows(kv, 1, 0, pos);
     assert_rows(kv, 1, 1, (const ft_pos *)row);
-    assert_int_equal(ft_kv_bytes(kv), ft_kv_packed_bytes(&shape, &four, N) +
-                                          ft_kv_packed_bytes(&shape, &four, n));
+    assert_int_equal(ft_kv_bytes(kv), (ft_kv_packed_bytes(&shape, &four, N) +
+                                       ft_kv_packed_bytes(&shape, &four, n)) /
+                                          N_HEAD);
     keep[0] = (struct ft_rows){ NULL, N + 1 };
     struct ft_error err;
     assert_int_equal(ft_kv_gather(kv, 0, stage, 0, keep, &err), FT_ARG);
+    ft_kv_free(stage);
+    ft_kv_free(kv);
+}
+
+/* ---- means over heads ---- */
+
+enum { MEAN_HEADS = 8, MEAN_D = 64, MEAN_ROWS = 64 };
+
+/* Squared error of the packed keys of 8 heads that are `shared` times a common part, with an outlying
+ * channel, and a part of their own. */
+static double error_of_heads(float shared, bool is_mean, uint64_t *bytes) {
+    struct ft_kv_shape heads = {
+        .n_layer = 1, .n_head_kv = MEAN_HEADS, .d = MEAN_D, .k_fmt = FT_F32, .v_fmt = FT_F32
+    };
+    struct ft_pack whole = { .bits = 4, .by = FT_BY_TOKEN, .group = MEAN_D };
+    struct ft_packing packing = { .k = whole, .v = whole, .is_mean = is_mean };
+    packing.v.is_value = true;
+    struct ft_kv *kv = NULL;
+    assert_int_equal(ft_kv_new(&heads, NULL, &kv, NULL), FT_OK);
+    ft_kv_set_packing(kv, 0, &packing);
+    assert_int_equal(ft_kv_reserve(kv, 0, MEAN_ROWS, NULL), FT_OK);
+    float x[MEAN_HEADS][MEAN_ROWS][MEAN_D];
+    uint64_t seed = 8;
+    for (uint32_t j = 0; j < MEAN_ROWS; j++) {
+        ft_pos pos = (ft_pos)j;
+        float common[MEAN_D];
+        assert_int_equal(ft_kv_extend(kv, 0, &pos, 1, NULL), FT_OK);
+        for (uint32_t t = 0; t < MEAN_D; t++) {
+            common[t] = shared * oracle_real(&seed) * (t == 5 ? 50.0f : 1.0f);
+        }
+        for (uint32_t h = 0; h < MEAN_HEADS; h++) {
+            for (uint32_t t = 0; t < MEAN_D; t++) {
+                x[h][j][t] = common[t] + 0.3f * oracle_real(&seed);
+            }
+            ft_kv_write(kv, 0, h, j, x[h][j], x[h][j]);
+        }
+    }
+    ft_kv_settle(kv, 0);
+    assert_int_equal(ft_kv_blocks(kv, 0, MEAN_HEADS - 1), 1);
+    float k[MEAN_ROWS * MEAN_D], v[MEAN_ROWS * MEAN_D];
+    double sum = 0;
+    for (uint32_t h = 0; h < MEAN_HEADS; h++) {
+        ft_kv_read(kv, 0, h, k, v);
+        for (uint32_t j = 0; j < MEAN_ROWS * MEAN_D; j++) {
+            sum += pow((double)k[j] - (double)x[h][j / MEAN_D][j % MEAN_D], 2);
+        }
+        assert_same_bits("values as keys", v, k, MEAN_ROWS * MEAN_D);
+    }
+    *bytes = ft_kv_bytes(kv);
+    ft_kv_free(kv);
+    return sum;
+}
+
+/* TaDA: what heads have in common does not spoil their low-bit part, and costs 1/H of f16. */
+static void test_means(void **state) {
+    (void)state;
+    uint64_t bytes = 0, plain_bytes = 0;
+    double centred = error_of_heads(1, true, &bytes);
+    double plain = error_of_heads(1, false, &plain_bytes);
+    print_message("4 bits, common part: %.3g of the error without means\n", centred / plain);
+    assert_true(centred < plain / 10);
+    assert_true(error_of_heads(0, true, &bytes) < 1.2 * error_of_heads(0, false, &plain_bytes));
+    /* of f16: 1/H + b/16 + 2/d */
+    double f16 = 2.0 * MEAN_HEADS * MEAN_ROWS * MEAN_D * 2;
+    assert_true(fabs((double)bytes / f16 - (1.0 / 8 + 4.0 / 16 + 2.0 / MEAN_D)) < 1e-12);
+    assert_int_equal(plain_bytes + 2 * MEAN_ROWS * MEAN_D * 2, bytes);
+}
+
+/* Heads that would keep different rows are refused, and nothing has changed. */
+static void test_means_alike(void **state) {
+    (void)state;
+    struct ft_packing packing = four;
+    packing.is_mean = true;
+    struct ft_kv *stage = NULL, *kv = store_new(NULL, 600);
+    ft_kv_set_packing(kv, 0, &packing);
+    assert_int_equal(ft_kv_reserve(kv, 0, 600, NULL), FT_OK);
+    struct ft_kv_shape single = shape;
+    single.n_layer = 1;
+    assert_int_equal(ft_kv_new(&single, NULL, &stage, NULL), FT_OK);
+    assert_int_equal(ft_kv_reserve(stage, 0, 600, NULL), FT_OK);
+    append(stage, 0, 600);
+    ft_row row[300], other[300];
+    for (uint32_t j = 0; j < 300; j++) {
+        row[j] = other[j] = 2 * j;
+    }
+    other[7]++;
+    struct ft_rows keep[N_HEAD] = { { row, 300 }, { other, 300 } };
+    struct ft_error err;
+    assert_int_equal(ft_kv_gather(kv, 0, stage, 0, keep, &err), FT_UNSUP);
+    assert_non_null(strstr(err.text, "share means"));
+    assert_int_equal(ft_kv_rows(kv, 0, 0), 0);
+    other[7]--;
+    assert_int_equal(ft_kv_gather(kv, 0, stage, 0, keep, &err), FT_OK);
+    assert_int_equal(ft_kv_blocks(kv, 0, 1), 3);
+    assert_int_equal(ft_kv_bytes(kv), ft_kv_packed_bytes(&shape, &packing, 300));
     ft_kv_free(stage);
     ft_kv_free(kv);
 }
@@ -232,7 +328,9 @@ static void check_attention(const struct ft_kern *kern, const struct ft_kv *kv, 
                                       .n_row = n,
                                       .k_block = ft_kv_k_blocks(kv, 0, h),
                                       .v_block = ft_kv_v_blocks(kv, 0, h),
-                                      .n_block = ft_kv_blocks(kv, 0, h) };
+                                      .n_block = ft_kv_blocks(kv, 0, h),
+                                      .k_mean = ft_kv_k_means(kv, 0),
+                                      .v_mean = ft_kv_v_means(kv, 0) };
     }
     struct ft_attn_job job = { .q = q,
                                .n_query = n_query,
@@ -285,9 +383,13 @@ static void test_attention(void **state) {
     const struct ft_kern *table[FT_KERN_MOST];
     uint32_t n_table = ft_kern_list(table);
     static const uint32_t lengths[] = { 120, 164, 1000, 1024 + 164, 2500 };
-    for (size_t i = 0; i < FT_COUNT(lengths); i++) {
+    for (size_t i = 0; i < 2 * FT_COUNT(lengths); i++) {
         struct ft_kv *kv = store_new(NULL, 2600);
-        for (uint32_t n = 0; n < lengths[i]; n++) {
+        struct ft_packing packing = four;
+        packing.is_mean = i % 2 == 1;
+        ft_kv_set_packing(kv, 0, &packing);
+        assert_int_equal(ft_kv_reserve(kv, 0, 2600, NULL), FT_OK);
+        for (uint32_t n = 0; n < lengths[i / 2]; n++) {
             append(kv, 0, 1);
             ft_kv_settle(kv, 0);
         }
@@ -328,7 +430,8 @@ static void test_rotate(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_settle), cmocka_unit_test(test_room),
-        cmocka_unit_test(test_gather), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_gather), cmocka_unit_test(test_means),
+        cmocka_unit_test(test_means_alike), cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_attention), cmocka_unit_test(test_rotate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
