@@ -206,6 +206,7 @@ struct ft_session {
     struct ft_choice prompt, kv;
     struct ft_kv_format format;
     struct ft_packing *packing; /* [n_layer] owned */
+    double joint_share;         /* kv type joint: what the last budget was of f16 rows */
     struct ft_sampler *sampler;
     atomic_bool is_cancelled;
     struct ft_lane lane; /* the target's */
@@ -245,6 +246,10 @@ void ft_session_policy_done(ft_session *s);
 /* ft_formats_init - s->format and s->packing from the parameters; both are freed with the policy.
  * Errors     FT_ARG, FT_NOMEM, FT_UNSUP */
 ft_status ft_formats_init(ft_session *s, struct ft_error *err);
+/* ft_formats_joint - bits for a budget that is `share` of the prompt's rows in f16: 4 up to an eighth,
+ * 8 up to a half, else rows as they are (arXiv:2412.12706, the crossover of its iso-byte curves);
+ * keys never get 2.  For this prompt; a no-op unless the kv type is `joint`. */
+void ft_formats_joint(ft_session *s, double share);
 /* ft_formats_set - layers of a store are packed as the session says, from their next reservation
  * on; or not at all. */
 void ft_formats_set(const ft_session *s, struct ft_kv *kv, bool is_on);

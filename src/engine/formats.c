@@ -116,6 +116,18 @@ ft_status ft_formats_init(ft_session *s, struct ft_error *err) {
                                 s->lane.hp->n_layer);
 }
 
+void ft_formats_joint(ft_session *s, double share) {
+    if (!s->format.is_joint) {
+        return;
+    }
+    uint8_t bits = share <= 0.125 ? 4 : share <= 0.5 ? 8 : 0;
+    s->joint_share = share;
+    s->format.k_pack.bits = s->format.v_pack.bits = bits;
+    for (uint32_t l = 0; l < s->lane.hp->n_layer; l++) {
+        s->packing[l].k.bits = s->packing[l].v.bits = bits;
+    }
+}
+
 void ft_formats_set(const ft_session *s, struct ft_kv *kv, bool is_on) {
     static const struct ft_packing none = { .residual = 0 };
     for (uint32_t l = 0; l < s->lane.hp->n_layer; l++) {
@@ -153,13 +165,17 @@ static void list_bits(const ft_session *s, bool is_value, char *out, size_t cap)
 
 void ft_formats_text(const ft_session *s, char *out, size_t cap) {
     char k[240] = "", v[240] = "";
-    out[0] = '\0';
+    char share[64] = "";
+    if (s->format.is_joint) {
+        snprintf(share, sizeof share, "joint, budget %.2f %% of f16 rows: ", 100 * s->joint_share);
+    }
     if (!ft_kv_format_is_packed(&s->format)) {
+        snprintf(out, cap, "%s%s", share, s->format.is_joint ? "rows as they are" : "");
         return;
     }
     list_bits(s, false, k, sizeof k);
     list_bits(s, true, v, sizeof v);
-    snprintf(out, cap, "blocks of %d rows, %u or more exact; bits of k %s, of v %s%s",
+    snprintf(out, cap, "%sblocks of %d rows, %u or more exact; bits of k %s, of v %s%s", share,
              FT_BLOCK_ROW, s->format.residual, k, v,
              s->format.is_mean ? ", of deviations from the mean over heads" : "");
 }

@@ -189,14 +189,30 @@ static ft_status report_means(ft_session *s, struct ft_error *err) {
         100 * (double)ft_kv_packed_bytes(&shape, &plain, FT_BLOCK_ROW) / full, MEAN_HEADS);
 }
 
+/* keep, and what it is in packed rows where bits are chosen with it. */
+static uint32_t plan_keep(ft_session *s, struct ft_facts *facts) {
+    ft_formats_joint(s, 1);
+    *facts = facts_of(s, s->plan.n_input, s->lane.hp->n_layer);
+    uint32_t keep = ft_choice_keep(&s->kv, facts);
+    if (!s->format.is_joint) {
+        return keep;
+    }
+    ft_formats_joint(s, (double)keep / FT_MAX(s->plan.n_input, 1));
+    struct ft_amount bytes = { FT_AMOUNT_BYTES, (double)keep * (double)facts->token_bytes };
+    *facts = facts_of(s, s->plan.n_input, s->lane.hp->n_layer);
+    facts->keep = FT_MAX(ft_amount_rows(&bytes, facts), 1);
+    return facts->keep;
+}
+
 static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     struct ft_plan *plan = &s->plan;
     const struct ft_choice *choice = &s->kv;
     if (choice->method->act != FT_RETAIN || choice->method->score == NULL || s->is_dense_chosen) {
+        ft_formats_joint(s, 1);
         return FT_OK;
     }
-    struct ft_facts facts = facts_of(s, plan->n_input, s->lane.hp->n_layer);
-    plan->kv_keep = ft_choice_keep(choice, &facts);
+    struct ft_facts facts;
+    plan->kv_keep = plan_keep(s, &facts);
     plan->kv_limit = plan->kv_keep;
     struct ft_look seen;
     choice->method->look(choice->params, &facts, &seen);

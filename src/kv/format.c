@@ -22,7 +22,7 @@ struct said {
     uint32_t format[2]; /* of K, V: index into formats[] */
     uint32_t by[2], group[2], group_both, residual, rows, rotate;
     uint32_t is_by_norm, bits, norm, groups; /* kvq; bits of tada too */
-    uint32_t is_tada, mean;
+    uint32_t is_tada, mean, is_joint;
 };
 
 static const struct {
@@ -75,7 +75,10 @@ static uint32_t number_of(const char *text, uint32_t high) {
 static bool take_name(struct said *said, const char *name) {
     bool is_k4v2 = strcmp(name, "k4v2") == 0, is_kvq = strcmp(name, "kvq") == 0;
     bool is_tada = strcmp(name, "tada") == 0;
-    uint32_t format = is_k4v2 || is_kvq || is_tada ? FORMAT_Q4 : format_find(name);
+    bool is_joint = strcmp(name, "joint") == 0;
+    bool is_q4 = is_k4v2 || is_kvq || is_tada || is_joint;
+    uint32_t format = is_q4 ? FORMAT_Q4 : format_find(name);
+    said->is_joint = is_joint ? 1 : UNSAID;
     if (is_tada) {
         said->is_tada = said->mean = 1;
         said->by[0] = said->by[1] = FT_BY_TOKEN;
@@ -169,7 +172,7 @@ static ft_status take_item(struct said *said, char *item, size_t at, struct ft_e
                    ? FT_OK
                    : ft_fail(err, FT_ARG, at,
                              "kv type: '%s' is unknown, expected f32, f16, bf16, q8_0, q8, q4, "
-                             "q2, k4v2, tada or kvq first, or settings such as "
+                             "q2, k4v2, joint, tada or kvq first, or settings such as "
                              "k=q4,v=q2,group=64,residual=64",
                              item);
     }
@@ -227,9 +230,13 @@ static struct ft_pack pack_of(const struct said *said, int which) {
     return pack;
 }
 
-/* kvq chooses the bits itself, and what belongs to it means nothing elsewhere. */
-static ft_status check_by_norm(const struct said *said, struct ft_error *err) {
+/* Some names choose the bits themselves, and what belongs to them means nothing elsewhere. */
+static ft_status check_choosing(const struct said *said, struct ft_error *err) {
     bool is_q4 = said->format[0] == FORMAT_Q4 && said->format[1] == FORMAT_Q4;
+    if (said->is_joint != UNSAID && (!is_q4 || said->mean == 1)) {
+        return ft_fail(err, FT_ARG, 0,
+                       "kv type: joint chooses the bits of k and v: it takes no k=, v= or mean=");
+    }
     if (said->is_by_norm != UNSAID && !is_q4) {
         return ft_fail(err, FT_ARG, 0,
                        "kv type: kvq chooses the bits of k and v: it takes bits=, no k= or v=");
@@ -251,7 +258,7 @@ static ft_status check_by_norm(const struct said *said, struct ft_error *err) {
 static ft_status put_together(const struct said *said, struct ft_kv_format *out,
                               struct ft_error *err) {
     static const char *const side[] = { "k", "v" };
-    FT_TRY(check_by_norm(said, err));
+    FT_TRY(check_choosing(said, err));
     bool is_packed = formats[said->format[0]].bits > 0 || formats[said->format[1]].bits > 0;
     bool has_settings = said->by[0] != UNSAID || said->by[1] != UNSAID ||
                         said->group[0] != UNSAID || said->group[1] != UNSAID ||
@@ -283,6 +290,7 @@ static ft_status put_together(const struct said *said, struct ft_kv_format *out,
         out->residual = said->residual != UNSAID ? said->residual : RESIDUAL;
     }
     out->is_mean = said->mean == 1;
+    out->is_joint = said->is_joint != UNSAID;
     if (said->is_tada != UNSAID) { /* a group that nobody named is a row */
         out->k_pack.bits = out->v_pack.bits = said->bits != UNSAID ? (uint8_t)said->bits : 4;
         out->is_row_grouped = true;
@@ -341,7 +349,7 @@ ft_status ft_kv_format_fit(struct ft_kv_format *format, uint32_t d, const char *
                            struct ft_error *err) {
     if ((format->k_fmt == FT_Q8_0 || format->v_fmt == FT_Q8_0) && d % 32 != 0) {
         return ft_fail(err, FT_ARG, 0,
-                       "kv type: q8_0, but the head size %u of the %s is no multiple of 32", d,
+                       "kv type: q8_0, but the head size %u of the %s is not a multiple of 32", d,
                        whose);
     }
     if (format->is_k_rotated && (d & (d - 1)) != 0) {
@@ -351,7 +359,7 @@ ft_status ft_kv_format_fit(struct ft_kv_format *format, uint32_t d, const char *
     }
     if (ft_kv_format_is_packed(format) && d % 16 != 0) {
         return ft_fail(err, FT_ARG, 0,
-                       "kv type: packed rows, but the head size %u of the %s is no multiple of 16",
+                       "kv type: packed rows, but the head size %u of the %s is not a multiple of 16",
                        d, whose);
     }
     struct ft_pack *side[] = { &format->k_pack, &format->v_pack };

@@ -19,10 +19,13 @@ struct ft_kv_format {
     /* kvq: bits (and groups) of each layer by the norms of its weights; k_pack and v_pack have the
      * averages */
     bool is_by_norm, has_norm_groups, is_spectral;
+    bool is_joint; /* bits are chosen with the number of rows, prompt by prompt */
 };
 
 /* ft_kv_format_parse - items split by commas: a name first, or settings, or both.
  *
+ *   joint               with a KV method: as many rows as fit, packed, into the bytes that its keep= takes
+ *                       in f16; how many bits depends on how much of the prompt that is
  *   f32 f16 bf16 q8_0   rows as they are
  *   q8 q4 q2            both packed: keys by channel, values by token, groups of 64 (KIVI)
  *   k4v2                k=q4,v=q2 (Quantize What Counts)

@@ -239,6 +239,9 @@ static double rows_of_bytes(double bytes, const struct ft_facts *facts) {
 
 uint32_t ft_amount_rows(const struct ft_amount *amount, const struct ft_facts *facts) {
     double rows = amount->value;
+    if (facts->keep > 0) {
+        return facts->keep;
+    }
     if (amount->unit == FT_AMOUNT_SHARE) {
         /* A share is a whole number of millionths, so this floor is exact. */
         uint64_t millionths = (uint64_t)(amount->value * pow10_of[DECIMALS] + 0.5);

@@ -71,6 +71,7 @@ struct ft_facts {         /* of this run, for defaults that depend on it */
     /* where rows are packed: the oldest, so many together in so many bytes, in all layers; 0: none */
     uint64_t block_bytes;
     uint32_t block_rows, residual; /* at least `residual` rows are exact */
+    uint32_t keep; /* the budget in rows, where it is not what the amount says; else 0 */
 };
 
 struct ft_look {

@@ -107,7 +107,7 @@ static void test_fit(void **state) {
         { "q4,v_group=128", 64, "v_group is 128 numbers of a row, but heads of the target have 64" },
         { "q4,k_group=128", 128, "k_group is 128 rows of a channel, expected at most 64" },
         { "rotate=k", 96, "head size 96 of the target is no power of two" },
-        { "q2", 40, "head size 40 of the target is no multiple of 16" },
+        { "q2", 40, "head size 40 of the target is not a multiple of 16" },
     };
     for (size_t i = 0; i < FT_COUNT(bad); i++) {
         assert_int_equal(ft_kv_format_parse(bad[i].text, &f, &err), FT_OK);
@@ -140,6 +140,8 @@ static void test_errors(void **state) {
         { "norm=spectral", "norm and groups belong to kvq", 0 },
         { "tada,bits=3", "it takes bits=2, 4 or 8", 0 },
         { "f16,mean=heads", "and mean are for packed rows", 0 },
+        { "joint,k=q8", "joint chooses the bits of k and v", 0 },
+        { "joint,mean=heads", "takes no k=, v= or mean=", 0 },
         { "kvq,bits=9", "bits is '9', expected 2..8", 4 },
         { "kvq,norm=l1", "norm is 'l1', expected frobenius or spectral", 4 },
         { "kvq,k=q8", "kvq chooses the bits of k and v", 0 },

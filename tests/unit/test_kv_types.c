@@ -191,6 +191,56 @@ static void test_budget_in_bytes(void **state) {
     ft_model_close(model);
 }
 
+/* joint: the bytes that keep= takes in f16, filled with rows of 4, 8 or 16 bits by the share that they
+ * are of the prompt's. */
+static void test_joint(void **state) {
+    (void)state;
+    ft_model *model = model_made("types", MODEL, FT_LOAD_FULL);
+    static const struct {
+        const char *keep;
+        uint32_t rows, bits; /* in f16 */
+    } cases[] = {
+        { "94", 94, 4 },      { "6.25%", 187, 4 }, { "12.5%", 375, 4 }, { "12.6%", 378, 8 },
+        { "200000B", 260, 4 }, { "50%", 1500, 8 },  { "60%", 1800, 16 },
+    };
+    static const char *const kv[] = { "snapkv", "h2o:decode=off,", "knorm" };
+    ft_token id[3000];
+    ids_random(id, 3000, model, 3);
+    for (size_t i = 0; i < FT_COUNT(cases); i++) {
+        char spec[96];
+        const char *name = kv[i % FT_COUNT(kv)];
+        snprintf(spec, sizeof spec, "%s%skeep=%s", name, strchr(name, ':') ? "" : ":",
+                 cases[i].keep);
+        struct ft_session_params params = params_of(spec, "joint,residual=32", 1);
+        ft_session *s = session_made(model, NULL, &params);
+        struct ft_report report;
+        prompt_read(s, id, 3000);
+        report_of(s, &report);
+        struct ft_kv_shape shape = *ft_kv_shape_of(s->lane.kv);
+        const struct ft_packing *packing = ft_kv_packing(s->lane.kv, 1);
+        uint64_t budget = (uint64_t)cases[i].rows * 768; /* 3 layers, 2 heads, 32 numbers, f16 */
+        assert_int_equal(packing->k.bits, cases[i].bits == 16 ? 0 : cases[i].bits);
+        if (report.kv_bytes > budget) {
+            fail_msg("%s: %llu bytes, budget %llu", spec, (unsigned long long)report.kv_bytes,
+                     (unsigned long long)budget);
+        }
+        uint32_t n = report.n_kv_kept; /* one row more, or a block more, does not fit */
+        assert_true(3 * ft_kv_packed_bytes(&shape, packing, n + 1) > budget ||
+                    3 * ft_kv_packed_bytes(&shape, packing, n + 64) > budget);
+        assert_true(cases[i].bits == 16 ? n == cases[i].rows : n > cases[i].rows);
+        assert_non_null(strstr(report.kv_packing, "joint, budget"));
+        struct ft_estimate estimate;
+        struct ft_error err;
+        assert_int_equal(ft_estimate(model, NULL, &params, 3000, &estimate, &err), FT_OK);
+        assert_int_equal(estimate.kv_bytes, report.kv_bytes);
+        /* another prompt, another share: within what 94 rows take, or dense */
+        prompt_read(s, id, 200);
+        assert_true(ft_kv_bytes(s->lane.kv) <= (uint64_t)200 * 768);
+        ft_session_free(s);
+    }
+    ft_model_close(model);
+}
+
 static void test_refused(void **state) {
     (void)state;
     ft_model *model = model_made("types", MODEL, FT_LOAD_FULL);
@@ -350,7 +400,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_residual_holds_all), cmocka_unit_test(test_nearer_with_bits),
         cmocka_unit_test(test_rotated),            cmocka_unit_test(test_bytes),
-        cmocka_unit_test(test_budget_in_bytes),    cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_budget_in_bytes),    cmocka_unit_test(test_joint),
+        cmocka_unit_test(test_refused),
         cmocka_unit_test(test_keys_lose_more),     cmocka_unit_test(test_order_of_types),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
