@@ -3,7 +3,7 @@
 _foretoken() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} options
     if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W "generate info methods tokens perplexity bench breakeven explain eval report score help --help --version" -- "$current"))
+        COMPREPLY=($(compgen -W "generate info methods tokens perplexity bench breakeven explain eval report calibrate score help --help --version" -- "$current"))
         return
     fi
     case $previous in
@@ -19,6 +19,8 @@ _foretoken() {
     -c|--ctx-size) COMPREPLY=(); return ;;
     -t|--threads) COMPREPLY=(); return ;;
     --kv-type) COMPREPLY=(); return ;;
+    --bits) COMPREPLY=(); return ;;
+    --tries) COMPREPLY=(); return ;;
     --rope-scale) COMPREPLY=(); return ;;
     --temp) COMPREPLY=(); return ;;
     --top-k) COMPREPLY=(); return ;;
@@ -69,6 +71,7 @@ _foretoken() {
     explain) options=" -m --model -d --draft --model-draft -md -f --file -p --chat --system -sys --system-prompt -e --escape --prompt --kv -n --predict --n-predict -t --threads --kv-type --exact --rope-scale -o --out --progress -v --verbose -h --help" ;;
     eval) options=" -m --model -d --draft --model-draft -md -f --file --chat --prompt --kv --keep --strict -t --threads --kv-type --exact --rope-scale -s --seed --tasks --ctx --depths --samples --shard --answer-prefix --haystack --words --squad --hotpot --budgets --tolerance --json --out --progress -v --verbose -h --help" ;;
     report) options=" --json --csv -o --out -v --verbose -h --help" ;;
+    calibrate) options=" -m --model -f --file -c --ctx-size -t --threads --bits --tries -s --seed --json -o --out --progress -v --verbose -h --help" ;;
     score) options=" --prompt --kv --arrays -v --verbose -h --help" ;;
     help) options=" -v --verbose --man --completion-bash -h --help" ;;
     *) options= ;;

@@ -31,6 +31,7 @@ int ft_cmd_info(const struct ft_conf *conf);
 int ft_cmd_methods(const struct ft_conf *conf);
 int ft_cmd_tokens(const struct ft_conf *conf);
 int ft_cmd_perplexity(const struct ft_conf *conf);
+int ft_cmd_calibrate(const struct ft_conf *conf);
 int ft_cmd_bench(const struct ft_conf *conf);
 int ft_cmd_breakeven(const struct ft_conf *conf);
 int ft_cmd_explain(const struct ft_conf *conf);
@@ -104,8 +105,14 @@ struct ft_setup {
     uint32_t self_layers;
     int64_t load_us;
     char *grammar; /* owned */
+    char *kv_type; /* owned: --kv-type calibrated, as it was found, and for which model */
+    char calibrated[65];
     struct ft_logit_bias bias[FT_TEXTS_CAP];
 };
+
+/* ft_calibration_read - what foretoken calibrate kept beside a model.
+ *   kv_type      the caller frees it with ft_free;  fingerprint  of the model it was found for */
+int ft_calibration_read(const char *model, char **kv_type, char fingerprint[65]);
 
 /* ft_setup_init - what can be checked without opening a model.  ft_setup_done in any case. */
 int ft_setup_init(struct ft_setup *setup, const struct ft_conf *conf);

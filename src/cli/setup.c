@@ -264,7 +264,8 @@ static int check_options(const struct ft_conf *conf) {
         return ft_complain(FT_EXIT_USAGE, "--exact stores KV rows as f32; leave --kv-type out");
     }
     struct ft_error error = { 0 };
-    if (conf->kv_type && ft_kv_type_check(conf->kv_type, &error) != FT_OK) {
+    bool is_named = conf->kv_type && strcmp(conf->kv_type, "calibrated") != 0;
+    if (is_named && ft_kv_type_check(conf->kv_type, &error) != FT_OK) {
         return ft_complain(FT_EXIT_USAGE, "--kv-type %.100s: %s", conf->kv_type, error.text);
     }
     if (conf->rope_scale > 0 && conf->rope_scale < 1) {
@@ -354,6 +355,13 @@ int ft_setup_init(struct ft_setup *setup, const struct ft_conf *conf) {
     }
     ft_progress_init(&setup->progress, conf);
     set_params(setup);
+    if (conf->kv_type && strcmp(conf->kv_type, "calibrated") == 0) {
+        code = ft_calibration_read(conf->model, &setup->kv_type, setup->calibrated);
+        setup->params.kv_type = setup->kv_type;
+    }
+    if (code != FT_EXIT_OK) {
+        return code;
+    }
     /* Only generate has sampling options; elsewhere their fields are zero and mean nothing. */
     return conf->repeat_penalty > 0 ? set_sampling(setup) : FT_EXIT_OK;
 }
@@ -372,7 +380,18 @@ static int open_models(struct ft_setup *setup, enum ft_load load, bool has_draft
     }
     setup->load_us += ft_time_us() - start;
     ft_progress_clear(&setup->progress);
-    return status == FT_OK ? FT_EXIT_OK : ft_complain_error(NULL, &error);
+    if (status != FT_OK) {
+        return ft_complain_error(NULL, &error);
+    }
+    struct ft_model_info info;
+    ft_model_info(setup->target, &info);
+    if (setup->kv_type && strcmp(info.fingerprint, setup->calibrated) != 0) {
+        return ft_complain(FT_EXIT_FAILED,
+                           "--kv-type calibrated: what is kept beside %.100s was found for another "
+                           "model (fingerprint %.12s..., this one is %.12s...)",
+                           setup->conf->model, setup->calibrated, info.fingerprint);
+    }
+    return FT_EXIT_OK;
 }
 
 int ft_setup_peek(struct ft_setup *setup, struct ft_error *misfit) {
@@ -453,5 +472,6 @@ void ft_setup_done(struct ft_setup *setup) {
     ft_model_close(setup->target);
     ft_model_close(setup->draft);
     free(setup->grammar);
+    ft_free(setup->kv_type);
     *setup = (struct ft_setup){ 0 };
 }

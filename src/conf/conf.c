@@ -23,11 +23,13 @@
 #define EXPLAIN FT_CMD_EXPLAIN
 #define EVAL FT_CMD_EVAL
 #define REPORT FT_CMD_REPORT
+#define CALIBRATE FT_CMD_CALIBRATE
 #define ANSWERS (GENERATE | BENCH | INFO | EVAL)
 #define RUNS (ANSWERS | EXPLAIN)
-#define MODELS (RUNS | TOKENS | PERPLEXITY | EVEN)
-#define TEXTS (GENERATE | TOKENS | PERPLEXITY | BENCH | EXPLAIN)
-#define REPORTS (GENERATE | INFO | METHODS | TOKENS | PERPLEXITY | BENCH | EVEN | EVAL | REPORT)
+#define MODELS (RUNS | TOKENS | PERPLEXITY | EVEN | CALIBRATE)
+#define TEXTS (GENERATE | TOKENS | PERPLEXITY | BENCH | EXPLAIN | CALIBRATE)
+#define REPORTS                                                                                    \
+    (GENERATE | INFO | METHODS | TOKENS | PERPLEXITY | BENCH | EVEN | EVAL | REPORT | CALIBRATE)
 #define ALL 0xffffffffu
 
 static const struct ft_option table[] = {

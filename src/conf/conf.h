@@ -21,6 +21,7 @@ enum ft_command_bit {
     FT_CMD_EXPLAIN = 512,
     FT_CMD_EVAL = 1024,
     FT_CMD_REPORT = 2048,
+    FT_CMD_CALIBRATE = 4096,
 };
 
 enum ft_option_kind {
@@ -81,7 +82,9 @@ struct ft_conf {
     struct ft_texts prompt, kv;
     bool is_strict, is_auto, is_exact;
     uint32_t n_predict, n_ctx, n_thread;
-    const char *kv_type; /* NULL: auto */
+    const char *kv_type; /* NULL: f16, or what else asks for */
+    double bits;         /* calibrate */
+    uint32_t n_try;
     double rope_scale;
     double temperature, top_p, min_p, repeat_penalty;
     uint32_t top_k, repeat_last_n;

@@ -80,6 +80,13 @@ static ft_status packings_of(const ft_model *model, const struct ft_kv_format *f
                                       .residual = format->residual,
                                       .is_mean = format->is_mean };
     }
+    if (format->n_layer_bits > 0 && format->n_layer_bits != n_layer) {
+        return ft_fail(err, FT_ARG, 0, "kv type: bits of %u layers, but the model has %u",
+                       format->n_layer_bits, n_layer);
+    }
+    for (uint32_t l = 0; l < format->n_layer_bits; l++) {
+        out[l].k.bits = out[l].v.bits = format->layer_bits[l];
+    }
     if (!format->is_by_norm) {
         return FT_OK;
     }

@@ -13,7 +13,7 @@ enum {
     GROUP = 64,    /* Quantize What Counts; a smaller power of two where it does not divide a row */
     RESIDUAL = 64, /* Quantize What Counts */
     RESIDUAL_MAX = 1 << 20,
-    ITEM_CAP = 40, /* longer text means nothing */
+    ITEM_CAP = 2 * FT_KV_LAYER_MAX + 32, /* longer text means nothing: a width for every layer */
     UNSAID = UINT32_MAX,
 };
 
@@ -23,6 +23,8 @@ struct said {
     uint32_t by[2], group[2], group_both, residual, rows, rotate;
     uint32_t is_by_norm, bits, norm, groups; /* kvq; bits of tada too */
     uint32_t is_tada, mean, is_joint;
+    uint8_t layer_bits[FT_KV_LAYER_MAX];
+    uint32_t n_layer_bits;
 };
 
 static const struct {
@@ -164,6 +166,21 @@ static uint32_t value_of(enum kind kind, const char *text) {
     }
 }
 
+/* "4.2.8": a width for each layer. */
+static bool take_widths(struct said *said, const char *text) {
+    said->n_layer_bits = 0;
+    for (const char *at = text;; at += 2) {
+        bool is_width = *at == '2' || *at == '4' || *at == '8';
+        if (!is_width || said->n_layer_bits == FT_KV_LAYER_MAX || (at[1] != '.' && at[1] != '\0')) {
+            return false;
+        }
+        said->layer_bits[said->n_layer_bits++] = (uint8_t)(*at - '0');
+        if (at[1] == '\0') {
+            return true;
+        }
+    }
+}
+
 /* item: "name" where it is the first, or "key=value". */
 static ft_status take_item(struct said *said, char *item, size_t at, struct ft_error *err) {
     char *equals = strchr(item, '=');
@@ -180,6 +197,14 @@ static ft_status take_item(struct said *said, char *item, size_t at, struct ft_e
     for (size_t i = 0; i < FT_COUNT(settings); i++) {
         if (strcmp(settings[i].name, item) == 0) {
             enum kind kind = settings[i].kind;
+            if (kind == KIND_BITS && strchr(equals + 1, '.')) {
+                return take_widths(said, equals + 1)
+                           ? FT_OK
+                           : ft_fail(err, FT_ARG, at,
+                                     "kv type: bits is '%.40s', expected 2..8, or 2, 4 or 8 for "
+                                     "each layer: 4.2.8",
+                                     equals + 1);
+            }
             uint32_t value = value_of(kind, equals + 1);
             memcpy((char *)said + settings[i].offset, &value, sizeof value);
             return value != UNSAID ? FT_OK
@@ -244,6 +269,10 @@ static ft_status check_choosing(const struct said *said, struct ft_error *err) {
     if (said->is_by_norm == UNSAID && (said->norm != UNSAID || said->groups != UNSAID)) {
         return ft_fail(err, FT_ARG, 0, "kv type: norm and groups belong to kvq");
     }
+    bool has_widths = said->n_layer_bits != UNSAID;
+    if (has_widths && said->is_tada == UNSAID) {
+        return ft_fail(err, FT_ARG, 0, "kv type: bits of each layer belong to tada");
+    }
     if (said->is_by_norm == UNSAID && said->is_tada == UNSAID && said->bits != UNSAID) {
         return ft_fail(err, FT_ARG, 0, "kv type: bits belongs to kvq and tada");
     }
@@ -294,6 +323,10 @@ static ft_status put_together(const struct said *said, struct ft_kv_format *out,
     if (said->is_tada != UNSAID) { /* a group that nobody named is a row */
         out->k_pack.bits = out->v_pack.bits = said->bits != UNSAID ? (uint8_t)said->bits : 4;
         out->is_row_grouped = true;
+        if (said->n_layer_bits != UNSAID) {
+            out->n_layer_bits = said->n_layer_bits;
+            memcpy(out->layer_bits, said->layer_bits, said->n_layer_bits);
+        }
     }
     if (said->is_by_norm != UNSAID) {
         out->is_by_norm = true;

@@ -7,6 +7,8 @@
 #include "base/base.h"
 #include "kern/kern.h"
 
+enum { FT_KV_LAYER_MAX = 256 }; /* layers whose bits can be listed */
+
 /* Rows are appended as they are (k_fmt, v_fmt); where something is packed, the oldest rows of a
  * head are quantised in blocks of 64, once, and the last `residual` never. */
 struct ft_kv_format {
@@ -19,6 +21,9 @@ struct ft_kv_format {
     /* kvq: bits (and groups) of each layer by the norms of its weights; k_pack and v_pack have the
      * averages */
     bool is_by_norm, has_norm_groups, is_spectral;
+    /* tada: bits of each layer, as foretoken calibrate finds them; n 0: k_pack and v_pack say */
+    uint8_t layer_bits[FT_KV_LAYER_MAX];
+    uint32_t n_layer_bits;
     bool is_joint; /* bits are chosen with the number of rows, prompt by prompt */
 };
 
@@ -30,7 +35,7 @@ struct ft_kv_format {
  *   q8 q4 q2            both packed: keys by channel, values by token, groups of 64 (KIVI)
  *   k4v2                k=q4,v=q2 (Quantize What Counts)
  *   tada                the mean over a layer's KV heads in f16, each head's deviation from it packed,
- *                       a whole row a group: bits=2, 4 or 8 (4)
+ *                       a whole row a group: bits=2, 4 or 8 (4), or of each layer, bits=4.8.2
  *   kvq                 bits of each layer's K and V by the norms of its weights (the same, 2.2):
  *                       bits= on average, 2..8 (4); norm=frobenius, spectral; groups=same, norm:
  *                       then group= is the average

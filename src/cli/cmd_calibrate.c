@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cmd_calibrate.c - bits of each layer for one model, kept beside it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "eval/calibrate.h"
+#include "eval/eval.h"
+
+enum { PATH_CAP = 4096 };
+
+/* "x.gguf" -> "x.kv.json" */
+static int path_beside(const char *model, char *out, size_t cap) {
+    size_t n = strlen(model);
+    bool is_gguf = n > 5 && strcmp(model + n - 5, ".gguf") == 0;
+    int used = snprintf(out, cap, "%.*s.kv.json", (int)(is_gguf ? n - 5 : n), model);
+    return used > 0 && (size_t)used < cap
+               ? FT_EXIT_OK
+               : ft_complain(FT_EXIT_FAILED, "the path of %.100s is too long", model);
+}
+
+int ft_calibration_read(const char *model, char **kv_type, char fingerprint[65]) {
+    char path[PATH_CAP], *text = NULL;
+    size_t n = 0;
+    int code = path_beside(model, path, sizeof path);
+    if (code == FT_EXIT_OK && access(path, R_OK) != 0) {
+        return ft_complain(FT_EXIT_FAILED,
+                           "--kv-type calibrated: no %.200s; foretoken calibrate -m %.200s makes it",
+                           path, model);
+    }
+    if (code == FT_EXIT_OK) {
+        code = ft_read_file(path, 1 << 20, &text, &n);
+    }
+    if (code != FT_EXIT_OK) {
+        return code;
+    }
+    json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, NULL);
+    const char *found = json_string_value(json_object_get(root, "kv_type"));
+    const char *of = json_string_value(json_object_get(root, "fingerprint"));
+    if (!found || !of || strlen(of) != 64 || ft_kv_type_check(found, NULL) != FT_OK) {
+        code = ft_complain(FT_EXIT_FAILED,
+                           "%.200s is no result of foretoken calibrate: a kv_type and a fingerprint "
+                           "are expected",
+                           path);
+    } else {
+        memcpy(fingerprint, of, 65);
+        *kv_type = ft_strdup(found);
+        code = *kv_type ? code : ft_complain(FT_EXIT_FAILED, "not enough memory for a kv type");
+    }
+    json_decref(root);
+    free(text);
+    return code;
+}
+
+static void tried(const char *kv_type, double kl, bool is_best, void *user) {
+    const struct ft_conf *conf = user;
+    if (!conf->is_json && is_best) {
+        ft_out("  KL %.5f  %s\n", kl, kv_type);
+        ft_out_flush();
+    }
+}
+
+/* What was found, and on what: all that whoever uses it has to know. */
+static json_t *result_value(const struct ft_setup *setup, const char *text, size_t n,
+                            const struct ft_calibrate *found) {
+    const struct ft_conf *conf = setup->conf;
+    struct ft_model_info info;
+    struct ft_sha256 sha;
+    char hex[65];
+    ft_model_info(setup->target, &info);
+    ft_sha256_init(&sha);
+    ft_sha256_add(&sha, text, n);
+    ft_sha256_done(&sha, hex);
+    json_t *value = json_object();
+    json_object_set_new(value, "kv_type", json_string(found->kv_type));
+    json_object_set_new(value, "bits", json_real(found->average));
+    json_object_set_new(value, "kl", json_real(found->kl));
+    json_object_set_new(value, "kl_same_bits", json_real(found->kl_same));
+    json_object_set_new(value, "tried", json_integer(found->n_tried));
+    json_object_set_new(value, "n_ctx", json_integer(conf->n_ctx));
+    json_object_set_new(value, "seed", json_integer((json_int_t)conf->seed.value));
+    json_object_set_new(value, "text", ft_json_text(ft_file_name(conf->file ? conf->file : "-")));
+    json_object_set_new(value, "text_sha256", json_string(hex));
+    json_object_set_new(value, "fingerprint", json_string(info.fingerprint));
+    json_object_set_new(value, "version", ft_json_text(ft_version()));
+    return value;
+}
+
+static int save(const struct ft_setup *setup, json_t *value) {
+    char path[PATH_CAP];
+    struct ft_error error = { 0 };
+    int code = setup->conf->out ? FT_EXIT_OK
+                                : path_beside(setup->conf->model, path, sizeof path);
+    if (code != FT_EXIT_OK) {
+        return code;
+    }
+    const char *to = setup->conf->out ? setup->conf->out : path;
+    char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    struct ft_save *file = NULL;
+    ft_status status = text ? ft_save_open(to, &file, &error)
+                            : ft_fail(&error, FT_NOMEM, 0, "not enough memory for %.100s", to);
+    if (status == FT_OK) {
+        ft_save_print(file, "%s\n", text);
+        status = ft_save_done(file, true, &error);
+    }
+    free(text);
+    if (status == FT_OK && !setup->conf->is_json) {
+        ft_out("kept in %s: --kv-type calibrated uses it\n", to);
+    }
+    return status == FT_OK ? FT_EXIT_OK : ft_complain_error(NULL, &error);
+}
+
+static int run(struct ft_setup *setup, const struct ft_tokens *tokens, const char *text,
+               size_t n) {
+    const struct ft_conf *conf = setup->conf;
+    struct ft_error error = { 0 };
+    struct ft_calibrate found;
+    struct ft_model_info info;
+    ft_model_info(setup->target, &info);
+    struct ft_calibrate_params params = { .target = setup->target,
+                                          .session = &setup->params,
+                                          .id = tokens->id,
+                                          .n_ctx = conf->n_ctx,
+                                          .n_layer = info.n_layer,
+                                          .average = conf->bits,
+                                          .n_random = conf->n_try,
+                                          .n_exchange = conf->n_try,
+                                          .seed = conf->seed.value,
+                                          .guard = ft_ui_guard,
+                                          .tried = tried,
+                                          .user = (void *)(uintptr_t)conf };
+    ft_status status = ft_calibrate_run(&params, &found, &error);
+    ft_progress_clear(&setup->progress);
+    if (status != FT_OK) {
+        return ft_complain_error(NULL, &error);
+    }
+    json_t *value = result_value(setup, text, n, &found);
+    if (conf->is_json) {
+        int code = save(setup, value);
+        ft_json_print(value);
+        return code;
+    }
+    ft_out("%s\n%.3f bits on average, KL %.5f (%.5f with the same bits everywhere), %u choices "
+           "tried\n",
+           found.kv_type, found.average, found.kl, found.kl_same, found.n_tried);
+    int code = save(setup, value);
+    json_decref(value);
+    return code;
+}
+
+int ft_cmd_calibrate(const struct ft_conf *conf) {
+    struct ft_setup setup = { 0 };
+    struct ft_tokens tokens = { 0 };
+    struct ft_error error = { 0 };
+    char *text = NULL;
+    size_t n = 0;
+    int code = ft_setup_init(&setup, conf);
+    if (code == FT_EXIT_OK) {
+        code = ft_read_text(conf, &text, &n);
+    }
+    if (code == FT_EXIT_OK) {
+        code = ft_setup_peek(&setup, NULL);
+    }
+    if (code == FT_EXIT_OK &&
+        ft_tokenize(setup.target, text, n, FT_TOKENIZE_BOS, &tokens, &error) != FT_OK) {
+        code = ft_complain_error(NULL, &error);
+    }
+    if (code == FT_EXIT_OK && tokens.n < conf->n_ctx) {
+        code = ft_complain(FT_EXIT_FAILED, "the text has %u tokens, %u are needed (-c)", tokens.n,
+                           conf->n_ctx);
+    }
+    if (code == FT_EXIT_OK) {
+        setup.params.n_predict = conf->n_ctx - conf->n_ctx / 2;
+        code = ft_setup_fit(&setup, conf->n_ctx / 2);
+    }
+    if (code == FT_EXIT_OK) {
+        code = ft_setup_load(&setup);
+    }
+    if (code == FT_EXIT_OK) {
+        code = run(&setup, &tokens, text, n);
+    }
+    ft_tokens_free(&tokens);
+    free(text);
+    ft_setup_done(&setup);
+    return code;
+}
