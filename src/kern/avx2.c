@@ -437,6 +437,20 @@ static struct rows mean_rows(const void *mean, const struct ft_attend_blocks *a,
     return half_rows(mean, ft_fmt_row_bytes(FT_F16, a->d) * FT_TILE_ROW, b, a->n_block, a->d);
 }
 
+/* to += by * from; n is a multiple of 8 */
+static void add_times(float *to, const float *from, float by, size_t n) {
+    for (size_t e = 0; e < n; e += 8) {
+        _mm256_storeu_ps(to + e, _mm256_fmadd_ps(_mm256_set1_ps(by), _mm256_loadu_ps(from + e),
+                                                 _mm256_loadu_ps(to + e)));
+    }
+}
+
+static void multiply(float *to, float by, size_t n) {
+    for (size_t e = 0; e < n; e += 8) {
+        _mm256_storeu_ps(to + e, _mm256_mul_ps(_mm256_loadu_ps(to + e), _mm256_set1_ps(by)));
+    }
+}
+
 /* s -= or += logits of the queries that are not finite, or too large, in f32. */
 static void blocks_unfit(const struct ft_attend_blocks *a, uint32_t b, float sign,
                          struct pack_work *p, const struct tile_work *w) {
@@ -451,9 +465,7 @@ static void blocks_unfit(const struct ft_attend_blocks *a, uint32_t b, float sig
         }
         struct ft_attend one = { .q = a->q + i * a->q_stride, .m = 1, .d = a->d };
         few_logits(&k, &one, p->logit);
-        for (uint32_t j = 0; j < FT_TILE_ROW; j++) {
-            w->s[i * FT_TILE_ROW + j] += sign * p->logit[j];
-        }
+        add_times(w->s + (size_t)i * FT_TILE_ROW, p->logit, sign, FT_TILE_ROW);
     }
 }
 
@@ -469,15 +481,13 @@ static void blocks_logits(const struct ft_attend_blocks *a, uint32_t b, struct p
         memset(w->s, 0, n * sizeof *w->s);
     }
     if (a->k_pack.bits < 16) {
-        ft_kern__pack256_keys(a, b, sign, w->s, p);
+        ft_kern__pack256_keys(a, b, w->s, p);
         blocks_unfit(a, b, sign, p, w);
         return;
     }
     struct rows k = half_rows(a->k, a->k_stride, b, a->n_block, a->d);
     few_logits(&k, &few, w->panel);
-    for (size_t e = 0; e < n; e++) {
-        w->s[e] += sign * w->panel[e];
-    }
+    add_times(w->s, w->panel, sign, n);
 }
 
 static void blocks_values(const struct ft_attend_blocks *a, uint32_t b, struct pack_work *p,
@@ -488,21 +498,19 @@ static void blocks_values(const struct ft_attend_blocks *a, uint32_t b, struct p
     }
     if (a->v_pack.bits == 16) {
         struct rows v = half_rows(a->v, a->v_stride, b, a->n_block, a->d);
-        for (size_t e = 0; e < (size_t)a->m * FT_TILE_ROW && a->v_mean != NULL; e++) {
-            w->s[e] = -w->s[e];
-        }
-        for (uint32_t i = 0; i < a->m && a->v_mean != NULL; i++) {
-            w->shrink[i] = 1;
+        if (a->v_mean != NULL) { /* where older sums have shrunk */
+            multiply(w->s, -1, (size_t)a->m * FT_TILE_ROW);
+            for (uint32_t i = 0; i < a->m; i++) {
+                w->shrink[i] = 1;
+            }
         }
         tile_values(&v, a->m, a->d, a->acc, w);
         return;
     }
     for (uint32_t i = 0; i < a->m && a->v_mean == NULL; i++) {
-        for (uint32_t t = 0; t < a->d; t++) {
-            a->acc[(size_t)i * a->d + t] *= w->shrink[i];
-        }
+        multiply(a->acc + (size_t)i * a->d, w->shrink[i], a->d);
     }
-    ft_kern__pack256_values(a, b, a->v_mean != NULL ? -1 : 1, w->s, p);
+    ft_kern__pack256_values(a, b, w->s, p);
 }
 
 void ft_kern__blocks_avx2(const struct ft_attend_blocks *a) {

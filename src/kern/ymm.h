@@ -66,6 +66,10 @@ INLINE float scale_of(float max, float most) {
     return max < most * 0x1p-126f ? 0.0f : max / most;
 }
 
+INLINE __m256 magnitude(__m256 x) {
+    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
+}
+
 INLINE __m256 power_of_two(__m256i n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
 }
