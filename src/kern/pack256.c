@@ -1,65 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pack256.c - packed blocks in 256-bit registers: codes are multiplied as they are, in products of
- * 16-bit words whose sums are exact.
- *
- * K is lanes of rows, along which channels lie, multiplied with q; V is lanes of channels, along which
- * rows lie, multiplied with weights: one product for both.  With x the numbers along a lane, of
- * which the group g of a lane has a step and a low,
- *
- *   sum of x (low + step u)  =  sum over groups of  step (sum of x u)  +  low (sum of x)
- *
- * where groups part the lanes' numbers (K by token, V by channel: steps differ by lane, x is made of
- * words once), and
- *
- *   sum of x (low + step u)  =  sum of (x step) u  +  sum of x low
- *
- * where groups part the lanes (K by channel, V by token: steps differ along, x step is made of words
- * for every part of the lanes).
- */
-#include "kern/pack256.h"
-
+/* pack256.c - packed blocks in 256-bit registers: codes stay codes until they are multiplied. */
 #include <math.h>
 #include <string.h>
 
 #include "kern/loads.h"
+#include "kern/packside.h"
 #include "kern/ymm.h"
-
-#define WORD_MOST 32767.0f
-#define QUERY_LIMIT 0x1p40f /* largest |q|: no logit overflows */
-
-/* One block's K or V. */
-struct side {
-    const char *codes;
-    const uint16_t *step, *low;
-    uint32_t n_lane, n_along, group, bits;
-    bool is_along; /* steps differ along the lanes, and by part of the lanes */
-    float sign;    /* -1: what the block holds is subtracted from its mean rows */
-    size_t ahead;  /* bytes to the next block, prefetched meanwhile; 0: this is the last */
-};
-
-static struct side side_of(const struct ft_pack *pack, const void *memory, uint32_t d) {
-    struct pack_shape s = pack_shape(pack, d);
-    const char *block = memory;
-    return (struct side){
-        .codes = block + pack_codes_at(&s),
-        .step = (const uint16_t *)(const void *)block,
-        .low = (const uint16_t *)(const void *)(block + pack_low_at(&s)),
-        .n_lane = s.is_value ? d : (uint32_t)FT_BLOCK_ROW,
-        .n_along = s.is_value ? (uint32_t)FT_BLOCK_ROW : d,
-        .group = s.n_row * s.n_channel,
-        .bits = s.bits,
-        .is_along = (s.n_row == 1) == s.is_value,
-        .sign = 1,
-    };
-}
-
-static struct side side_at(const struct ft_pack *pack, const void *blocks, size_t stride,
-                           const void *mean, uint32_t b, const struct ft_attend_blocks *a) {
-    struct side s = side_of(pack, (const char *)blocks + b * stride, a->d);
-    s.sign = mean != NULL ? -1 : 1;
-    s.ahead = b + 1 < a->n_block ? stride : 0;
-    return s;
-}
 
 INLINE __m256 halves8(const uint16_t *p) {
     return load8(p, 0, FT_F16);
@@ -79,6 +25,15 @@ INLINE float lanes_most(__m256 x) {
     y = _mm_max_epi32(y, _mm_shuffle_epi32(y, 0x4e));
     y = _mm_max_epi32(y, _mm_shuffle_epi32(y, 0xb1));
     return _mm_cvtss_f32(_mm_castsi128_ps(y));
+}
+
+/* The largest |number|, or a NaN that is among them. */
+static float row_most(const float *x, uint32_t n) {
+    __m256 most = _mm256_setzero_ps();
+    for (uint32_t t = 0; t < n; t += 8) {
+        most = larger(most, _mm256_loadu_ps(x + t));
+    }
+    return lanes_most(most);
 }
 
 INLINE float lanes_sum(__m256 x) {
@@ -216,98 +171,6 @@ INLINE void lanes_apart(const struct side *s, uint32_t bits, uint32_t n, struct 
     }
 }
 
-/* out += or -= numbers . block for n rows of numbers; x: their words, if the steps do not differ
- * along, or room for them. */
-INLINE void product(const struct side *s, uint32_t bits, uint32_t n, const float *numbers,
-                    size_t stride, struct pack_words x, float *out, size_t out_stride,
-                    struct pack_work *w) {
-    if (!s->is_along) {
-        lanes_apart(s, bits, n, x, out, out_stride);
-        return;
-    }
-    for (uint32_t from = 0; from < s->n_lane; from += s->group) {
-        size_t at = (size_t)(from / s->group) * s->n_along;
-        words_times(numbers, stride, n, s->n_along, s->step + at, s->low + at, s->sign, w->wide, x);
-        lanes_along(s, bits, n, from, from + s->group, x, out, out_stride);
-    }
-}
-
-#define PRODUCT(bits)                                                                              \
-    static void product##bits(const struct side *s, uint32_t n, const float *numbers,              \
-                              size_t stride, struct pack_words x, float *out, size_t out_stride,   \
-                              struct pack_work *w) {                                               \
-        BY_ROWS_4(n, PRODUCT_##bits)                                                               \
-    }
-#define PRODUCT_2(n) product(s, 2, n, numbers, stride, x, out, out_stride, w)
-#define PRODUCT_4(n) product(s, 4, n, numbers, stride, x, out, out_stride, w)
-#define PRODUCT_8(n) product(s, 8, n, numbers, stride, x, out, out_stride, w)
-PRODUCT(2)
-PRODUCT(4)
-PRODUCT(8)
-
-static void side_add(const struct side *s, uint32_t n, const float *numbers, size_t stride,
-                     struct pack_words x, float *out, size_t out_stride, struct pack_work *w) {
-    (s->bits == 2   ? product2
-     : s->bits == 4 ? product4
-                    : product8)(s, n, numbers, stride, x, out, out_stride, w);
-}
-
-/* ---- a block ---- */
-
-static struct pack_words query_words(struct pack_work *w, uint32_t i) {
-    return (struct pack_words){ w->q + (size_t)i * FT_HEAD_MAX, w->q_scale + i,
-                                w->q_sum + i * PACK_SUM };
-}
-
-void ft_kern__pack256_queries(const struct ft_attend_blocks *a, struct pack_work *w) {
-    for (uint32_t i = 0; i < a->m; i++) {
-        const float *q = a->q + i * a->q_stride;
-        __m256 most = _mm256_setzero_ps();
-        for (uint32_t t = 0; t < a->d; t += 8) {
-            most = larger(most, _mm256_loadu_ps(q + t));
-        }
-        w->fits[i] = lanes_most(most) <= QUERY_LIMIT;
-    }
-    if (a->k_pack.bits < 16 && a->k_pack.by == FT_BY_TOKEN) {
-        uint32_t group = a->k_pack.group != 0 ? a->k_pack.group : a->d;
-        words_plain(a->q, a->q_stride, a->m, a->d, group, a->k_mean != NULL ? -1 : 1,
-                    query_words(w, 0));
-    }
-}
-
-void ft_kern__pack256_keys(const struct ft_attend_blocks *a, uint32_t b, float *s,
-                           struct pack_work *w) {
-    struct side side = side_at(&a->k_pack, a->k, a->k_stride, a->k_mean, b, a);
-    struct pack_words own = { w->x, w->x_scale, w->x_sum };
-    for (uint32_t i = 0, n; i < a->m; i += n) {
-        uint32_t end = i;
-        while (end < a->m && w->fits[end] == w->fits[i]) {
-            end++;
-        }
-        n = block_rows(end, i, FT_PACK_QUERY);
-        if (w->fits[i]) {
-            side_add(&side, n, a->q + i * a->q_stride, a->q_stride,
-                     side.is_along ? own : query_words(w, i), s + (size_t)i * FT_TILE_ROW,
-                     FT_TILE_ROW, w);
-            side.ahead = 0;
-        }
-    }
-}
-
-void ft_kern__pack256_values(const struct ft_attend_blocks *a, uint32_t b, const float *p,
-                             struct pack_work *w) {
-    struct side side = side_at(&a->v_pack, a->v, a->v_stride, a->v_mean, b, a);
-    struct pack_words x = { w->x, w->x_scale, w->x_sum };
-    for (uint32_t i = 0, n; i < a->m; i += n, p += (size_t)n * FT_TILE_ROW) {
-        n = block_rows(a->m, i, FT_PACK_QUERY);
-        if (!side.is_along) {
-            words_plain(p, FT_TILE_ROW, n, FT_TILE_ROW, side.group, side.sign, x);
-        }
-        side_add(&side, n, p, FT_TILE_ROW, x, a->acc + (size_t)i * a->d, a->d, w);
-        side.ahead = 0;
-    }
-}
-
 /* ---- pack and unpack ---- */
 
 INLINE __m256 by_lane(const uint16_t *of, const struct side *s, uint32_t lane, uint32_t along) {
@@ -337,7 +200,7 @@ INLINE void lanes_load(bool is_value, const float *rows, uint32_t d, uint32_t la
     }
 }
 
-void ft_kern__unpack256(const struct ft_pack *pack, const void *block, uint32_t d, float *rows) {
+void ft_kern__unpack_fast(const struct ft_pack *pack, const void *block, uint32_t d, float *rows) {
     if (pack->bits == 16) {
         for (size_t e = 0; e < (size_t)FT_BLOCK_ROW * d; e += 8) {
             _mm256_storeu_ps(rows + e, load8(block, e, FT_F16));
@@ -447,7 +310,7 @@ static void steps_by_token(const struct pack_shape *s, const float *rows, uint32
     }
 }
 
-void ft_kern__pack256(const struct ft_pack *pack, const float *rows, uint32_t d, void *block) {
+void ft_kern__pack_fast(const struct ft_pack *pack, const float *rows, uint32_t d, void *block) {
     if (pack->bits == 16) {
         ft_kern_avx2.encode(FT_F16, rows, block, (size_t)FT_BLOCK_ROW * d);
         return;

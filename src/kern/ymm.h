@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #include "kern/inline.h"
+#include "kern/scale.h"
 #include "kern/span.h"
 
 INLINE __m256 load8(const void *p, size_t i, enum ft_fmt fmt) {
@@ -54,16 +55,6 @@ INLINE void transpose8_words(__m256i x[8]) {
 INLINE __m256i in_place(__m256i sum) {
     __asm__("" : "+x"(sum));
     return sum;
-}
-
-/* What takes the largest of some numbers to the largest integer, and what takes it back: both zero
- * where the latter would be below the normal numbers. */
-INLINE float inverse_of(float max, float most) {
-    return max < most * 0x1p-126f ? 0.0f : most / max;
-}
-
-INLINE float scale_of(float max, float most) {
-    return max < most * 0x1p-126f ? 0.0f : max / most;
 }
 
 INLINE __m256 magnitude(__m256 x) {

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pack256.h - packed blocks in 256-bit registers: what avx2.c's attend_blocks is made of. */
-#ifndef FT_KERN_PACK256_H
-#define FT_KERN_PACK256_H
+/* packwords.h - products of packed blocks with numbers in 16-bit words: pack256.c has them for x86,
+ * packneon.c for AArch64. */
+#ifndef FT_KERN_PACKWORDS_H
+#define FT_KERN_PACKWORDS_H
 
 #include "kern/pack.h"
 
-void ft_kern__pack256(const struct ft_pack *pack, const float *rows, uint32_t d, void *block);
-void ft_kern__unpack256(const struct ft_pack *pack, const void *block, uint32_t d, float *rows);
+void ft_kern__pack_fast(const struct ft_pack *pack, const float *rows, uint32_t d, void *block);
+void ft_kern__unpack_fast(const struct ft_pack *pack, const void *block, uint32_t d, float *rows);
 
 enum {
     FT_PACK_QUERY = 4, /* queries multiplied together: 8 sums in registers */
@@ -33,12 +34,12 @@ struct pack_work {
 };
 
 /* All queries of a call. */
-void ft_kern__pack256_queries(const struct ft_attend_blocks *a, struct pack_work *w);
+void ft_kern__words_queries(const struct ft_attend_blocks *a, struct pack_work *w);
 /* s [m][64] += q . block b of K for the queries that fit, -= where K has mean rows */
-void ft_kern__pack256_keys(const struct ft_attend_blocks *a, uint32_t b, float *s,
-                           struct pack_work *w);
+void ft_kern__words_keys(const struct ft_attend_blocks *a, uint32_t b, float *s,
+                         struct pack_work *w);
 /* acc += p block b of V, -= where V has mean rows; p [m][64] */
-void ft_kern__pack256_values(const struct ft_attend_blocks *a, uint32_t b, const float *p,
-                             struct pack_work *w);
+void ft_kern__words_values(const struct ft_attend_blocks *a, uint32_t b, const float *p,
+                           struct pack_work *w);
 
 #endif
