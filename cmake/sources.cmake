@@ -37,7 +37,7 @@ set(avx512_flags -mavx512f -mavx512bw -mavx512vl -mavx512dq -mf16c -mfma)
 set(FT_KERN_X86 avx2.c avx512.c avx512bf16.c few512.c few512vnni.c gemm_int8.c gemm_int16.c gemm_bf16.c rows512.c rows512k.c
     unpack512.c gemm_avx2.c pack256.c unpack256.c words256.c
     words512.c)
-set(FT_KERN_ARM neon.c)
+set(FT_KERN_ARM neon.c packneon.c)
 set(avx2_flags -mavx2 -mfma -mf16c)
 set(flags_avx2.c ${avx2_flags})
 set(flags_gemm_avx2.c ${avx2_flags})

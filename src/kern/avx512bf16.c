@@ -27,7 +27,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kern/pack256.h"
+#include "kern/packwords.h"
 #include "kern/variants.h"
 #include "kern/zmm.h"
 
@@ -551,7 +551,7 @@ const struct ft_kern ft_kern_avx512bf16 = {
     .attend_few = ft_kern__few_avx512vnni,
     .lse = lse,
     .mass = mass,
-    .pack = ft_kern__pack256,
-    .unpack = ft_kern__unpack256,
+    .pack = ft_kern__pack_fast,
+    .unpack = ft_kern__unpack_fast,
     .attend_blocks = ft_kern__blocks_avx2,
 };

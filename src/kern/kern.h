@@ -139,6 +139,23 @@ struct ft_vote {
  *   k_mean   [n_block*64][d] f16 rows, d * 2 bytes apart, or NULL: a key is its row here less what
  *            the block holds (coding against the heads' mean, TaDA); v_mean likewise for values
  *   max, sum, acc, work     as in struct ft_attend
+ * Exact      ref accumulates in double.  With L = max over rows of scale * sum|q_t| (|low| + (2^bits -
+ *            1) step + |mean|), V the largest |low| + (2^bits - 1) step + |mean| of a value, rows of
+ *            f16 and means counting as in attend_few, variants differ from it by at most (2e-6 + 4
+ *            sqrt(d) 2^-24 L) V where nothing is packed, and by that which follows more where it is
+ * Words      avx2 and all variants for x86, and neon, multiply codes as they are, with q and weights
+ *            in 16-bit words, sums being exact: q within max|q| / 65534 where K is by token; q step
+ *            of each channel within max|q step| / 65534 where it is by channel; so a logit moves by
+ *            at most e = scale * max|q| / 65534 * sum u step, or scale * max|q step| / 65534 * sum
+ *            u, u being the row's codes, and an output by 2 e V; weights, times the steps of the
+ *            rows where V is by token, within 1 / 65534 of their largest in the block, so an output
+ *            moves by at most 1.001 * 2^-10 R, R being the largest (2^bits - 1) step of a value.
+ *            The mean square error is at most (1e-10 max(1, L/64)^2 + 4 s) V^2 + 2^-27 R^2, s being
+ *            e's variance where all roundings are independent.  Queries with an infinity, a NaN or
+ *            a number beyond 2^40 are multiplied in f32; what is all below 2^-111 counts as zero
+ * Lost       a group that is NaN shows in the rows, or the channels, that it is in, as in ref
+ * Same bits  the result of query i depends on its own q and the rows alone, never on m or on its
+ *            index; calls cut between blocks fold to the bits of one call
  */
 struct ft_attend_blocks {
     const float *q; /* [m][d] rows q_stride floats apart */

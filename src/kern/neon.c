@@ -19,7 +19,7 @@
 
 #include "kern/inline.h"
 #include "kern/kern.h"
-#include "kern/pack.h"
+#include "kern/packwords.h"
 
 enum {
     MR = 8,          /* 8 queries x 8 keys: 16 sums, 2 operands and 8 registers of q of the 32 */
@@ -328,11 +328,10 @@ INLINE void few_fmt(const struct rows *k, enum ft_fmt fmt, const float *q, size_
     }
 }
 
-static void logits_few(const struct rows *k, const float *q, size_t q_stride, uint32_t m,
-                       uint32_t d, float *s) {
-    for (uint32_t i = 0; i < m; i += FEW) {
+static void few_logits(const struct rows *k, const struct ft_attend *a, float *s) {
+    for (uint32_t i = 0; i < a->m; i += FEW) {
 #define CALL_FEW(fmt)                                                                              \
-    few_fmt(k, fmt, q + i * q_stride, q_stride, FT_MIN(m - i, (uint32_t)FEW), d,                   \
+    few_fmt(k, fmt, a->q + i * a->q_stride, a->q_stride, FT_MIN(a->m - i, (uint32_t)FEW), a->d,    \
             s + (size_t)i * FT_TILE_ROW)
         BY_FORMAT(k->fmt, CALL_FEW)
     }
@@ -502,11 +501,27 @@ static void attend_few(const struct ft_attend *a) {
         struct rows k = tile_rows(a->k, a->k_stride, a->k_fmt, first, limit);
         struct rows v = tile_rows(a->v, a->v_stride, a->v_fmt, first, limit);
         tile_counts(a->vis, a->m, first, k.n, w.count);
-        logits_few(&k, a->q, a->q_stride, a->m, a->d, w.s);
+        few_logits(&k, a, w.s);
         tile_softmax(a->m, a->scale, a->max, a->sum, true, &w);
         tile_values(&v, a->m, a->d, a->acc, &w);
     }
 }
+
+/* ---- packed blocks ---- */
+
+static void add_times(float *to, const float *from, float by, size_t n) {
+    for (size_t e = 0; e < n; e += 4) {
+        vst1q_f32(to + e, vfmaq_n_f32(vld1q_f32(to + e), vld1q_f32(from + e), by));
+    }
+}
+
+static void multiply(float *to, float by, size_t n) {
+    for (size_t e = 0; e < n; e += 4) {
+        vst1q_f32(to + e, vmulq_n_f32(vld1q_f32(to + e), by));
+    }
+}
+
+#include "kern/blocks.h"
 
 /* ---- mass ---- */
 
@@ -539,7 +554,7 @@ const struct ft_kern ft_kern_neon = {
     .attend_few = attend_few,
     .lse = lse,
     .mass = mass,
-    .pack = ft_kern__pack,
-    .unpack = ft_kern__unpack,
-    .attend_blocks = ft_kern__attend_blocks,
+    .pack = ft_kern__pack_fast,
+    .unpack = ft_kern__unpack_fast,
+    .attend_blocks = attend_blocks,
 };

@@ -1,67 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pack256.c - packed blocks in 256-bit registers: codes are multiplied as they are, in products of
- * 16-bit words whose sums are exact.
- *
- * K is lanes of rows, along which channels lie, multiplied with q; V is lanes of channels, along which
- * rows lie, multiplied with weights: one product for both.  With x the numbers along a lane, of
- * which the group g of a lane has a step and a low,
- *
- *   sum of x (low + step u)  =  sum over groups of  step (sum of x u)  +  low (sum of x)
- *
- * where groups part the lanes' numbers (K by token, V by channel: steps differ by lane, x is made of
- * words once), and
- *
- *   sum of x (low + step u)  =  sum of (x step) u  +  sum of x low
- *
- * where groups part the lanes (K by channel, V by token: steps differ along, x step is made of words
- * for every part of the lanes).
- */
-#include "kern/pack256.h"
-
+/* pack256.c - packed blocks in 256-bit registers: codes stay codes until they are multiplied. */
 #include <math.h>
 #include <string.h>
 
 #include "kern/loads.h"
+#include "kern/packside.h"
 #include "kern/ymm.h"
-
-#define WORD_MOST 32767.0f
-#define QUERY_LIMIT 0x1p40f /* largest |q|: no logit overflows */
-
-/* One block's K or V. */
-struct side {
-    const char *codes;
-    const uint16_t *step, *low;
-    uint32_t n_lane, n_along, group, bits;
-    bool is_along; /* steps differ along the lanes, and by part of the lanes */
-    size_t ahead;  /* bytes to the next block, prefetched meanwhile; 0: this is the last */
-};
-
-static struct side side_of(const struct ft_pack *pack, const void *blocks, size_t stride,
-                           uint32_t b, uint32_t n_block, uint32_t d) {
-    struct pack_shape s = pack_shape(pack, d);
-    const char *block = (const char *)blocks + b * stride;
-    return (struct side){
-        .codes = block + pack_codes_at(&s),
-        .step = (const uint16_t *)(const void *)block,
-        .low = (const uint16_t *)(const void *)(block + pack_low_at(&s)),
-        .n_lane = s.is_value ? d : (uint32_t)FT_BLOCK_ROW,
-        .n_along = s.is_value ? (uint32_t)FT_BLOCK_ROW : d,
-        .group = s.n_row * s.n_channel,
-        .bits = s.bits,
-        .is_along = (s.n_row == 1) == s.is_value,
-        .ahead = b + 1 < n_block ? stride : 0,
-    };
-}
 
 INLINE __m256 halves8(const uint16_t *p) {
     return load8(p, 0, FT_F16);
 }
 
 /* ---- numbers to words ---- */
-
-INLINE __m256 magnitude(__m256 x) {
-    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
-}
 
 /* As integers, so that a NaN is above everything. */
 INLINE __m256 larger(__m256 top, __m256 x) {
@@ -77,16 +27,26 @@ INLINE float lanes_most(__m256 x) {
     return _mm_cvtss_f32(_mm_castsi128_ps(y));
 }
 
+/* The largest |number|, or a NaN that is among them. */
+static float row_most(const float *x, uint32_t n) {
+    __m256 most = _mm256_setzero_ps();
+    for (uint32_t t = 0; t < n; t += 8) {
+        most = larger(most, _mm256_loadu_ps(x + t));
+    }
+    return lanes_most(most);
+}
+
 INLINE float lanes_sum(__m256 x) {
     __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     y = _mm_add_ps(y, _mm_movehl_ps(y, y));
     return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
 }
 
-/* n numbers, the largest of which is `most`, a multiple of 16 of them; a NaN leaves a NaN in scale. */
-static void words_of(const float *x, uint32_t n, float most, int16_t *word, float *scale) {
+/* n numbers, a multiple of 16, the largest of which is `most`; a NaN leaves a NaN in scale. */
+static void words_of(const float *x, uint32_t n, float most, float sign, int16_t *word,
+                     float *scale) {
     __m256 by = _mm256_set1_ps(inverse_of(most, WORD_MOST));
-    *scale = scale_of(most, WORD_MOST);
+    *scale = sign * scale_of(most, WORD_MOST);
     for (uint32_t t = 0; t < n; t += 16) {
         __m256i w =
             _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + t), by)),
@@ -95,9 +55,9 @@ static void words_of(const float *x, uint32_t n, float most, int16_t *word, floa
     }
 }
 
-/* n rows of numbers, and the sums of their groups. */
+/* n rows of numbers, and the sums of their groups, times sign. */
 static void words_plain(const float *x, size_t x_stride, uint32_t n, uint32_t n_along,
-                        uint32_t group, struct pack_words to) {
+                        uint32_t group, float sign, struct pack_words to) {
     for (uint32_t i = 0; i < n; i++, x += x_stride) {
         __m256 most = _mm256_setzero_ps();
         for (uint32_t g = 0; g < n_along / group; g++) {
@@ -107,15 +67,16 @@ static void words_plain(const float *x, size_t x_stride, uint32_t n, uint32_t n_
                 most = larger(most, y);
                 sum = _mm256_add_ps(sum, y);
             }
-            to.sum[i * 16 + g] = lanes_sum(sum);
+            to.sum[i * PACK_SUM + g] = sign * lanes_sum(sum);
         }
-        words_of(x, n_along, lanes_most(most), to.word + (size_t)i * FT_HEAD_MAX, to.scale + i);
+        words_of(x, n_along, lanes_most(most), sign, to.word + (size_t)i * FT_HEAD_MAX,
+                 to.scale + i);
     }
 }
 
-/* n rows of numbers times steps, and the sum of what they make of the lows. */
+/* n rows of numbers times steps, and the sum of what they make of the lows, times sign. */
 INLINE void words_times(const float *x, size_t x_stride, uint32_t n, uint32_t n_along,
-                        const uint16_t *step, const uint16_t *low, float *wide,
+                        const uint16_t *step, const uint16_t *low, float sign, float *wide,
                         struct pack_words to) {
     __m256 most[FT_PACK_QUERY], sum[FT_PACK_QUERY];
     UNROLL for (uint32_t i = 0; i < n; i++) {
@@ -132,8 +93,8 @@ INLINE void words_times(const float *x, size_t x_stride, uint32_t n, uint32_t n_
         }
     }
     UNROLL for (uint32_t i = 0; i < n; i++) {
-        to.sum[i * 16] = lanes_sum(sum[i]);
-        words_of(wide + (size_t)i * FT_HEAD_MAX, n_along, lanes_most(most[i]),
+        to.sum[i * PACK_SUM] = sign * lanes_sum(sum[i]);
+        words_of(wide + (size_t)i * FT_HEAD_MAX, n_along, lanes_most(most[i]), sign,
                  to.word + (size_t)i * FT_HEAD_MAX, to.scale + i);
     }
 }
@@ -167,137 +128,222 @@ INLINE void dots(const char *codes, uint32_t n_reg, uint32_t bits, const int16_t
     }
 }
 
-/* out[i][lane] += sign * (row i of x) . (lane), for the lanes [from, to), 16 at a time. */
-INLINE void lanes_add(const struct side *s, uint32_t bits, uint32_t n, uint32_t from, uint32_t to,
-                      struct pack_words x, float sign, float *out, size_t out_stride) {
-    uint32_t group = s->is_along ? s->n_along : s->group;
-    const __m256 by_sign = _mm256_set1_ps(sign);
-    for (uint32_t lane = from; lane < to; lane += 16) {
-        const char *codes = s->codes + (size_t)lane * s->n_along * bits / 8;
-        __m256 all[FT_PACK_QUERY][2];
+/* out[i][lane] += (row i of x) . (lane), for the lanes [from, to), 16 at a time, steps being in x. */
+INLINE void lanes_along(const struct side *s, uint32_t bits, uint32_t n, uint32_t from, uint32_t to,
+                        struct pack_words x, float *out, size_t out_stride) {
+    const char *codes = s->codes + (size_t)from * s->n_along * bits / 8;
+    for (uint32_t lane = from; lane < to; lane += 16, codes += s->n_along * 2 * bits) {
+        __m256i dot[FT_PACK_QUERY][2];
+        dots(codes, s->n_along * bits / 32, bits, x.word, n, s->ahead, dot);
         UNROLL for (uint32_t i = 0; i < n; i++) {
-            all[i][0] = all[i][1] = _mm256_setzero_ps();
-        }
-        for (uint32_t g = 0; g < s->n_along / group; g++, codes += group * 2 * bits) {
-            __m256i dot[FT_PACK_QUERY][2];
-            dots(codes, group * bits / 32, bits, x.word + g * group, n, s->ahead, dot);
+            __m256 scale = _mm256_broadcast_ss(x.scale + i),
+                   sum = _mm256_broadcast_ss(x.sum + i * PACK_SUM);
             UNROLL for (uint32_t e = 0; e < 2; e++) {
-                size_t at = (size_t)g * s->n_lane + lane + 8 * e;
-                __m256 step = s->is_along ? _mm256_set1_ps(1) : halves8(s->step + at),
-                       low = s->is_along ? _mm256_set1_ps(1) : halves8(s->low + at);
+                float *p = out + i * out_stride + lane + 8 * e;
+                __m256 y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[i][e]), scale, sum);
+                _mm256_storeu_ps(p, _mm256_add_ps(_mm256_loadu_ps(p), y));
+            }
+        }
+    }
+}
+
+/* The same with a step and a low for every lane and group of numbers along it. */
+INLINE void lanes_apart(const struct side *s, uint32_t bits, uint32_t n, struct pack_words x,
+                        float *out, size_t out_stride) {
+    const char *codes = s->codes;
+    for (uint32_t lane = 0; lane < s->n_lane; lane += 16) {
+        for (uint32_t g = 0; g < s->n_along / s->group; g++, codes += s->group * 2 * bits) {
+            size_t at = (size_t)g * s->n_lane + lane;
+            __m256i dot[FT_PACK_QUERY][2];
+            dots(codes, s->group * bits / 32, bits, x.word + g * s->group, n, s->ahead, dot);
+            UNROLL for (uint32_t e = 0; e < 2; e++) {
+                __m256 step = halves8(s->step + at + 8 * e), low = halves8(s->low + at + 8 * e);
                 UNROLL for (uint32_t i = 0; i < n; i++) {
-                    __m256 y =
-                        _mm256_mul_ps(_mm256_cvtepi32_ps(dot[i][e]), _mm256_set1_ps(x.scale[i]));
-                    all[i][e] = _mm256_fmadd_ps(y, step, all[i][e]);
-                    all[i][e] = _mm256_fmadd_ps(_mm256_set1_ps(x.sum[i * 16 + g]), low, all[i][e]);
+                    float *p = out + i * out_stride + lane + 8 * e;
+                    __m256 y = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[i][e]),
+                                             _mm256_broadcast_ss(x.scale + i));
+                    y = _mm256_fmadd_ps(y, step, _mm256_loadu_ps(p));
+                    __m256 sum = _mm256_broadcast_ss(x.sum + i * PACK_SUM + g);
+                    _mm256_storeu_ps(p, _mm256_fmadd_ps(sum, low, y));
                 }
             }
         }
-        UNROLL for (uint32_t i = 0; i < n; i++) {
-            UNROLL for (uint32_t e = 0; e < 2; e++) {
-                float *p = out + i * out_stride + lane + 8 * e;
-                _mm256_storeu_ps(p, _mm256_fmadd_ps(by_sign, all[i][e], _mm256_loadu_ps(p)));
-            }
-        }
-    }
-}
-
-/* The same for n rows of numbers; x: their words, if the steps do not differ along. */
-INLINE void product(const struct side *s, uint32_t bits, uint32_t n, const float *numbers,
-                    size_t stride, struct pack_words x, float sign, float *out, size_t out_stride,
-                    struct pack_work *w) {
-    if (!s->is_along) {
-        lanes_add(s, bits, n, 0, s->n_lane, x, sign, out, out_stride);
-        return;
-    }
-    for (uint32_t from = 0; from < s->n_lane; from += s->group) {
-        size_t at = (size_t)(from / s->group) * s->n_along;
-        words_times(numbers, stride, n, s->n_along, s->step + at, s->low + at, w->wide, x);
-        lanes_add(s, bits, n, from, from + s->group, x, sign, out, out_stride);
-    }
-}
-
-#define PRODUCT(bits)                                                                              \
-    static void product##bits(const struct side *s, uint32_t n, const float *numbers,              \
-                              size_t stride, struct pack_words x, float sign, float *out,          \
-                              size_t out_stride, struct pack_work *w) {                            \
-        BY_ROWS_4(n, PRODUCT_##bits)                                                               \
-    }
-#define PRODUCT_2(n) product(s, 2, n, numbers, stride, x, sign, out, out_stride, w)
-#define PRODUCT_4(n) product(s, 4, n, numbers, stride, x, sign, out, out_stride, w)
-#define PRODUCT_8(n) product(s, 8, n, numbers, stride, x, sign, out, out_stride, w)
-PRODUCT(2)
-PRODUCT(4)
-PRODUCT(8)
-
-static void side_add(const struct side *s, uint32_t n, const float *numbers, size_t stride,
-                     struct pack_words x, float sign, float *out, size_t out_stride,
-                     struct pack_work *w) {
-    (s->bits == 2   ? product2
-     : s->bits == 4 ? product4
-                    : product8)(s, n, numbers, stride, x, sign, out, out_stride, w);
-}
-
-/* ---- a block ---- */
-
-static struct pack_words query_words(struct pack_work *w, uint32_t i) {
-    return (struct pack_words){ w->q + (size_t)i * FT_HEAD_MAX, w->q_scale + i, w->q_sum + i * 16 };
-}
-
-void ft_kern__pack256_queries(const struct ft_attend_blocks *a, struct pack_work *w) {
-    for (uint32_t i = 0; i < a->m; i++) {
-        const float *q = a->q + i * a->q_stride;
-        __m256 most = _mm256_setzero_ps();
-        for (uint32_t t = 0; t < a->d; t += 8) {
-            most = larger(most, _mm256_loadu_ps(q + t));
-        }
-        w->fits[i] = lanes_most(most) <= QUERY_LIMIT;
-    }
-    if (a->k_pack.bits < 16 && a->k_pack.by == FT_BY_TOKEN) {
-        uint32_t group = a->k_pack.group != 0 ? a->k_pack.group : a->d;
-        words_plain(a->q, a->q_stride, a->m, a->d, group, query_words(w, 0));
-    }
-}
-
-void ft_kern__pack256_keys(const struct ft_attend_blocks *a, uint32_t b, float sign, float *s,
-                           struct pack_work *w) {
-    struct side side = side_of(&a->k_pack, a->k, a->k_stride, b, a->n_block, a->d);
-    struct pack_words own = { w->x, w->x_scale, w->x_sum };
-    for (uint32_t i = 0, n; i < a->m; i += n) {
-        uint32_t end = i;
-        while (end < a->m && w->fits[end] == w->fits[i]) {
-            end++;
-        }
-        n = block_rows(end, i, FT_PACK_QUERY);
-        if (w->fits[i]) {
-            side_add(&side, n, a->q + i * a->q_stride, a->q_stride,
-                     side.is_along ? own : query_words(w, i), sign, s + (size_t)i * FT_TILE_ROW,
-                     FT_TILE_ROW, w);
-            side.ahead = 0;
-        }
-    }
-}
-
-void ft_kern__pack256_values(const struct ft_attend_blocks *a, uint32_t b, float sign,
-                             const float *p, struct pack_work *w) {
-    struct side side = side_of(&a->v_pack, a->v, a->v_stride, b, a->n_block, a->d);
-    struct pack_words x = { w->x, w->x_scale, w->x_sum };
-    for (uint32_t i = 0, n; i < a->m; i += n, p += (size_t)n * FT_TILE_ROW) {
-        n = block_rows(a->m, i, FT_PACK_QUERY);
-        if (!side.is_along) {
-            words_plain(p, FT_TILE_ROW, n, FT_TILE_ROW, side.group, x);
-        }
-        side_add(&side, n, p, FT_TILE_ROW, x, sign, a->acc + (size_t)i * a->d, a->d, w);
-        side.ahead = 0;
     }
 }
 
 /* ---- pack and unpack ---- */
 
-void ft_kern__pack256(const struct ft_pack *pack, const float *rows, uint32_t d, void *block) {
-    ft_kern__pack(pack, rows, d, block);
+INLINE __m256 by_lane(const uint16_t *of, const struct side *s, uint32_t lane, uint32_t along) {
+    if (s->is_along) {
+        uint16_t h = of[(size_t)(lane / s->group) * s->n_along + along];
+        return _mm256_set1_ps(_cvtsh_ss(h));
+    }
+    return halves8(of + (size_t)(along / s->group) * s->n_lane + lane);
 }
 
-void ft_kern__unpack256(const struct ft_pack *pack, const void *block, uint32_t d, float *rows) {
-    ft_kern__unpack(pack, block, d, rows);
+/* The register, and in it the bit, of lanes [lane, lane + 8) at numbers `along` and the next. */
+INLINE size_t register_at(const struct side *s, uint32_t lane, uint32_t along, uint32_t *bit) {
+    uint32_t n = 16 / s->bits;
+    *bit = along / 2 % n * s->bits;
+    return 32 * (size_t)((lane / 16 * (s->n_along / (2 * n)) + along / (2 * n)) * 2 + lane / 8 % 2);
+}
+
+/* Numbers [along, along + 8) of lanes [lane, lane + 8): x[number] lane. */
+INLINE void lanes_load(bool is_value, const float *rows, uint32_t d, uint32_t lane, uint32_t along,
+                       __m256 x[8]) {
+    const float *from = rows + (is_value ? (size_t)along * d + lane : (size_t)lane * d + along);
+    UNROLL for (uint32_t e = 0; e < 8; e++) {
+        x[e] = _mm256_loadu_ps(from + (size_t)e * d);
+    }
+    if (!is_value) {
+        transpose8(x);
+    }
+}
+
+void ft_kern__unpack_fast(const struct ft_pack *pack, const void *block, uint32_t d, float *rows) {
+    if (pack->bits == 16) {
+        for (size_t e = 0; e < (size_t)FT_BLOCK_ROW * d; e += 8) {
+            _mm256_storeu_ps(rows + e, load8(block, e, FT_F16));
+        }
+        return;
+    }
+    struct side s = side_of(pack, block, d);
+    const __m256i mask = _mm256_set1_epi32((1 << s.bits) - 1);
+    for (uint32_t lane = 0; lane < s.n_lane; lane += 8) {
+        for (uint32_t along = 0; along < s.n_along; along += 8) {
+            __m256 x[8];
+            for (uint32_t e = 0; e < 8; e += 2) {
+                uint32_t bit;
+                __m256i u = load256(s.codes + register_at(&s, lane, along + e, &bit));
+                __m128i even = _mm_cvtsi32_si128((int)bit), odd = _mm_cvtsi32_si128((int)bit + 16);
+                x[e] = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srl_epi32(u, even), mask));
+                x[e + 1] = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srl_epi32(u, odd), mask));
+            }
+            UNROLL for (uint32_t e = 0; e < 8; e++) {
+                x[e] = _mm256_fmadd_ps(by_lane(s.step, &s, lane, along + e), x[e],
+                                       by_lane(s.low, &s, lane, along + e));
+            }
+            float *to = rows + (size_t)lane * d + along;
+            if (pack->is_value) {
+                to = rows + (size_t)along * d + lane;
+            } else {
+                transpose8(x);
+            }
+            UNROLL for (uint32_t e = 0; e < 8; e++) {
+                _mm256_storeu_ps(to + (size_t)e * d, x[e]);
+            }
+        }
+    }
+}
+
+#define MIN(a, b) _mm256_min_ps(a, b)
+#define OR(a, b) _mm256_or_ps(a, b)
+
+/* What is known of eight groups. */
+struct extremes {
+    __m256 least, most, lost; /* lost: all ones where a number is none of f16 */
+};
+
+INLINE struct extremes extremes_add(struct extremes e, __m256 x) {
+    return (struct extremes){
+        .least = _mm256_min_ps(x, e.least),
+        .most = _mm256_max_ps(x, e.most),
+        .lost =
+            _mm256_or_ps(e.lost, _mm256_cmp_ps(magnitude(x), _mm256_set1_ps(65504), _CMP_NLE_UQ)),
+    };
+}
+
+/* low and step of eight groups, as ref rounds them; zeros are positive. */
+INLINE void extremes_store(struct extremes e, float top, uint16_t *step, uint16_t *low) {
+    const __m128i lost = _mm_packs_epi32(_mm256_castsi256_si128(_mm256_castps_si256(e.lost)),
+                                         _mm256_extracti128_si256(_mm256_castps_si256(e.lost), 1)),
+                  nan = _mm_set1_epi16(0x7e00);
+    const __m256 zero = _mm256_setzero_ps();
+    __m128i l = _mm256_cvtps_ph(_mm256_add_ps(e.least, zero), _MM_FROUND_TO_NEG_INF);
+    __m256 up = _mm256_div_ps(_mm256_sub_ps(e.most, _mm256_cvtph_ps(l)), _mm256_set1_ps(top));
+    __m128i u = _mm256_cvtps_ph(_mm256_add_ps(up, zero), _MM_FROUND_TO_POS_INF);
+    _mm_storeu_si128((__m128i *)(void *)low, _mm_blendv_epi8(l, nan, lost));
+    _mm_storeu_si128((__m128i *)(void *)step, _mm_blendv_epi8(u, nan, lost));
+}
+
+/* Groups of rows of eight channels. */
+static void steps_by_channel(const struct pack_shape *s, const float *rows, uint32_t d,
+                             uint16_t *step, uint16_t *low) {
+    for (uint32_t j = 0; j < FT_BLOCK_ROW; j += s->n_row) {
+        for (uint32_t c = 0; c < d; c += 8) {
+            const float *x = rows + (size_t)j * d + c;
+            struct extremes e = { _mm256_set1_ps(INFINITY), _mm256_set1_ps(-INFINITY),
+                                  _mm256_setzero_ps() };
+            for (uint32_t i = 0; i < s->n_row; i++) {
+                e = extremes_add(e, _mm256_loadu_ps(x + (size_t)i * d));
+            }
+            uint32_t group = pack_group(s, d, j, c);
+            extremes_store(e, (float)s->top, step + group, low + group);
+        }
+    }
+}
+
+/* Groups of channels of eight rows. */
+static void steps_by_token(const struct pack_shape *s, const float *rows, uint32_t d,
+                           uint16_t *step, uint16_t *low) {
+    for (uint32_t j = 0; j < FT_BLOCK_ROW; j += 8) {
+        for (uint32_t c = 0; c < d; c += s->n_channel) {
+            __m256 least[8], most[8], lost[8];
+            for (uint32_t i = 0; i < 8; i++) {
+                const float *x = rows + (size_t)(j + i) * d + c;
+                struct extremes e = { _mm256_set1_ps(INFINITY), _mm256_set1_ps(-INFINITY),
+                                      _mm256_setzero_ps() };
+                for (uint32_t t = 0; t < s->n_channel; t += 8) {
+                    e = extremes_add(e, _mm256_loadu_ps(x + t));
+                }
+                least[i] = e.least;
+                most[i] = e.most;
+                lost[i] = e.lost;
+            }
+            REDUCE8(least, MIN);
+            REDUCE8(most, MAX);
+            REDUCE8(lost, OR);
+            uint32_t group = pack_group(s, d, j, c);
+            extremes_store((struct extremes){ least[0], most[0], lost[0] }, (float)s->top,
+                           step + group, low + group);
+        }
+    }
+}
+
+void ft_kern__pack_fast(const struct ft_pack *pack, const float *rows, uint32_t d, void *block) {
+    if (pack->bits == 16) {
+        ft_kern_avx2.encode(FT_F16, rows, block, (size_t)FT_BLOCK_ROW * d);
+        return;
+    }
+    struct pack_shape shape = pack_shape(pack, d);
+    uint16_t *step = block, *low = step + shape.n_group;
+    char *codes = (char *)block + pack_codes_at(&shape);
+    memset(codes, 0, (size_t)FT_BLOCK_ROW * d * shape.bits / 8);
+    if (shape.n_row == 1) {
+        steps_by_token(&shape, rows, d, step, low);
+    } else {
+        steps_by_channel(&shape, rows, d, step, low);
+    }
+    struct side s = side_of(pack, block, d);
+    const __m256 top = _mm256_set1_ps((float)shape.top), zero = _mm256_setzero_ps();
+    for (uint32_t lane = 0; lane < s.n_lane; lane += 8) {
+        for (uint32_t along = 0; along < s.n_along; along += 8) {
+            __m256 x[8];
+            lanes_load(pack->is_value, rows, d, lane, along, x);
+            for (uint32_t e = 0; e < 8; e++) {
+                __m256 by = by_lane(step, &s, lane, along + e);
+                x[e] = _mm256_sub_ps(x[e], by_lane(low, &s, lane, along + e));
+                x[e] = _mm256_min_ps(_mm256_div_ps(x[e], by), top);
+                x[e] = _mm256_and_ps(x[e], _mm256_cmp_ps(by, zero, _CMP_GT_OQ));
+            }
+            for (uint32_t e = 0; e < 8; e += 2) {
+                uint32_t bit;
+                __m256i *to = (__m256i *)(void *)(codes + register_at(&s, lane, along + e, &bit));
+                __m256i u = _mm256_or_si256(_mm256_cvtps_epi32(x[e]),
+                                            _mm256_slli_epi32(_mm256_cvtps_epi32(x[e + 1]), 16));
+                u = _mm256_sll_epi32(u, _mm_cvtsi32_si128((int)bit));
+                _mm256_storeu_si256(to, _mm256_or_si256(_mm256_loadu_si256(to), u));
+            }
+        }
+    }
 }

@@ -53,10 +53,6 @@ INLINE __m256i words16(const char *row, uint32_t t, uint32_t d, enum ft_fmt fmt,
         _mm256_cvtps_epi32(_mm256_mul_ps(numbers8(row, t + 8, d, fmt), by[1])));
 }
 
-INLINE __m256 magnitude(__m256 x) {
-    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
-}
-
 /* The largest |x| of numbers [t, end) of a row; as integers, so that a NaN is above everything. */
 INLINE float row_most(const char *row, uint32_t t, uint32_t end, uint32_t d, enum ft_fmt fmt) {
     __m256i most = _mm256_setzero_si256();

@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #include "kern/inline.h"
+#include "kern/scale.h"
 #include "kern/span.h"
 
 INLINE __m256 load8(const void *p, size_t i, enum ft_fmt fmt) {
@@ -56,14 +57,8 @@ INLINE __m256i in_place(__m256i sum) {
     return sum;
 }
 
-/* What takes the largest of some numbers to the largest integer, and what takes it back: both zero
- * where the latter would be below the normal numbers. */
-INLINE float inverse_of(float max, float most) {
-    return max < most * 0x1p-126f ? 0.0f : most / max;
-}
-
-INLINE float scale_of(float max, float most) {
-    return max < most * 0x1p-126f ? 0.0f : max / most;
+INLINE __m256 magnitude(__m256 x) {
+    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
 }
 
 INLINE __m256 power_of_two(__m256i n) {

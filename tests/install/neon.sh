@@ -20,7 +20,8 @@ mkdir -p "$scratch"
 warnings="-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Wvla -Werror"
 common="-std=c11 -O2 -g -Iinclude -Isrc"
 objects=
-for file in src/base/base.c src/base/os.c src/kern/kern.c src/kern/ref.c src/kern/pack.c src/kern/neon.c; do
+for file in src/base/base.c src/base/os.c src/kern/kern.c src/kern/ref.c src/kern/pack.c src/kern/neon.c \
+    src/kern/packneon.c; do
     object=$scratch/$(basename "$file" .c).o
     flags=
     case $file in src/kern/*) flags="-fno-math-errno -ffp-contract=fast" ;; esac

@@ -20,35 +20,43 @@
 #include "base/rng.h"
 #include "kern/kern.h"
 
-enum what { ENCODE, DECODE, ATTEND, ATTEND_FEW, LSE, MASS };
+enum what { ENCODE, DECODE, ATTEND, ATTEND_FEW, LSE, MASS, PACK, UNPACK, ATTEND_BLOCKS };
 
-/* m queries over n rows; causal: the last queries of a prompt, 4 heads per token. */
+/* m queries over n rows; causal: the last queries of a prompt, 4 heads per token.  Packed: K by channel,
+ * V by token, pack and unpack as K. */
 struct kernel_case {
     const char *name;
     enum what what;
     enum ft_fmt fmt;
     uint32_t m, n, d;
     bool causal;
+    uint8_t bits; /* of packed blocks */
 };
 
 static const struct kernel_case cases[] = {
-    { "encode-f16", ENCODE, FT_F16, 0, 64, 64, false },
-    { "encode-bf16", ENCODE, FT_BF16, 0, 64, 64, false },
-    { "encode-q8_0", ENCODE, FT_Q8_0, 0, 64, 64, false },
-    { "decode-f16", DECODE, FT_F16, 0, 64, 64, false },
-    { "decode-bf16", DECODE, FT_BF16, 0, 64, 64, false },
-    { "decode-q8_0", DECODE, FT_Q8_0, 0, 64, 64, false },
-    { "attend-f16-d64", ATTEND, FT_F16, 256, 512, 64, true },
-    { "attend-f16-d128", ATTEND, FT_F16, 256, 256, 128, true },
-    { "attend-bf16-d64", ATTEND, FT_BF16, 256, 256, 64, true },
-    { "attend-q8_0-d64", ATTEND, FT_Q8_0, 256, 256, 64, true },
-    { "attend-f32-d64", ATTEND, FT_F32, 256, 256, 64, true },
-    { "few-f16-d64", ATTEND_FEW, FT_F16, 4, 1024, 64, false },
-    { "few-f16-d128", ATTEND_FEW, FT_F16, 4, 1024, 128, false },
-    { "few-bf16-d64", ATTEND_FEW, FT_BF16, 4, 1024, 64, false },
-    { "few-q8_0-d64", ATTEND_FEW, FT_Q8_0, 4, 1024, 64, false },
-    { "lse-f16-d64", LSE, FT_F16, 128, 512, 64, true },
-    { "mass-f16-d64", MASS, FT_F16, 128, 512, 64, true },
+    { "encode-f16", ENCODE, FT_F16, 0, 64, 64, false, 0 },
+    { "encode-bf16", ENCODE, FT_BF16, 0, 64, 64, false, 0 },
+    { "encode-q8_0", ENCODE, FT_Q8_0, 0, 64, 64, false, 0 },
+    { "decode-f16", DECODE, FT_F16, 0, 64, 64, false, 0 },
+    { "decode-bf16", DECODE, FT_BF16, 0, 64, 64, false, 0 },
+    { "decode-q8_0", DECODE, FT_Q8_0, 0, 64, 64, false, 0 },
+    { "attend-f16-d64", ATTEND, FT_F16, 256, 512, 64, true, 0 },
+    { "attend-f16-d128", ATTEND, FT_F16, 256, 256, 128, true, 0 },
+    { "attend-bf16-d64", ATTEND, FT_BF16, 256, 256, 64, true, 0 },
+    { "attend-q8_0-d64", ATTEND, FT_Q8_0, 256, 256, 64, true, 0 },
+    { "attend-f32-d64", ATTEND, FT_F32, 256, 256, 64, true, 0 },
+    { "few-f16-d64", ATTEND_FEW, FT_F16, 4, 1024, 64, false, 0 },
+    { "few-f16-d128", ATTEND_FEW, FT_F16, 4, 1024, 128, false, 0 },
+    { "few-bf16-d64", ATTEND_FEW, FT_BF16, 4, 1024, 64, false, 0 },
+    { "few-q8_0-d64", ATTEND_FEW, FT_Q8_0, 4, 1024, 64, false, 0 },
+    { "lse-f16-d64", LSE, FT_F16, 128, 512, 64, true, 0 },
+    { "mass-f16-d64", MASS, FT_F16, 128, 512, 64, true, 0 },
+    { "pack-q4-d64", PACK, FT_F32, 0, 64, 64, false, 4 },
+    { "unpack-q4-d64", UNPACK, FT_F32, 0, 64, 64, false, 4 },
+    { "blocks-q2-d64", ATTEND_BLOCKS, FT_F32, 4, 1024, 64, false, 2 },
+    { "blocks-q4-d64", ATTEND_BLOCKS, FT_F32, 4, 1024, 64, false, 4 },
+    { "blocks-q4-d128", ATTEND_BLOCKS, FT_F32, 4, 1024, 128, false, 4 },
+    { "blocks-q8-d64", ATTEND_BLOCKS, FT_F32, 4, 1024, 64, false, 8 },
 };
 /* ref is slow: these cases, an eighth of the rows and of the queries */
 static const char *const ref_cases[] = { "encode-q8_0", "decode-q8_0", "attend-f16-d64",
@@ -58,6 +66,7 @@ struct run {
     const struct ft_kern *kern;
     struct kernel_case c;
     struct ft_attend attend;
+    struct ft_attend_blocks blocks;
     struct ft_vote vote;
     float *x;      /* numbers of K */
     void *encoded; /* n rows of K, then n rows of V */
@@ -86,6 +95,15 @@ __attribute__((noinline)) void ft_count_here(const struct run *r) {
         break;
     case MASS:
         r->kern->mass(&r->vote);
+        break;
+    case PACK:
+        r->kern->pack(&r->blocks.k_pack, r->x, r->c.d, r->encoded);
+        break;
+    case UNPACK:
+        r->kern->unpack(&r->blocks.k_pack, r->encoded, r->c.d, r->x);
+        break;
+    case ATTEND_BLOCKS:
+        r->kern->attend_blocks(&r->blocks);
         break;
     }
 }
@@ -121,6 +139,39 @@ static double units(const struct kernel_case *c) {
         n += visible(c, i);
     }
     return n;
+}
+
+/* The rows of K and V packed, in place of rows. */
+static void prepare_blocks(struct run *r) {
+    const struct kernel_case *c = &r->c;
+    struct ft_pack k = { .bits = c->bits, .by = FT_BY_CHANNEL },
+                   v = { .bits = c->bits, .by = FT_BY_TOKEN, .is_value = true };
+    size_t k_bytes = ft_pack_block_bytes(&k, c->d), v_bytes = ft_pack_block_bytes(&v, c->d);
+    uint32_t n = c->n / FT_BLOCK_ROW;
+    char *to = r->encoded; /* f32 rows take more */
+    for (uint32_t b = 0; b < n; b++) {
+        const float *from = r->x + (size_t)b * FT_BLOCK_ROW * c->d;
+        r->kern->pack(&k, from, c->d, to + b * k_bytes);
+        r->kern->pack(&v, from + (size_t)c->n * c->d, c->d, to + n * k_bytes + b * v_bytes);
+    }
+    r->blocks = (struct ft_attend_blocks){
+        .q = r->attend.q,
+        .k = to,
+        .v = to + n * k_bytes,
+        .max = r->attend.max,
+        .sum = r->attend.sum,
+        .acc = r->attend.acc,
+        .work = r->attend.work,
+        .q_stride = c->d,
+        .k_stride = k_bytes,
+        .v_stride = v_bytes,
+        .m = c->m,
+        .n_block = n,
+        .d = c->d,
+        .k_pack = k,
+        .v_pack = v,
+        .scale = r->attend.scale,
+    };
 }
 
 static void prepare(struct run *r) {
@@ -170,6 +221,9 @@ static void prepare(struct run *r) {
         .red = FT_REDUCE_SUM,
         .scale = r->attend.scale,
     };
+    if (c->bits != 0) {
+        prepare_blocks(r);
+    }
     for (uint32_t i = 0; i < m && c->what == MASS; i++) {
         lse[i] = 6; /* about log(512): its value costs nothing */
     }
