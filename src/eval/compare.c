@@ -41,8 +41,8 @@ static bool difference_of(const struct ft_result *a, uint32_t n_a, const struct 
     out->a /= out->n;
     out->b /= out->n;
     out->score = paired(sum, squares, out->n);
-    out->score.low = FT_MIN(out->score.low, out->score.mean);
-    out->score.high = FT_MAX(out->score.high, out->score.mean);
+    out->score.low = FT_MAX(FT_MIN(out->score.low, out->score.mean), -100.0);
+    out->score.high = FT_MIN(FT_MAX(out->score.high, out->score.mean), 100.0);
     return true;
 }
 

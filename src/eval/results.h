@@ -103,7 +103,7 @@ struct ft_difference {  /* b - a */
     uint32_t task, ctx; /* of a */
     uint32_t n;
     double a, b;              /* mean scores of the samples that both have */
-    struct ft_interval score; /* paired: of the differences, -100..100 */
+    struct ft_interval score; /* paired: of the differences, cut to -100..100 */
 };
 /* ft_results_compare - method_b of b against method_a of a, a row for each cell that both have.
  *   out      [a's n_task * n_ctx] at least; *n rows
