@@ -98,14 +98,13 @@ void ft_cost_plan(const struct ft_rates *target, const struct ft_rates *draft,
     }
     if (plan->is_kv_on && plan->is_kv_whole) {
         w.n_voter = plan->kv_aux > 0 ? w.n : 0;
+        w.n_voter = plan->kv_look.n_observed > 0 ? FT_MIN(plan->kv_look.n_observed, w.n) : w.n_voter;
     } else if (plan->is_kv_on) {
         const struct ft_look *look = &plan->kv_look;
         w = (struct reading){ .n = plan->n_input + plan->n_text,
                               .has_values = true,
                               .has_logits = look->refeed == 0 };
-        if (look->column == FT_COLUMN_MASS) {
-            w.n_voter = look->is_all_voting ? w.n : look->window + look->refeed + plan->n_text;
-        }
+        w.n_voter = ft_voters(look, plan->n_input, w.n);
         if (plan->n_trial > 0) {
             w.n_voter = look->trial_window;
             trying = steps_us(target, plan->n_trial, plan->kv_keep, INFINITY);

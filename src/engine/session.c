@@ -136,6 +136,12 @@ ft_status ft_session_policy(ft_session *s, const struct ft_session_params *param
                        "%s: budget=ada with exact: stock attention needs heads of one length",
                        s->kv.method->name);
     }
+    if (s->params.is_exact && s->kv.method->is_capped) {
+        return ft_fail(err, FT_ARG, 0,
+                       "%s with exact: heads keep as many rows as votes say, stock attention needs "
+                       "heads of one length",
+                       s->kv.method->name);
+    }
     FT_TRY(check_draft(s, &s->prompt, err));
     FT_TRY(check_draft(s, &s->kv, err));
     FT_TRY(ft_report_kernels(s, err)); /* a strict run is refused before anything is loaded */
