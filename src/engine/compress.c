@@ -325,6 +325,7 @@ static ft_status deciding_init(struct deciding *d, ft_session *s, uint32_t n_rea
         .n_layer = s->lane.n_layer,
         .n_head = n_head_kv,
         .n_prompt = plan->n_input,
+        .n_voter = d->n_voter,
         .keep = plan->kv_keep,
         .n_vertical = d->is_sparse ? FT_MIN(look->prefill_vertical, n_col) : 0,
     };

@@ -169,6 +169,7 @@ struct ft_plan {                   /* how one prompt will be run: decided before
     uint32_t kv_limit; /* the budget as asked, where rows leave at every step */
     bool is_kv_capped; /* rows leave as votes say, the budget only caps what they leave */
     uint32_t kv_aux;   /* floats of state beside each row */
+    double kv_vote_cost; /* of a prompt's vote, in votes that are folded */
     struct ft_look prompt_look, kv_look;
     struct ft_layers kv_layers; /* how kv_keep is spread: rows beside the window */
     uint32_t n_text;            /* tokens the draft writes */

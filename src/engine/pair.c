@@ -133,6 +133,7 @@ static ft_status plan_steps(ft_session *s, struct ft_error *err) {
     struct ft_plan *plan = &s->plan;
     struct ft_look *look = &plan->kv_look;
     plan->kv_aux = look->is_evicting ? s->kv.method->n_aux : 0;
+    plan->kv_vote_cost = look->n_observed > 0 ? s->kv.method->observe_cost : 1;
     if (s->kv.method->is_capped) { /* no more rows than there will be tokens */
         uint64_t most = (uint64_t)plan->n_input + answer_most(s, position_behind(plan));
         plan->kv_limit = (uint32_t)FT_MIN((uint64_t)plan->kv_limit, most);

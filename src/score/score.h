@@ -119,6 +119,7 @@ struct ft_split {
 struct ft_evidence {      /* of one KV head (kv) or the whole prompt; borrowed for the call */
     uint32_t n_row;       /* candidates: kv n - window - refeed; prompt n */
     uint32_t layer, head; /* which KV head; prompt 0, 0 */
+    uint32_t n_voter;     /* with `observe`: how many it was told of */
     /* [n_row] >= 0; NULL unless looked at, as the next one.  With `observe` the first float of each
      * row's state */
     const float *mass;
@@ -193,6 +194,7 @@ struct ft_method {
      * front of `evict`, which finds mass as it was left.  NULL: `evict` sees to it.
      * Thread     heads of a layer at the same time */
     void (*observe)(const struct ft_step *step, const void *params);
+    double observe_cost; /* of a vote that is told alone, in votes that are folded; as measured */
     /* evict - brings aux up to date and names the rows that leave: at least n_row - keep of them.
      * NULL: rows leave behind the prompt only.
      *   drop     [n_row] ascending;  ->  count */
@@ -378,6 +380,7 @@ struct ft_chooser_params {
     struct ft_look look;
     uint32_t n_layer, n_head; /* n_head: KV heads of a layer */
     uint32_t n_prompt;
+    uint32_t n_voter;    /* of evidence that `observe` was told, voter by voter */
     uint32_t keep;       /* window <= keep <= n_prompt - refeed */
     uint32_t n_vertical; /* ranked columns that the prefill asks for, <= n_col */
 };
