@@ -143,7 +143,8 @@ void ft_evidence_lists(const struct ft_kern *kern, const struct ft_evidence_job 
         v.out_stride = job->n_col;
         v.lse = s.lse;
         for (uint32_t g = 0; g < v.m; g++) {
-            s.lse[g] = job->lse[(size_t)(h * group + g % group) * job->n_voter + first + i + g / group];
+            s.lse[g] =
+                job->lse[(size_t)(h * group + g % group) * job->n_voter + first + i + g / group];
         }
         kern->mass(&v);
     }

@@ -336,7 +336,8 @@ static ft_status deciding_init(struct deciding *d, ft_session *s, uint32_t n_rea
     d->vertical_count = ft_alloc(n_head_kv, sizeof *d->vertical_count);
     d->leaving =
         plan->is_kv_capped ? ft_alloc((size_t)n_head_kv * plan->n_input, sizeof *d->leaving) : NULL;
-    if ((plan->is_kv_capped && !d->leaving) || !d->rows || !d->vertical || !d->vertical_list || !d->vertical_count) {
+    if ((plan->is_kv_capped && !d->leaving) || !d->rows || !d->vertical || !d->vertical_list ||
+        !d->vertical_count) {
         return ft_fail(err, FT_NOMEM, 0, "no memory to choose among %u rows", n_col);
     }
     return FT_OK;

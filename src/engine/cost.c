@@ -73,10 +73,9 @@ static double steps_us(const struct ft_rates *r, double n, double n_row, double 
 
 static double draft_us(const struct ft_rates *r, const struct ft_plan *plan) {
     bool is_writing = plan->n_text > 0 || plan->n_step > 1;
-    struct reading w = { .n = plan->n_prompt,
-                         .vote_cost = 1,
-                         .has_logits = is_writing,
-                         .has_values = is_writing };
+    struct reading w = {
+        .n = plan->n_prompt, .vote_cost = 1, .has_logits = is_writing, .has_values = is_writing
+    };
     if (plan->is_prompt_on && plan->prompt_look.column == FT_COLUMN_MASS) {
         w.n_voter = plan->prompt_look.window;
         w.layer_first = plan->prompt_look.layer_first;

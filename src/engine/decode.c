@@ -90,8 +90,8 @@ uint32_t ft_decoding_leave(const ft_session *s, uint32_t layer, uint32_t h, uint
 void ft_decoding_column(const ft_session *s, uint32_t layer, float *column, uint32_t n_col) {
     bool is_staged = s->lane.stage != NULL;
     for (uint32_t h = 0; h < s->lane.hp->n_head_kv; h++) {
-        const float *aux = ft_kv_aux(is_staged ? s->lane.stage : s->lane.kv,
-                                     is_staged ? 0 : layer, h);
+        const float *aux =
+            ft_kv_aux(is_staged ? s->lane.stage : s->lane.kv, is_staged ? 0 : layer, h);
         for (uint32_t j = 0; j < n_col; j++) {
             column[(size_t)h * n_col + j] = aux[(size_t)j * s->plan.kv_aux];
         }
@@ -125,8 +125,8 @@ static uint32_t limits_init(ft_session *s) {
     d->limit = ft_alloc((size_t)s->lane.n_layer * n_head, sizeof *d->limit);
     for (uint32_t at = 0; d->limit && at < s->lane.n_layer * n_head; at++) {
         bool is_budget = s->plan.is_kv_whole || s->plan.is_kv_capped;
-        d->limit[at] = is_budget ? s->plan.kv_limit
-                                 : ft_kv_rows(s->lane.kv, at / n_head, at % n_head);
+        d->limit[at] =
+            is_budget ? s->plan.kv_limit : ft_kv_rows(s->lane.kv, at / n_head, at % n_head);
         most = FT_MAX(most, d->limit[at]);
     }
     return most;

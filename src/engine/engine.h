@@ -165,10 +165,10 @@ struct ft_plan {                   /* how one prompt will be run: decided before
     uint32_t n_prompt, n_input;    /* tokens given; tokens the target will read */
     bool is_prompt_on, is_kv_on;   /* does the stage drop anything */
     uint32_t prompt_keep, kv_keep; /* resolved to rows */
-    bool is_kv_whole;  /* nothing leaves behind the prompt, which is within the budget: later */
-    uint32_t kv_limit; /* the budget as asked, where rows leave at every step */
-    bool is_kv_capped; /* rows leave as votes say, the budget only caps what they leave */
-    uint32_t kv_aux;   /* floats of state beside each row */
+    bool is_kv_whole;    /* nothing leaves behind the prompt, which is within the budget: later */
+    uint32_t kv_limit;   /* the budget as asked, where rows leave at every step */
+    bool is_kv_capped;   /* rows leave as votes say, the budget only caps what they leave */
+    uint32_t kv_aux;     /* floats of state beside each row */
     double kv_vote_cost; /* of a prompt's vote, in votes that are folded */
     struct ft_look prompt_look, kv_look;
     struct ft_layers kv_layers; /* how kv_keep is spread: rows beside the window */

@@ -162,7 +162,7 @@ struct reading { /* one prefill in progress */
     float *column; /* [n_head_kv][n_col]; [n_head][n_col] where heads of a group are told apart */
     float *lse;    /* [n_head][n_voter, at most a chunk] */
     uint32_t *vis; /* [n_voter] */
-    uint64_t done, total; /* tokens x layers */
+    uint64_t done, total;  /* tokens x layers */
     size_t observed_bytes; /* of column, where voters are told one by one */
 };
 

@@ -82,7 +82,8 @@ static float draw(uint64_t place, ft_pos key) {
 }
 
 /* One query head's weights, perturbed and flattened; ->  their sum */
-static double perturb(const struct ft_step *step, const struct keyformer *p, float tau, uint32_t g) {
+static double perturb(const struct ft_step *step, const struct keyformer *p, float tau,
+                      uint32_t g) {
     float *weight = step->mass + g * step->mass_stride;
     uint32_t head = step->head * step->n_mass + g;
     uint64_t place = ft_rng_value(p->seed, step->layer, head, (uint64_t)step->pos_now);

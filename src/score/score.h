@@ -74,7 +74,7 @@ struct ft_look {
     enum ft_source source;
     enum ft_column column; /* without mass nobody votes */
     uint32_t sinks;        /* kv: first prompt rows that the scores keep; fewer than the budget */
-    uint32_t n_observed;   /* kv, where there is `observe`: last prompt rows that vote, one by one */
+    uint32_t n_observed;   /* kv, with `observe`: last prompt rows that vote, one by one */
     uint32_t n_spared;     /* kv, is_capped: no row leaves as long as there are no more tokens */
     uint32_t window;       /* last prompt rows that stay; with the refeed rows they vote */
     uint32_t lookahead;    /* kv: drafted tokens that vote too; prompt: draft steps, >= 1 */

@@ -173,7 +173,6 @@ static void twin_begin(const struct forward *f, const ft_session *s, uint32_t ke
     }
 }
 
-
 /* Attention of one query head, whose weights stay in w. */
 static void twin_attend(const struct list *list, const double *q, double *w, double *out) {
     const struct ft_hparams *hp = &twin.model->hp;
@@ -350,7 +349,8 @@ static const struct twin_case {
     /* without noise and at temperature 1 Keyformer's sums are H2O's: 21% of 24 rows are 5 */
     { "keyformer:keep=24,recent=21,noise=none,tau=1", H2O, N_PROMPT, 24, 5, true, false },
     { "keyformer:keep=24,recent=21,noise=none,tau=1", H2O, 12, 24, 5, true, false },
-    { "keyformer:keep=24,recent=21,noise=none,tau=1,budget=ada", H2O, N_PROMPT, 24, 5, true, false },
+    { "keyformer:keep=24,recent=21,noise=none,tau=1,budget=ada", H2O, N_PROMPT, 24, 5, true,
+      false },
     { "corm:keep=1000,recent=5,window=9", CORM, N_PROMPT, 1000, 5, true, false },
     { "corm:keep=1000,recent=1,window=2", CORM, N_PROMPT, 1000, 1, true, false },
     { "corm:keep=1000,recent=20,window=30", CORM, 25, 1000, 20, true, false }, /* votes later */
@@ -505,9 +505,14 @@ static void test_turns(void **state) {
 /* ---- every method, every cache type ---- */
 
 static const char *const specs[] = {
-    "h2o:keep=40",  "h2o:keep=40,budget=ada", "h2o:keep=40,budget=pyramid",
-    "tova:keep=40", "streamingllm:keep=40",   "streamingllm:keep=40,positions=original",
-    "keyformer:keep=40", "keyformer:keep=40,window=8,seed=3,budget=ada",
+    "h2o:keep=40",
+    "h2o:keep=40,budget=ada",
+    "h2o:keep=40,budget=pyramid",
+    "tova:keep=40",
+    "streamingllm:keep=40",
+    "streamingllm:keep=40,positions=original",
+    "keyformer:keep=40",
+    "keyformer:keep=40,window=8,seed=3,budget=ada",
     "keyformer:keep=40,noise=none,tau=7,budget=pyramid",
 };
 static const char *const types[] = { "f32", "f16", "bf16", "q8_0" };

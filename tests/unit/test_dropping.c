@@ -568,8 +568,7 @@ static void test_all_kept(void **state) {
             snprintf(spec, sizeof(spec), "%s:keep=%u,budget=%s%s%s", method->name,
                      n + (is_later ? N_NEXT : 0), budgets[i / n_method], cap_alone(method),
                      is_stepwise(method) && !is_later ? ",decode=off" : "");
-            if (!is_draftless(method) ||
-                ft_method_check(FT_STAGE_KV, spec, NULL, NULL) != FT_OK) {
+            if (!is_draftless(method) || ft_method_check(FT_STAGE_KV, spec, NULL, NULL) != FT_OK) {
                 continue;
             }
             ft_session *s = session_for(model, spec, NULL, 2);
@@ -588,15 +587,11 @@ static void test_all_kept(void **state) {
 /* The same bits with one thread and with two. */
 static void test_threads(void **state) {
     (void)state;
-    static const char *const specs[] = { "snapkv:keep=70,group=max",
-                                         "h2o:keep=70",
-                                         "keyformer:keep=70",
-                                         "corm:keep=300,window=70,recent=9",
-                                         "tova:keep=9",
-                                         "knorm:keep=70",
-                                         "snapkv:keep=70,budget=ada",
-                                         "laq:keep=70",
-                                         "snapkv:keep=70,rank=critical" };
+    static const char *const specs[] = {
+        "snapkv:keep=70,group=max",         "h2o:keep=70", "keyformer:keep=70",
+        "corm:keep=300,window=70,recent=9", "tova:keep=9", "knorm:keep=70",
+        "snapkv:keep=70,budget=ada",        "laq:keep=70", "snapkv:keep=70,rank=critical"
+    };
     ft_model *model = model_made("q8", "--layers 3 --type q8_0" TARGET, FT_LOAD_FULL);
     ft_token id[N_LONG];
     ids_random(id, N_LONG, model, 9);

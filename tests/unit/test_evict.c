@@ -331,8 +331,7 @@ static void test_corm_windows(void **state) {
 enum { KEY_HEADS = 3 };
 
 /* What a voter adds, in double from logits: softmax((x + z) / tau), the mean over the heads. */
-static void keyformer_twin(double (*x)[N], double (*z)[N], uint32_t n, double tau,
-                           double *out) {
+static void keyformer_twin(double (*x)[N], double (*z)[N], uint32_t n, double tau, double *out) {
     memset(out, 0, n * sizeof(*out));
     for (uint32_t g = 0; g < KEY_HEADS; g++) {
         double sum = 0;
@@ -508,12 +507,12 @@ static void test_look(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_h2o),    cmocka_unit_test(test_room),
-        cmocka_unit_test(test_tova),   cmocka_unit_test(test_streamingllm),
-        cmocka_unit_test(test_lowest), cmocka_unit_test(test_look),
-        cmocka_unit_test(test_corm),   cmocka_unit_test(test_corm_history),
+        cmocka_unit_test(test_h2o),          cmocka_unit_test(test_room),
+        cmocka_unit_test(test_tova),         cmocka_unit_test(test_streamingllm),
+        cmocka_unit_test(test_lowest),       cmocka_unit_test(test_look),
+        cmocka_unit_test(test_corm),         cmocka_unit_test(test_corm_history),
         cmocka_unit_test(test_corm_windows), cmocka_unit_test(test_keyformer),
-        cmocka_unit_test(test_gumbel), cmocka_unit_test(test_key_token),
+        cmocka_unit_test(test_gumbel),       cmocka_unit_test(test_key_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,9 +56,10 @@ static void expect_settings(enum ft_stage stage, const char *spec, const struct 
 
 static void test_catalogue(void **state) {
     (void)state;
-    static const char *const names[] = { "dense",  "specpc",       "specprefill", "random", "tail",
-                                         "speckv", "oracle", "laq", "snapkv", "h2o", "keyformer",
-                                         "tova", "corm", "streamingllm", "knorm", "random" };
+    static const char *const names[] = { "dense",  "specpc",       "specprefill", "random",
+                                         "tail",   "speckv",       "oracle",      "laq",
+                                         "snapkv", "h2o",          "keyformer",   "tova",
+                                         "corm",   "streamingllm", "knorm",       "random" };
     assert_int_equal(ft_catalogue_count(), FT_COUNT(names));
     for (uint32_t i = 0; i < FT_COUNT(names); i++) {
         const struct ft_method *method = ft_catalogue(i);
