@@ -13,7 +13,7 @@ _foretoken() {
     -p) COMPREPLY=(); return ;;
     --system|-sys|--system-prompt) COMPREPLY=(); return ;;
     --prompt) COMPREPLY=($(compgen -W "dense specpc specprefill random tail" -- "$current")); return ;;
-    --kv) COMPREPLY=($(compgen -W "dense speckv oracle laq snapkv h2o tova streamingllm knorm random" -- "$current")); return ;;
+    --kv) COMPREPLY=($(compgen -W "dense speckv oracle laq snapkv h2o keyformer tova corm streamingllm knorm random" -- "$current")); return ;;
     --keep) COMPREPLY=(); return ;;
     -n|--predict|--n-predict) COMPREPLY=(); return ;;
     -c|--ctx-size) COMPREPLY=(); return ;;

@@ -121,6 +121,13 @@ void ft_evidence_lse(const struct ft_kern *kern, const struct ft_evidence_job *j
 void ft_evidence_mass(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t item,
                       void *scratch);
 
+/* ft_evidence_lists - pass 2 of a few voters of KV head h, each query head's weights in a list of its
+ * own instead of any fold: rows that a voter does not see get 0.
+ *   first, n  voters, at most FT_LIST_VOTER;  out [n][group][n_col] */
+enum { FT_LIST_VOTER = 8 };
+void ft_evidence_lists(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t h,
+                       uint32_t first, uint32_t n, float *out, void *scratch);
+
 /* ft_evidence_norms - the L2 norm of the first n keys of a head, as they decode, summed in double.
  *   out      [n] */
 void ft_evidence_norms(const struct ft_kern *kern, const struct ft_span *head, enum ft_fmt k_fmt,

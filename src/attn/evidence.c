@@ -128,6 +128,29 @@ void ft_evidence_mass(const struct ft_kern *kern, const struct ft_evidence_job *
     }
 }
 
+void ft_evidence_lists(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t h,
+                       uint32_t first, uint32_t n, float *out, void *scratch) {
+    uint32_t group = group_of(job), block = FT_TILE_QUERY / group;
+    uint32_t n_all = FT_MIN(job->n_col, job->head[h].n_row);
+    struct ft_attn_scratch s;
+    ft_assert(h < job->n_head_kv && first + n <= job->n_voter && n <= FT_LIST_VOTER);
+    ft_scratch_cut(&s, scratch, job->d);
+    memset(out, 0, (size_t)n * group * job->n_col * sizeof *out);
+    for (uint32_t i = 0; i < n; i += block) {
+        uint32_t m = FT_MIN(block, n - i);
+        struct ft_vote v = vote_of(job, h, first + i, m, 0, &s);
+        v.n = n_all;
+        v.out = out + (size_t)i * group * job->n_col;
+        v.out_stride = job->n_col;
+        v.lse = s.lse;
+        for (uint32_t g = 0; g < v.m; g++) {
+            s.lse[g] =
+                job->lse[(size_t)(h * group + g % group) * job->n_voter + first + i + g / group];
+        }
+        kern->mass(&v);
+    }
+}
+
 void ft_evidence_norms(const struct ft_kern *kern, const struct ft_span *head, enum ft_fmt k_fmt,
                        uint32_t d, uint32_t n, float *out) {
     float row[FT_HEAD_MAX];

@@ -26,6 +26,8 @@ struct slot {
     struct ft_span *span; /* [n_head_kv] of job */
     bool is_slash;
     struct ft_evidence_job evidence;
+    ft_observe_fn observe; /* of evidence, NULL: it is folded */
+    void *observer;
     struct ft_span *seen; /* [n_head] of evidence: one for each KV head, or for each query head */
     float *saved;         /* where queries from `skip` on are copied to */
     uint32_t skip;
@@ -273,6 +275,28 @@ static void run_mass(struct ggml_tensor *dst, int ith, int nth, void *data) {
     }
 }
 
+/* Items are KV heads: what is told about a head depends on what was told before. */
+static void run_observe(struct ggml_tensor *dst, int ith, int nth, void *data) {
+    (void)nth;
+    struct slot *slot = data;
+    const struct ft_ops *ops = slot->ops;
+    struct ft_evidence_job job = slot->evidence;
+    job.q = dst->src[0]->data;
+    uint32_t n = ops->shape.n_head_kv, group = ops->shape.n_head / n, h;
+    size_t list = (size_t)group * job.n_col; /* of one voter */
+    while ((h = take(ops, &slot->next[3], n)) < n) {
+        float *own = job.mass + h * FT_LIST_VOTER * list;
+        for (uint32_t i = 0; i < job.n_voter; i++) {
+            uint32_t at = i % FT_LIST_VOTER;
+            if (at == 0) {
+                uint32_t n_now = FT_MIN(job.n_voter - i, (uint32_t)FT_LIST_VOTER);
+                ft_evidence_lists(ops->kern, &job, h, i, n_now, own, scratch_of(ops, ith));
+            }
+            slot->observe(slot->observer, h, i, own + at * list);
+        }
+    }
+}
+
 void ft_op_evidence(struct ft_ops *ops, const struct ft_attn_in *in, const struct ft_watch *watch,
                     struct ggml_tensor *dep) {
     const struct ft_ops_shape *shape = &ops->shape;
@@ -298,10 +322,14 @@ void ft_op_evidence(struct ft_ops *ops, const struct ft_attn_in *in, const struc
         .is_more = watch->is_more,
         .scale = 1.0f / sqrtf((float)shape->d),
     };
+    slot->observe = watch->observe;
+    slot->observer = watch->user;
+    ft_assert(!watch->observe || !watch->is_per_head);
     atomic_store(&slot->next[2], 0);
     atomic_store(&slot->next[3], 0);
     struct ggml_tensor *lse = custom(in, 1, 1, in->q, dep, run_lse, slot);
-    ggml_build_forward_expand(in->graph, custom(in, 1, 1, in->q, lse, run_mass, slot));
+    ggml_custom_op_t second = watch->observe ? run_observe : run_mass;
+    ggml_build_forward_expand(in->graph, custom(in, 1, 1, in->q, lse, second, slot));
 }
 
 /* ---- queries kept for later ---- */

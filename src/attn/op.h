@@ -77,13 +77,20 @@ struct ggml_tensor *ft_op_stock(struct ft_ops *ops, const struct ft_attn_in *in,
  * into the graph.  out is borrowed until the graph has run.  q must be of all tokens. */
 void ft_op_save(struct ft_ops *ops, const struct ft_attn_in *in, uint32_t skip, float *out);
 
+/* A voter's weights for the rows of a KV head, told one voter after the other.
+ *   weight   [group][n_col], of which the rows that the voter sees are written; the callee's to write on
+ * Thread     heads at the same time, by any threads */
+typedef void (*ft_observe_fn)(void *user, uint32_t h, uint32_t voter, float *weight);
+
 /* ft_op_evidence - what columns [0, n_col) receive from the pass's queries; expanded into the
  * graph.
  *   vis        [n_token] rows that each voter sees, or NULL: what attention lets it see, heads may
  *              be ragged; weight [n_token] or NULL; both borrowed until the graph has run
  *   mass       [n_head_kv][n_col] written when the graph has run; [n_head][n_col] where heads of a
  *              group are told apart
- *   is_more    the voters follow others: folded into what mass holds, not written over it */
+ *   is_more    the voters follow others: folded into what mass holds, not written over it
+ *   observe    NULL, or told of each voter alone instead of any fold; mass is scratch then,
+ *              [n_head][FT_LIST_VOTER][n_col] */
 struct ft_watch {
     const uint32_t *vis;
     const float *weight;
@@ -92,6 +99,8 @@ struct ft_watch {
     uint32_t n_col;
     enum ft_reduce red;
     bool is_per_head, is_more;
+    ft_observe_fn observe;
+    void *user; /* of observe */
 };
 void ft_op_evidence(struct ft_ops *ops, const struct ft_attn_in *in, const struct ft_watch *watch,
                     struct ggml_tensor *dep);

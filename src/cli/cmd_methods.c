@@ -105,9 +105,12 @@ static void print_markdown(void) {
         "the prompt alone is within\n"
         "`keep`. Text that is fed goes in one token at a time. `decode=off` is the form that "
         "most comparisons measure: rows\n"
-        "leave once, behind the prompt, and the answer's rows come on top. What a method notes "
-        "of its rows counts as KV\n"
-        "memory.\n\n"
+        "leave once, behind the prompt, and the answer's rows come on top. `keyformer` and `corm` "
+        "always go on. What a\n"
+        "method notes of its rows counts as KV memory.\n\n"
+        "`corm` has no budget: votes say how many rows of each head stay, and `keep` is the most "
+        "that may. It is not to be\n"
+        "compared at equal `keep`, but at equal bytes.\n\n"
         "| method | option | what it does | needs | paper |\n| --- | --- | --- | --- | --- |\n");
     for (uint32_t i = 0; i < ft_method_count(); i++) {
         const struct ft_method_info *info = ft_method_info(i);

@@ -124,6 +124,12 @@ static ft_status choice_check(struct arrays *a, struct ft_error *err) {
         FT_TRY(ft_choice_budget_check(&a->choice, &a->facts, err));
     }
     a->choice.method->look(a->choice.params, &a->facts, &a->look);
+    if (a->choice.method->observe != NULL) {
+        return ft_fail(err, FT_ARG, 0,
+                       "%s: votes count one by one, with a state beside each row, which a run has "
+                       "and arrays do not: use generate or eval",
+                       a->choice.method->name);
+    }
     if (ft_choice_split(&a->choice)->rank == FT_RANK_CRITICAL) {
         return ft_fail(
             err, FT_ARG, 0,

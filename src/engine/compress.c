@@ -298,6 +298,7 @@ struct deciding { /* one prefill's decisions; buffers are reused by every layer 
     const uint32_t **vertical_list; /* [n_head_kv] */
     uint32_t *vertical_count;       /* [n_head_kv] */
     struct ft_slash slash;
+    uint32_t *leaving; /* [n_head_kv][n_input] where evict says what leaves */
 };
 
 static void deciding_done(struct deciding *d) {
@@ -306,6 +307,7 @@ static void deciding_done(struct deciding *d) {
     ft_free(d->vertical);
     ft_free(d->vertical_list);
     ft_free(d->vertical_count);
+    ft_free(d->leaving);
 }
 
 static ft_status deciding_init(struct deciding *d, ft_session *s, uint32_t n_read,
@@ -323,6 +325,7 @@ static ft_status deciding_init(struct deciding *d, ft_session *s, uint32_t n_rea
         .n_layer = s->lane.n_layer,
         .n_head = n_head_kv,
         .n_prompt = plan->n_input,
+        .n_voter = d->n_voter,
         .keep = plan->kv_keep,
         .n_vertical = d->is_sparse ? FT_MIN(look->prefill_vertical, n_col) : 0,
     };
@@ -331,7 +334,10 @@ static ft_status deciding_init(struct deciding *d, ft_session *s, uint32_t n_rea
     d->vertical = ft_alloc((size_t)n_head_kv * params.n_vertical + 1, sizeof *d->vertical);
     d->vertical_list = ft_alloc(n_head_kv, sizeof *d->vertical_list);
     d->vertical_count = ft_alloc(n_head_kv, sizeof *d->vertical_count);
-    if (!d->rows || !d->vertical || !d->vertical_list || !d->vertical_count) {
+    d->leaving =
+        plan->is_kv_capped ? ft_alloc((size_t)n_head_kv * plan->n_input, sizeof *d->leaving) : NULL;
+    if ((plan->is_kv_capped && !d->leaving) || !d->rows || !d->vertical || !d->vertical_list ||
+        !d->vertical_count) {
         return ft_fail(err, FT_NOMEM, 0, "no memory to choose among %u rows", n_col);
     }
     return FT_OK;
@@ -363,22 +369,63 @@ ft_status ft_compress_norms(struct ft_lane *lane, struct ft_chooser *c, uint32_t
                : FT_OK;
 }
 
+/* The rows of head h that evict lets stay, in place of the chooser's.
+ *   weight   of the last voter */
+static void keep_capped(const struct deciding *d, uint32_t layer, uint32_t h, float *weight) {
+    const struct ft_chooser *c = &d->chooser;
+    uint32_t n = d->n_vote_col, *leaving = d->leaving + (size_t)h * n;
+    uint32_t n_drop = ft_decoding_leave(d->s, layer, h, n, weight, n, leaving);
+    uint32_t *kept = c->kept + (size_t)h * c->kept_cap, count = 0, at = 0;
+    ft_assert(n_drop <= n && n - n_drop <= c->kept_cap);
+    for (uint32_t j = 0; j < n; j++) {
+        if (at < n_drop && leaving[at] == j) {
+            at++;
+        } else {
+            kept[count++] = j;
+        }
+    }
+    c->n_kept[h] = count;
+}
+
+/* A voter alone, which sees all rows up to its own; behind the last one a capped method decides. */
+static void observe(void *user, uint32_t layer, uint32_t h, uint32_t voter, float *weight) {
+    const struct deciding *d = user;
+    uint32_t n_row = d->n_vote_col - d->n_voter + voter + 1;
+    ft_decoding_observe(d->s, layer, h, n_row, weight, d->n_vote_col);
+    if (d->leaving && voter + 1 == d->n_voter) {
+        keep_capped(d, layer, h, weight);
+    }
+}
+
+/* What a layer's voters gave becomes the state of its rows. */
+static void begin_state(const struct deciding *d, uint32_t layer, float *column) {
+    const struct ft_hparams *hp = d->s->lane.hp;
+    if (d->s->kv.method->observe) {
+        return; /* it has been told of each of them */
+    }
+    if (d->s->plan.kv_look.is_group_max) {
+        ft_group_max(column, hp->n_head, hp->n_head_kv, d->n_vote_col);
+    }
+    ft_decoding_begin(d->s, layer, column, d->n_vote_col, d->n_voter);
+}
+
 static ft_status decide_target(void *user, uint32_t layer, float *column, struct ft_decision *out,
                                struct ft_error *err) {
     struct deciding *d = user;
     struct ft_chooser *c = &d->chooser;
     uint32_t n_vertical = c->p.n_vertical;
-    if (c->p.look.is_group_max) {
-        ft_group_max(column, d->s->lane.hp->n_head, c->p.n_head, d->n_vote_col);
-    }
-    ft_decoding_begin(d->s, layer, column, d->n_vote_col, d->n_voter);
-    if (c->p.look.column == FT_COLUMN_MASS) {
+    begin_state(d, layer, column);
+    if (d->s->kv.method->observe) {
+        ft_decoding_column(d->s, layer, column, c->n_col);
+    } else if (c->p.look.column == FT_COLUMN_MASS) {
         pack(column, c->p.n_head, d->n_vote_col, c->n_col);
     }
     ft_chooser_score(c, layer, column);
     ft_compress_note(d->s, c, layer);
     FT_TRY(ft_compress_norms(&d->s->lane, c, layer, d->s->lane.stage, 0, err));
-    ft_chooser_keep(c, layer);
+    if (!d->leaving) {
+        ft_chooser_keep(c, layer);
+    }
     for (uint32_t h = 0; h < c->p.n_head; h++) {
         d->rows[h] =
             (struct ft_rows){ .row = c->kept + (size_t)h * c->kept_cap, .n = c->n_kept[h] };
@@ -399,13 +446,9 @@ static ft_status decide_target(void *user, uint32_t layer, float *column, struct
 /* Nothing leaves yet: only the rows' state begins. */
 static ft_status decide_later(void *user, uint32_t layer, float *column, struct ft_decision *out,
                               struct ft_error *err) {
-    const struct deciding *d = user;
     (void)out;
     (void)err;
-    if (d->s->plan.kv_look.is_group_max) {
-        ft_group_max(column, d->s->lane.hp->n_head, d->s->lane.hp->n_head_kv, d->n_vote_col);
-    }
-    ft_decoding_begin(d->s, layer, column, d->n_vote_col, d->n_voter);
+    begin_state(user, layer, column);
     return FT_OK;
 }
 
@@ -435,15 +478,6 @@ static ft_status input_init(struct input *in, const ft_session *s, const ft_toke
         in->pos[plan->n_input + t] = plan->pos_first + (ft_pos)t;
     }
     return FT_OK;
-}
-
-/* Rows whose queries vote about the KV stage. */
-static uint32_t voters(const struct ft_plan *plan, uint32_t n_read) {
-    const struct ft_look *look = &plan->kv_look;
-    if (look->column != FT_COLUMN_MASS) {
-        return 0;
-    }
-    return look->is_all_voting ? n_read : look->window + look->refeed + (n_read - plan->n_input);
 }
 
 /* The last prompt token once more, behind the rows that stay: its logits are the first. */
@@ -489,12 +523,13 @@ static ft_status prefill_dropping(ft_session *s, const struct input *in, struct 
     const struct ft_look *look = &plan->kv_look;
     uint32_t n_tail = look->window + look->refeed;
     struct deciding deciding = { .n_vote_col = plan->n_input - (plan->kv_aux > 0 ? 0 : n_tail),
-                                 .n_voter = voters(plan, in->n) };
+                                 .n_voter = ft_voters(look, plan->n_input, in->n) };
     struct ft_prefill prefill = {
         .id = in->id,
         .pos = in->pos,
         .n = in->n,
-        .n_more = look->refeed + ft_decoding_room(plan),
+        /* room that nobody uses costs nothing: a capped head may come to hold more than at first */
+        .n_more = look->refeed + ft_decoding_room(plan) + (plan->is_kv_capped ? plan->kv_keep : 0),
         .logits = look->refeed > 0 ? NULL : s->logits,
         .is_staged = true,
         .decide = decide_target,
@@ -504,6 +539,7 @@ static ft_status prefill_dropping(ft_session *s, const struct input *in, struct 
         .n_col = deciding.n_vote_col,
         .red = ft_reduce_of(look->fold),
         .is_per_head = look->is_group_max,
+        .observe = s->kv.method->observe ? observe : NULL,
     };
     ft_status status = deciding_init(&deciding, s, in->n, err);
     if (status == FT_OK && deciding.is_sparse && s->params.is_exact) {
@@ -528,6 +564,9 @@ static ft_status prefill_dropping(ft_session *s, const struct input *in, struct 
 static ft_status prefill_whole(ft_session *s, const struct input *in, struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     struct deciding deciding = { .s = s, .n_vote_col = in->n, .n_voter = in->n };
+    if (plan->kv_look.n_observed > 0) {
+        deciding.n_voter = FT_MIN(plan->kv_look.n_observed, in->n);
+    }
     struct ft_prefill prefill = { .id = in->id,
                                   .pos = in->pos,
                                   .n = in->n,
@@ -539,7 +578,9 @@ static ft_status prefill_whole(ft_session *s, const struct input *in, struct ft_
         prefill.decide = decide_later;
         prefill.user = &deciding;
         prefill.column = FT_COLUMN_MASS;
-        prefill.n_voter = prefill.n_col = in->n;
+        prefill.n_voter = deciding.n_voter;
+        prefill.n_col = in->n;
+        prefill.observe = s->kv.method->observe ? observe : NULL;
         prefill.red = ft_reduce_of(plan->kv_look.fold);
         prefill.is_per_head = plan->kv_look.is_group_max;
     }

@@ -4,7 +4,8 @@
  *   reading    n tokens through the matrices of every layer, the (query, row) pairs of its
  *              attention, a fixed amount for every pass over a chunk
  *   scoring    the voters' queries once more, and their pairs with all rows: two passes of q.k
- *              are as many multiplications as the q.k and p.v of attention, so the same rate
+ *              are as many multiplications as the q.k and p.v of attention, so the same rate;
+ *              more by what a method says where voters are told one by one
  *   steps      every layer's weights and the rows held, once a token
  *   trial      steps behind the rows tried, then a second vote about all rows
  *   values     rank=critical: all rows through the output projection, at the rate of reading
@@ -42,6 +43,7 @@ static double pair_us(const struct ft_rates *r, double row) {
 struct reading { /* one model reads a prompt */
     uint32_t n, window, n_vertical;
     uint32_t n_voter, layer_first; /* no voters: nobody votes */
+    double vote_cost;              /* of a voter's pair, in pairs */
     bool has_logits, has_values;   /* values: of the last layer */
 };
 
@@ -57,7 +59,7 @@ static double read_us(const struct ft_rates *r, const struct reading *w) {
     if (w->n_voter > 0 && w->layer_first < r->n_layer) {
         double n_pass = n_chunk + ceil((double)w->n_voter / FT_CHUNK);
         double one = n_pass * r->pass_us + w->n_voter * r->token_us * r->share_q;
-        one += (double)w->n_voter * (n - w->n_voter / 2.0) * pair_us(r, n);
+        one += w->vote_cost * w->n_voter * (n - w->n_voter / 2.0) * pair_us(r, n);
         us += (n_layer - w->layer_first) * one;
     }
     return us;
@@ -71,7 +73,9 @@ static double steps_us(const struct ft_rates *r, double n, double n_row, double 
 
 static double draft_us(const struct ft_rates *r, const struct ft_plan *plan) {
     bool is_writing = plan->n_text > 0 || plan->n_step > 1;
-    struct reading w = { .n = plan->n_prompt, .has_logits = is_writing, .has_values = is_writing };
+    struct reading w = {
+        .n = plan->n_prompt, .vote_cost = 1, .has_logits = is_writing, .has_values = is_writing
+    };
     if (plan->is_prompt_on && plan->prompt_look.column == FT_COLUMN_MASS) {
         w.n_voter = plan->prompt_look.window;
         w.layer_first = plan->prompt_look.layer_first;
@@ -91,21 +95,23 @@ void ft_cost_plan(const struct ft_rates *target, const struct ft_rates *draft,
     if (draft && plan->n_step > 0) {
         drafting = draft_us(draft, plan);
     }
-    struct reading w = { .n = plan->n_input, .has_logits = true, .has_values = true };
+    struct reading w = {
+        .n = plan->n_input, .vote_cost = plan->kv_vote_cost, .has_logits = true, .has_values = true
+    };
     double again = 0, trying = 0, n_most = INFINITY;
     if (plan->is_kv_on && plan->kv_look.is_evicting) {
         n_most = plan->kv_limit + 1.0;
     }
     if (plan->is_kv_on && plan->is_kv_whole) {
         w.n_voter = plan->kv_aux > 0 ? w.n : 0;
+        w.n_voter = plan->kv_look.n_observed > 0 ? ft_voters(&plan->kv_look, w.n, w.n) : w.n_voter;
     } else if (plan->is_kv_on) {
         const struct ft_look *look = &plan->kv_look;
         w = (struct reading){ .n = plan->n_input + plan->n_text,
                               .has_values = true,
                               .has_logits = look->refeed == 0 };
-        if (look->column == FT_COLUMN_MASS) {
-            w.n_voter = look->is_all_voting ? w.n : look->window + look->refeed + plan->n_text;
-        }
+        w.n_voter = ft_voters(look, plan->n_input, w.n);
+        w.vote_cost = plan->kv_vote_cost;
         if (plan->n_trial > 0) {
             w.n_voter = look->trial_window;
             trying = steps_us(target, plan->n_trial, plan->kv_keep, INFINITY);

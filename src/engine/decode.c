@@ -26,7 +26,8 @@ uint32_t ft_decoding_room(const struct ft_plan *plan) {
     if (!plan->is_kv_on || !plan->kv_look.is_evicting) {
         return plan->n_answer;
     }
-    uint32_t room = plan->is_kv_whole ? plan->kv_limit - plan->n_input : 0;
+    bool is_growing = plan->is_kv_whole || plan->is_kv_capped;
+    uint32_t room = is_growing ? plan->kv_limit - plan->kv_keep : 0;
     return FT_MIN(plan->n_answer, room + (ft_decoding_is_watching(plan) ? 1 : 0));
 }
 
@@ -45,11 +46,55 @@ void ft_decoding_begin(const ft_session *s, uint32_t layer, const float *column,
     const struct ft_method *method = s->kv.method;
     bool is_staged = s->lane.stage != NULL;
     const struct ft_kv *kv = is_staged ? s->lane.stage : s->lane.kv;
-    for (uint32_t h = 0; s->plan.kv_aux > 0 && h < s->lane.hp->n_head_kv; h++) {
+    for (uint32_t h = 0; method->begin && s->plan.kv_aux > 0 && h < s->lane.hp->n_head_kv; h++) {
         struct ft_evidence evidence = {
             .n_row = n_col, .layer = layer, .head = h, .mass = column + (size_t)h * n_col
         };
         method->begin(&evidence, s->kv.params, n_voter, ft_kv_aux(kv, is_staged ? 0 : layer, h));
+    }
+}
+
+/* What head h of a layer sees of a vote of the prompt. */
+static struct ft_step vote_of(const ft_session *s, uint32_t layer, uint32_t h, uint32_t n_row,
+                              float *weight, size_t stride) {
+    bool is_staged = s->lane.stage != NULL;
+    const struct ft_kv *kv = is_staged ? s->lane.stage : s->lane.kv;
+    uint32_t at = is_staged ? 0 : layer;
+    const ft_pos *pos = ft_kv_pos(kv, at, h);
+    return (struct ft_step){ .layer = layer,
+                             .head = h,
+                             .n_row = n_row,
+                             .keep = s->plan.kv_limit,
+                             .window = s->plan.kv_look.window,
+                             .n_answer = s->plan.n_answer,
+                             .pos_now = pos[n_row - 1],
+                             .pos = pos,
+                             .mass = weight,
+                             .n_mass = s->lane.hp->n_head / s->lane.hp->n_head_kv,
+                             .mass_stride = stride,
+                             .aux = ft_kv_aux(kv, at, h) };
+}
+
+void ft_decoding_observe(const ft_session *s, uint32_t layer, uint32_t h, uint32_t n_row,
+                         float *weight, size_t stride) {
+    struct ft_step step = vote_of(s, layer, h, n_row, weight, stride);
+    s->kv.method->observe(&step, s->kv.params);
+}
+
+uint32_t ft_decoding_leave(const ft_session *s, uint32_t layer, uint32_t h, uint32_t n_row,
+                           float *weight, size_t stride, uint32_t *drop) {
+    struct ft_step step = vote_of(s, layer, h, n_row, weight, stride);
+    return s->kv.method->evict(&step, s->kv.params, drop);
+}
+
+void ft_decoding_column(const ft_session *s, uint32_t layer, float *column, uint32_t n_col) {
+    bool is_staged = s->lane.stage != NULL;
+    for (uint32_t h = 0; h < s->lane.hp->n_head_kv; h++) {
+        const float *aux =
+            ft_kv_aux(is_staged ? s->lane.stage : s->lane.kv, is_staged ? 0 : layer, h);
+        for (uint32_t j = 0; j < n_col; j++) {
+            column[(size_t)h * n_col + j] = aux[(size_t)j * s->plan.kv_aux];
+        }
     }
 }
 
@@ -71,15 +116,17 @@ void ft_decoding_done(ft_session *s) {
     *d = (struct ft_decoding){ .is_evicting = false };
 }
 
-/* Every head may hold what it kept of the prompt, or the budget where the prompt is within it.
+/* Every head may hold what it kept of the prompt; the budget where the prompt is within it, or where
+ * it caps what votes leave.
  * ->  the largest limit, 0 without memory */
 static uint32_t limits_init(ft_session *s) {
     struct ft_decoding *d = &s->decoding;
     uint32_t n_head = s->lane.hp->n_head_kv, most = 0;
     d->limit = ft_alloc((size_t)s->lane.n_layer * n_head, sizeof *d->limit);
     for (uint32_t at = 0; d->limit && at < s->lane.n_layer * n_head; at++) {
-        d->limit[at] = s->plan.is_kv_whole ? s->plan.kv_limit
-                                           : ft_kv_rows(s->lane.kv, at / n_head, at % n_head);
+        bool is_budget = s->plan.is_kv_whole || s->plan.is_kv_capped;
+        d->limit[at] =
+            is_budget ? s->plan.kv_limit : ft_kv_rows(s->lane.kv, at / n_head, at % n_head);
         most = FT_MAX(most, d->limit[at]);
     }
     return most;
@@ -172,6 +219,8 @@ static void step_of(ft_session *s, uint32_t layer, uint32_t h, uint32_t n_coming
                              .n_row = ft_kv_rows(s->lane.kv, layer, h),
                              .keep = limit - FT_MIN(n_coming, limit),
                              .window = look->window,
+                             .n_step = (uint32_t)(s->pos_next - s->plan.pos_first) + 1,
+                             .n_answer = s->plan.n_answer,
                              .pos_now = s->pos_next,
                              .pos = ft_kv_pos(s->lane.kv, layer, h),
                              .n_mass = look->is_group_max ? hp->n_head / hp->n_head_kv : 1,
@@ -189,6 +238,9 @@ static ft_status evict(ft_session *s, uint32_t layer, uint32_t h, uint32_t n_com
     struct ft_decoding *d = &s->decoding;
     struct ft_step step;
     step_of(s, layer, h, n_coming, &step);
+    if (s->kv.method->observe) {
+        s->kv.method->observe(&step, s->kv.params);
+    }
     uint32_t n = s->kv.method->evict(&step, s->kv.params, d->drop);
     if (n > step.n_row || step.n_row - n > step.keep) {
         return ft_fail(err, FT_INTERNAL, 0, "%s: %u of %u rows leave layer %u head %u, %u may stay",

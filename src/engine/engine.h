@@ -98,6 +98,9 @@ struct ft_prefill {
     ft_status (*decide)(void *user, uint32_t layer, float *column, struct ft_decision *out,
                         struct ft_error *err);
     void *user;
+    /* NULL, or told of every voter alone (op.h), voters counted from the first; nothing is folded and
+     * decide is handed nothing but room for evidence */
+    void (*observe)(void *user, uint32_t layer, uint32_t h, uint32_t voter, float *weight);
     enum ft_column column;
     uint32_t layer_first;  /* layers below do not vote */
     bool is_evidence_only; /* neither rows nor logits are wanted: the last layer needs no V */
@@ -167,9 +170,11 @@ struct ft_plan {                   /* how one prompt will be run: decided before
     uint32_t n_prompt, n_input;    /* tokens given; tokens the target will read */
     bool is_prompt_on, is_kv_on;   /* does the stage drop anything */
     uint32_t prompt_keep, kv_keep; /* resolved to rows */
-    bool is_kv_whole;  /* nothing leaves behind the prompt, which is within the budget: later */
-    uint32_t kv_limit; /* the budget as asked, where rows leave at every step */
-    uint32_t kv_aux;   /* floats of state beside each row */
+    bool is_kv_whole;    /* nothing leaves behind the prompt, which is within the budget: later */
+    uint32_t kv_limit;   /* the budget as asked, where rows leave at every step */
+    bool is_kv_capped;   /* rows leave as votes say, the budget only caps what they leave */
+    uint32_t kv_aux;     /* floats of state beside each row */
+    double kv_vote_cost; /* of a prompt's vote, in votes that are folded */
     struct ft_look prompt_look, kv_look;
     struct ft_layers kv_layers; /* how kv_keep is spread: rows beside the window */
     uint32_t n_text;            /* tokens the draft writes */
@@ -298,6 +303,17 @@ ft_status ft_compress_norms(struct ft_lane *lane, struct ft_chooser *c, uint32_t
  *   id, pos  [n_input] */
 ft_status ft_trial_prefill(ft_session *s, const ft_token *id, const ft_pos *pos,
                            struct ft_error *err);
+/* ft_voters - rows of n_read whose queries vote about a prompt of n_input. */
+static inline uint32_t ft_voters(const struct ft_look *look, uint32_t n_input, uint32_t n_read) {
+    if (look->column != FT_COLUMN_MASS) {
+        return 0;
+    }
+    if (look->n_observed > 0) {
+        return FT_MIN(look->n_observed, n_input);
+    }
+    return look->is_all_voting ? n_read : look->window + look->refeed + (n_read - n_input);
+}
+
 /* How voters are joined, as the kernels know it. */
 static inline enum ft_reduce ft_reduce_of(enum ft_fold fold) {
     return fold == FT_FOLD_MAX   ? FT_REDUCE_MAX
@@ -318,6 +334,18 @@ uint64_t ft_decoding_sink_bytes(const struct ft_plan *plan, const struct ft_hpar
  *   column   [n_head_kv][n_col] of all rows of the prompt */
 void ft_decoding_begin(const ft_session *s, uint32_t layer, const float *column, uint32_t n_col,
                        uint32_t n_voter);
+/* ft_decoding_observe - a prompt row votes alone; nothing where the method folds votes.  While the layer
+ * is being read.
+ *   n_row    rows that it sees, its own the last;  weight [group][stride] */
+void ft_decoding_observe(const ft_session *s, uint32_t layer, uint32_t h, uint32_t n_row,
+                         float *weight, size_t stride);
+/* ft_decoding_leave - which rows of a prompt a capped method lets go, behind the last vote.
+ *   weight   as `observe` left it;  drop [n_row] ascending;  ->  count */
+uint32_t ft_decoding_leave(const ft_session *s, uint32_t layer, uint32_t h, uint32_t n_row,
+                           float *weight, size_t stride, uint32_t *drop);
+/* ft_decoding_column - the first float of each row's state, as evidence.
+ *   column   [n_head_kv][n_col] */
+void ft_decoding_column(const ft_session *s, uint32_t layer, float *column, uint32_t n_col);
 /* ft_decoding_init - behind a prefill: limits and buffers, as the plan needs them; also ended by
  * ft_decoding_done after a failure. */
 ft_status ft_decoding_init(ft_session *s, struct ft_error *err);

@@ -63,16 +63,15 @@ static uint64_t compute_bytes(const struct ft_hparams *hp, uint32_t n_token, uin
 
 /* rows whose queries vote about a stage, a chunk at most in one graph; those of a trial that were
  * kept all vote in one */
-static uint32_t voters(const struct ft_look *look, bool is_on, uint32_t n_read, uint32_t n_text,
+static uint32_t voters(const struct ft_look *look, bool is_on, uint32_t n_input, uint32_t n_read,
                        uint32_t n_trial) {
-    if (!is_on || look->column != FT_COLUMN_MASS) {
+    if (!is_on) {
         return 0;
     }
     if (n_trial > 0) {
         return FT_MAX(FT_MIN(look->trial_window, (uint32_t)FT_CHUNK), look->window + n_trial);
     }
-    uint32_t n = look->is_all_voting ? n_read : look->window + look->refeed + n_text;
-    return FT_MIN(n, (uint32_t)FT_CHUNK);
+    return FT_MIN(ft_voters(look, n_input, n_read), (uint32_t)FT_CHUNK);
 }
 
 /* rank=critical: the decoded output projection, and the products of a graph of 1024 rows beside it. */
@@ -109,6 +108,9 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
         out->activation +=
             n_vote * target->n_layer * target->n_head * target->head_dim * sizeof(float);
     }
+    if (plan->is_kv_on && plan->kv_look.n_observed > 0) { /* voters' weights for all rows */
+        out->activation += (uint64_t)target->n_head * FT_LIST_VOTER * plan->n_input * sizeof(float);
+    }
     uint64_t refed = is_dropping ? per_token * plan->kv_look.refeed : 0;
     /* the answer's last token gets no row */
     uint32_t n_more = FT_MIN(ft_decoding_room(plan), plan->n_answer - FT_MIN(plan->n_answer, 1));
@@ -116,7 +118,7 @@ void ft_estimate_run(const ft_session *s, const struct ft_plan *plan, struct ft_
     out->kv_peak = FT_MAX(reading, held_bytes(s, plan, n_more) + sinks + refed);
     bool is_exact = s->params.is_exact;
     uint32_t n_kv_voter =
-        voters(&plan->kv_look, plan->is_kv_on, n_read, plan->n_text, plan->n_trial);
+        voters(&plan->kv_look, plan->is_kv_on, plan->n_input, n_read, plan->n_trial);
     out->compute = compute_bytes(target, n_read, n_kv_voter, is_exact);
     if (plan->is_critical) { /* the buffer stays as large as it was */
         out->compute += norm_bytes(target, plan->n_input);

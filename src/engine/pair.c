@@ -64,6 +64,10 @@ static struct ft_facts facts_of(const ft_session *s, uint32_t n_input, uint32_t 
 static ft_status report_within(ft_session *s, const struct ft_choice *choice, uint32_t n,
                                uint32_t keep, struct ft_error *err) {
     const char *name = choice->method->name;
+    if (choice->method->is_capped && !s->params.is_auto) {
+        return ft_report_fallback(s, err, "%s: dense, none of the first %u rows leaves", name,
+                                  keep);
+    }
     bool is_prompt = choice->method->act == FT_PROMPT;
     if (s->params.is_auto) {
         char *text = s->report.automatic.text;
@@ -118,11 +122,18 @@ static uint32_t answer_most(const ft_session *s, uint32_t n_pos) {
     return (uint32_t)FT_MIN((uint64_t)s->params.n_predict, room);
 }
 
-/* The prompt is within the budget, but prompt and answer are not, and rows leave at every step. */
+/* So many rows are held before the first one may leave: as many as the budget says, or as votes spare
+ * where that is less. */
+static uint32_t rows_before(const ft_session *s, const struct ft_look *look) {
+    uint32_t keep = s->plan.kv_keep;
+    return s->kv.method->is_capped ? FT_MIN(keep, look->n_spared) : keep;
+}
+
+/* The prompt is within that, but prompt and answer are not, and rows leave at every step. */
 static bool is_reached_later(const ft_session *s, const struct ft_look *look) {
     const struct ft_plan *plan = &s->plan;
     uint64_t n_row = (uint64_t)plan->n_input + answer_most(s, position_behind(plan));
-    return look->is_evicting && n_row > plan->kv_keep;
+    return look->is_evicting && n_row > rows_before(s, look);
 }
 
 /* Rows that leave at every step, and rows that count as standing elsewhere. */
@@ -130,6 +141,12 @@ static ft_status plan_steps(ft_session *s, struct ft_error *err) {
     struct ft_plan *plan = &s->plan;
     struct ft_look *look = &plan->kv_look;
     plan->kv_aux = look->is_evicting ? s->kv.method->n_aux : 0;
+    plan->kv_vote_cost = look->n_observed > 0 ? s->kv.method->observe_cost : 1;
+    if (s->kv.method->is_capped) { /* no more rows than there will be tokens */
+        uint64_t most = (uint64_t)plan->n_input + answer_most(s, position_behind(plan));
+        plan->kv_limit = (uint32_t)FT_MIN((uint64_t)plan->kv_limit, most);
+        plan->is_kv_capped = true;
+    }
     if (look->is_compact && plan->is_prompt_on && !plan->prompt_look.is_compact) {
         look->is_compact = false;
         return ft_report_fallback(s, err,
@@ -218,15 +235,18 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     choice->method->look(choice->params, &facts, &seen);
     FT_TRY(check_packing(s, &seen, err));
     FT_TRY(check_means(s, &seen, err));
-    bool is_within = plan->n_input <= plan->kv_keep && !s->is_shortcut_off;
-    if (is_within && !is_reached_later(s, &seen)) {
-        return report_within(s, choice, plan->n_input, plan->kv_keep, err);
+    uint32_t n_before = rows_before(s, &seen);
+    /* votes have nothing to say about a prompt that they spare, whether or not it was to be asked */
+    bool is_within =
+        plan->n_input <= n_before && (!s->is_shortcut_off || choice->method->is_capped);
+    if (is_within && !s->is_shortcut_off && !is_reached_later(s, &seen)) {
+        return report_within(s, choice, plan->n_input, n_before, err);
     }
     FT_TRY(ft_choice_budget_check(choice, &facts, err));
     plan->kv_look = seen;
     FT_TRY(plan_steps(s, err));
     if (is_within) {
-        plan->kv_keep = plan->n_input;
+        plan->kv_keep = FT_MIN(plan->n_input, plan->kv_limit);
         plan->is_kv_on = plan->is_kv_whole = true;
         return FT_OK;
     }

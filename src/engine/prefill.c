@@ -176,13 +176,14 @@ struct reading { /* one prefill in progress */
     float *column; /* [n_head_kv][n_col]; [n_head][n_col] where heads of a group are told apart */
     float *lse;    /* [n_head][n_voter, at most a chunk] */
     uint32_t *vis; /* [n_voter] */
-    struct ft_rows *all; /* [n_head_kv] */
-    uint64_t done, total; /* tokens x layers */
+    struct ft_rows *all;   /* [n_head_kv] */
+    uint64_t done, total;  /* tokens x layers */
+    size_t observed_bytes; /* of column, where voters are told one by one */
 };
 
 static void reading_done(struct reading *r) {
     ft_pages_unmap(r->hidden, r->hidden_bytes);
-    ft_gauge_add(&r->lane->activation, -(int64_t)r->hidden_bytes);
+    ft_gauge_add(&r->lane->activation, -(int64_t)(r->hidden_bytes + r->observed_bytes));
     ft_free(r->column);
     ft_free(r->lse);
     ft_free(r->vis);
@@ -195,7 +196,8 @@ static ft_status evidence_init(struct reading *r, struct ft_error *err) {
     if (!p->decide || p->column == FT_COLUMN_NONE) {
         return FT_OK;
     }
-    size_t n_column = (size_t)(p->is_per_head ? hp->n_head : hp->n_head_kv) * p->n_col;
+    size_t n_list = p->is_per_head ? hp->n_head : hp->n_head_kv;
+    size_t n_column = (p->observe ? hp->n_head * (size_t)FT_LIST_VOTER : n_list) * p->n_col;
     size_t n_lse = (size_t)hp->n_head * FT_MIN(p->n_voter, (uint32_t)FT_CHUNK);
     r->column = ft_alloc(n_column, sizeof *r->column);
     r->lse = ft_alloc(n_lse, sizeof *r->lse);
@@ -207,6 +209,8 @@ static ft_status evidence_init(struct reading *r, struct ft_error *err) {
     for (uint32_t i = 0; i < p->n_voter; i++) {
         r->vis[i] = p->n - p->n_voter + i + 1;
     }
+    r->observed_bytes = p->observe ? n_column * sizeof(float) : 0;
+    ft_gauge_add(&r->lane->activation, (int64_t)r->observed_bytes);
     return FT_OK;
 }
 
@@ -302,19 +306,32 @@ static void save_queries(const struct reading *r, struct step *step, uint32_t at
     }
 }
 
+struct observing { /* voters of one graph */
+    const struct ft_prefill *prefill;
+    uint32_t layer, first;
+};
+
+static void tell_voter(void *user, uint32_t h, uint32_t voter, float *weight) {
+    const struct observing *o = user;
+    o->prefill->observe(o->prefill->user, o->layer, h, o->first + voter, weight);
+}
+
 /* Voters [at, at + n) of a layer: only their queries are projected, once more. */
 static ft_status run_voters(struct reading *r, struct step *step, uint32_t layer, uint32_t at,
                             uint32_t n, struct ft_error *err) {
     struct ft_prefill *p = r->prefill;
     uint32_t first = p->n - p->n_voter + at;
+    struct observing observing = { .prefill = p, .layer = layer, .first = at };
     struct ft_watch watch = { .vis = r->vis + at,
                               .weight = p->weight ? p->weight + at : NULL,
                               .mass = r->column,
                               .lse = r->lse,
                               .n_col = p->n_col,
                               .red = p->red == FT_REDUCE_MEAN ? FT_REDUCE_SUM : p->red,
-                              .is_per_head = p->is_per_head,
-                              .is_more = at > 0 };
+                              .is_per_head = p->is_per_head && !p->observe,
+                              .is_more = at > 0,
+                              .observe = p->observe ? tell_voter : NULL,
+                              .user = &observing };
     step->watch = &watch;
     step->is_watch_only = true;
     save_queries(r, step, at, n);

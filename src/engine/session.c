@@ -115,6 +115,12 @@ ft_status ft_session_policy(ft_session *s, const struct ft_session_params *param
                        "%s: budget=ada with exact: stock attention needs heads of one length",
                        s->kv.method->name);
     }
+    if (s->params.is_exact && s->kv.method->is_capped) {
+        return ft_fail(err, FT_ARG, 0,
+                       "%s with exact: heads keep as many rows as votes say, stock attention needs "
+                       "heads of one length",
+                       s->kv.method->name);
+    }
     FT_TRY(check_draft(s, &s->prompt, err));
     FT_TRY(check_draft(s, &s->kv, err));
     FT_TRY(ft_report_kernels(s, err)); /* a strict run is refused before anything is loaded */
@@ -448,15 +454,25 @@ static ft_status repeat_rows(ft_session *s, uint32_t n, uint32_t n_row, const ft
     return status;
 }
 
+/* Could the method's rows stay, if one asked for it? */
+static bool has_decode(const struct ft_method *method) {
+    const struct ft_param *param;
+    for (uint32_t i = 0; (param = ft_method_param(method, i)) != NULL; i++) {
+        if (!strcmp(param->name, "decode")) {
+            return true;
+        }
+    }
+    return false;
+}
+
 ft_status ft_session_repeat(ft_session *s, uint32_t n_row, struct ft_error *err) {
     uint32_t n = 0;
     if (!s->has_logits) {
         return ft_fail(err, FT_ARG, 0, "the session has no prompt whose rows could be repeated");
     }
     if (s->decoding.is_evicting) {
-        return ft_fail(err, FT_ARG, 0,
-                       "repeat: %s drops rows at every step (decode=on), no depth is reached",
-                       s->kv.method->name);
+        return ft_fail(err, FT_ARG, 0, "repeat: %s drops rows at every step%s, no depth is reached",
+                       s->kv.method->name, has_decode(s->kv.method) ? " (decode=on)" : "");
     }
     FT_TRY(rows_held(s, &n, err));
     if (n == 0 || n_row < n) {

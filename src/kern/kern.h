@@ -114,7 +114,8 @@ struct ft_attend {
  *   weight   [m]         multiplies a voter's row; NULL: 1
  *   vis      [m]         as in attend, counted from row 0 of THIS span, may exceed n; a row that
  *            voter i cannot see gets 0 from it
- *   out      [n]         folded into what is already there (max or sum); starts at 0
+ *   out      [n]         folded into what is already there (max or sum); starts at 0.  With out_stride
+ *            [m][out_stride]: each voter into a list of its own
  * Exact      ref in double; variants within relative 3e-6 + 2 sqrt(d) 2^-24 L of it (above 1e-36)
  * Same bits  out[j] depends on row j and the voters in order, never on n or where the span starts
  */
@@ -126,6 +127,7 @@ struct ft_vote {
     float *out;
     void *work;
     size_t q_stride, k_stride;
+    size_t out_stride; /* mass only; 0: voters are folded */
     uint32_t m, n, d;
     enum ft_fmt k_fmt;
     enum ft_reduce red; /* mass only: max or sum */

@@ -209,7 +209,18 @@ static void lse(const struct ft_vote *v) {
 
 static void mass(const struct ft_vote *v) {
     float row[FT_HEAD_MAX];
-    for (uint32_t j = 0; j < v->n; j++) {
+    for (uint32_t i = 0; i < v->m && v->out_stride > 0; i++) {
+        struct ft_vote one = *v;
+        one.q += i * v->q_stride;
+        one.vis = v->vis != NULL ? v->vis + i : NULL;
+        one.lse += i;
+        one.weight = v->weight != NULL ? v->weight + i : NULL;
+        one.out += i * v->out_stride;
+        one.out_stride = 0;
+        one.m = 1;
+        mass(&one);
+    }
+    for (uint32_t j = 0; j < v->n && v->out_stride == 0; j++) {
         double out = (double)v->out[j];
         row_decode(v->k_fmt, v->k, v->k_stride, j, v->d, row);
         for (uint32_t i = 0; i < v->m; i++) {

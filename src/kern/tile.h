@@ -164,6 +164,21 @@ static void lse(const struct ft_vote *v) {
     }
 }
 
+/* Voters one by one: each folded into its own list. */
+static void mass_lists(const struct tile_work *w, const struct ft_vote *v, uint32_t first,
+                       uint32_t rows) {
+    struct tile_work own = *w;
+    struct ft_vote one = *v;
+    one.m = 1;
+    for (uint32_t i = 0; i < v->m; i++) {
+        mass_fold(&own, &one, v->out + i * v->out_stride + first, rows);
+        own.s += FT_TILE_ROW;
+        own.count++;
+        one.lse++;
+        one.weight = v->weight != NULL ? one.weight + 1 : NULL;
+    }
+}
+
 static void mass(const struct ft_vote *v) {
     struct tile_work w = tile_work_cut(v->work, v->m, v->d);
     uint32_t limit = row_limit(v->vis, v->m, v->n);
@@ -173,7 +188,11 @@ static void mass(const struct ft_vote *v) {
         struct panel panel = panel_make(&k, v->d, w.panel);
         tile_counts(v->vis, v->m, first, k.n, w.count);
         tile_logits(&panel, v->q, v->q_stride, v->m, v->d, &w);
-        mass_fold(&w, v, v->out + first, k.n);
+        if (v->out_stride > 0) {
+            mass_lists(&w, v, first, k.n);
+        } else {
+            mass_fold(&w, v, v->out + first, k.n);
+        }
     }
 }
 

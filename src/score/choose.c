@@ -114,6 +114,7 @@ void ft_chooser_score(struct ft_chooser *c, uint32_t layer, const float *column)
             .n_row = c->n_col,
             .layer = layer,
             .head = h,
+            .n_voter = c->p.n_voter,
             .mass = c->p.look.column == FT_COLUMN_MASS ? own : NULL,
             .norm = c->p.look.column == FT_COLUMN_NORM ? own : NULL,
         };

@@ -542,6 +542,12 @@ void ft_choice_done(struct ft_choice *choice) {
     *choice = (struct ft_choice){ .method = NULL };
 }
 
+/* What the rows that stay for certain are called. */
+static const char *window_name(const struct ft_choice *choice) {
+    uint32_t value;
+    return ft_choice_uint(choice, "recent", &value) ? "recent" : "window";
+}
+
 ft_status ft_choice_budget_check(const struct ft_choice *choice, const struct ft_facts *facts,
                                  struct ft_error *err) {
     const struct ft_method *method = choice->method;
@@ -555,13 +561,13 @@ ft_status ft_choice_budget_check(const struct ft_choice *choice, const struct ft
     method->look(choice->params, facts, &look);
     ft_amount_text(amount, text, sizeof(text));
     if (look.window >= keep && amount->unit == FT_AMOUNT_ROWS) {
-        return ft_fail(err, FT_ARG, 0, "%s: window is %u, expected less than keep, which is %s",
-                       method->name, look.window, text);
+        return ft_fail(err, FT_ARG, 0, "%s: %s is %u, expected less than keep, which is %s",
+                       method->name, window_name(choice), look.window, text);
     }
     if (look.window >= keep) {
         return ft_fail(err, FT_ARG, 0,
-                       "%s: window is %u, expected less than keep, which is %s = %u rows here",
-                       method->name, look.window, text, keep);
+                       "%s: %s is %u, expected less than keep, which is %s = %u rows here",
+                       method->name, window_name(choice), look.window, text, keep);
     }
     if (method->has_trial && look.trial_window >= keep) {
         return ft_fail(err, FT_ARG, 0,

@@ -78,6 +78,8 @@ struct ft_look {
     enum ft_source source;
     enum ft_column column; /* without mass nobody votes */
     uint32_t sinks;        /* kv: first prompt rows that the scores keep; fewer than the budget */
+    uint32_t n_observed;   /* kv, with `observe`: last prompt rows that vote, one by one */
+    uint32_t n_spared;     /* kv, is_capped: no row leaves as long as there are no more tokens */
     uint32_t window;       /* last prompt rows that stay; with the refeed rows they vote */
     uint32_t lookahead;    /* kv: drafted tokens that vote too; prompt: draft steps, >= 1 */
     uint32_t refeed;       /* last prompt rows, dropped and fed again before decoding */
@@ -87,7 +89,9 @@ struct ft_look {
     enum ft_ramp ramp;
     uint32_t prefill_window, prefill_vertical; /* vertical-slash prefill; window 0: dense */
     bool is_all_voting;  /* kv: every prompt row votes, not only the last ones */
-    bool is_group_max;   /* kv: `fold` joins voters alone, the largest head of a group counts */
+    /* kv: `fold` joins voters alone, the largest head of a group counts; `observe`, `evict`: query
+     * heads one by one */
+    bool is_group_max;
     bool is_layer_wide;  /* kv: the mean over the KV heads of a layer counts for all of them */
     bool is_evicting;    /* kv: rows also leave at every step behind the prompt; see `evict` */
     uint32_t head_pool;  /* prompt: mean-pooling width of each query head alone; 0: none */
@@ -119,7 +123,10 @@ struct ft_split {
 struct ft_evidence {      /* of one KV head (kv) or the whole prompt; borrowed for the call */
     uint32_t n_row;       /* candidates: kv n - window - refeed; prompt n */
     uint32_t layer, head; /* which KV head; prompt 0, 0 */
-    const float *mass;    /* [n_row] >= 0; NULL unless looked at, as the next one */
+    uint32_t n_voter;     /* with `observe`: how many it was told of */
+    /* [n_row] >= 0; NULL unless looked at, as the next one.  With `observe` the first float of each
+     * row's state */
+    const float *mass;
     const float *norm;    /* [n_row] >= 0 L2 norms of the keys as stored */
 };
 
@@ -138,12 +145,14 @@ struct ft_step {
     uint32_t n_row;    /* rows held; with mass the last one is the step's own */
     uint32_t keep;     /* most rows that may stay, >= window */
     uint32_t window;   /* look.window */
+    uint32_t n_step;   /* tokens of the answer so far, this one included; a prompt row votes: 0 */
+    uint32_t n_answer; /* as many may come in all */
     ft_pos pos_now;    /* where the step's token stands */
     const ft_pos *pos; /* [n_row] where rows stand in the text, increasing */
     /* [n_row] the step's attention: heads of a group joined by look.fold, or the mean over the layer's
-     * heads; with is_group_max the group's query heads one by one, [n_mass][mass_stride].  NULL
-     * unless looked at */
-    const float *mass;
+     * heads; with is_group_max the group's query heads one by one, [n_mass][mass_stride], which
+     * `observe` may write on.  NULL unless looked at */
+    float *mass;
     uint32_t n_mass;    /* 1, or the query heads of the group */
     size_t mass_stride; /* from one to the next */
     float *aux;         /* [n_row][n_aux] state, 0 in a new row */
@@ -157,6 +166,9 @@ struct ft_method {
     /* (kv) a trial: behind the rows that SnapKV would keep, the target writes look-ahead text whose
      * queries then vote about all rows */
     bool has_trial;
+    /* (kv) rows leave behind the prompt by `evict` too: keep is a cap, not what is kept, and heads
+     * end with numbers of their own */
+    bool is_capped;
     /* why a budget makes no sense with these scores; NULL: it does */
     const char *unfit[FT_BUDGET_COUNT];
     const char *unfit_critical;    /* the same of rank=critical */
@@ -181,6 +193,12 @@ struct ft_method {
      * the prompt needs no votes beyond those of `score`.
      *   ev       n_row counts the window too;  n_voter queries voted;  aux [n_row][n_aux] */
     void (*begin)(const struct ft_evidence *ev, const void *params, uint32_t n_voter, float *aux);
+    /* observe - one voter brings the state of the rows it sees up to date; in place of `begin`.  Asked
+     * for each of the last look.n_observed rows of the prompt, oldest first, then for every step in
+     * front of `evict`, which finds mass as it was left.  NULL: `evict` sees to it.
+     * Thread     heads of a layer at the same time */
+    void (*observe)(const struct ft_step *step, const void *params);
+    double observe_cost; /* of a vote that is told alone, in votes that are folded; as measured */
     /* evict - brings aux up to date and names the rows that leave: at least n_row - keep of them.
      * NULL: rows leave behind the prompt only.
      *   drop     [n_row] ascending;  ->  count */
@@ -366,6 +384,7 @@ struct ft_chooser_params {
     struct ft_look look;
     uint32_t n_layer, n_head; /* n_head: KV heads of a layer */
     uint32_t n_prompt;
+    uint32_t n_voter;    /* of evidence that `observe` was told, voter by voter */
     uint32_t keep;       /* window <= keep <= n_prompt - refeed */
     uint32_t n_vertical; /* ranked columns that the prefill asks for, <= n_col */
 };

@@ -25,9 +25,9 @@ json 'j["memory"][0]["kv_bytes_peak"] * 1000 == j["memory"][0]["kv_bytes"] * 102
 
 # ---- methods ----
 works methods --json
-json 'sorted(m["name"] for m in j) == ["dense", "h2o", "knorm", "laq", "oracle", "random", "random", "snapkv", "speckv", "specpc", "specprefill", "streamingllm", "tail", "tova"]'
+json 'sorted(m["name"] for m in j) == ["corm", "dense", "h2o", "keyformer", "knorm", "laq", "oracle", "random", "random", "snapkv", "speckv", "specpc", "specprefill", "streamingllm", "tail", "tova"]'
 json '[m["name"] for m in j if m["stages"] == ["prompt"]] == ["specpc", "specprefill", "random", "tail"]'
-json '[m["name"] for m in j if m["stages"] == ["kv"]] == ["speckv", "oracle", "laq", "snapkv", "h2o", "tova", "streamingllm", "knorm", "random"]'
+json '[m["name"] for m in j if m["stages"] == ["kv"]] == ["speckv", "oracle", "laq", "snapkv", "h2o", "keyformer", "tova", "corm", "streamingllm", "knorm", "random"]'
 json '[m["name"] for m in j if m["needs_draft"]] == ["specpc", "specprefill", "speckv"]'
 json 'all(p["help"] and p["range"] and p["default"] for m in j for p in m["parameters"])'
 

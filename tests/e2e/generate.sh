@@ -85,6 +85,17 @@ for method in h2o:keep=64,window=8 tova:keep=64 streamingllm:keep=64 h2o:keep=64
         json 'j["kv_bytes_now"] <= 64 * 8 * 260 + 8192 * 2 and j["kv_bytes_peak"] <= j["kv_bytes_now"] + max(j["prompt_tokens"] * 2 * 260, 8 * 260)'
     done
 done
+for method in keyformer:keep=64 keyformer:keep=64,window=8,seed=2,budget=ada corm:keep=64,window=16,recent=8; do
+    generate -f doc.txt -p "$question" --json --grammar 'root ::= [a-z ] root' -n 90 -t 1 --kv "$method"
+    json 'j["generated_tokens"] == 90 and j["evicted_rows"] > 0 and j["fallbacks"] == []'
+    json 'j["kv_state_bytes"] * 65 == j["kv_bytes"] and j["kv_bytes_now"] <= 64 * 8 * 260'
+done
+generate -p "$question" --json --kv corm
+json 'any("corm: dense, none of the first 256 rows leaves" in f for f in j["fallbacks"])'
+refuses 2 "corm with exact" generate -m "$target" -p x --exact --kv corm
+refuses 2 "corm: budget=pyramid makes no sense" generate -m "$target" -p x --kv corm:budget=pyramid
+refuses 2 "recent is 256, expected less than keep, which is 64" generate -m "$target" -p x --kv corm:keep=64
+refuses 2 'noise is "some", expected gumbel|none' generate -m "$target" -p x --kv keyformer:noise=some
 generate -f doc.txt -p "$question" --json --kv h2o:keep=64,decode=off
 json 'j["evicted_rows"] == 0 and j["kv_state_bytes"] == 0'
 json 'j["kv_bytes_now"] - j["kv_bytes"] == (j["generated_tokens"] - 1) * 2048'

@@ -146,6 +146,12 @@ static void test_draftless(void **state) {
     assert_int_equal(none.ttft_us, dense.ttft_us);
     assert_true(some.ttft_us > dense.ttft_us && all.ttft_us > 2 * some.ttft_us - dense.ttft_us);
     assert_true(none.answer_us - none.ttft_us < dense.answer_us - dense.ttft_us);
+    struct ft_expect key = expected(target, NULL, "keyformer:keep=100", 4000, NULL);
+    struct ft_expect few = expected(target, NULL, "keyformer:keep=100,window=32", 4000, NULL);
+    struct ft_expect corm = expected(target, NULL, "corm:keep=1000", 4000, NULL);
+    assert_true(key.ttft_us > all.ttft_us); /* as many voters, told one by one */
+    assert_true(few.ttft_us > some.ttft_us && few.ttft_us < all.ttft_us);
+    assert_true(corm.ttft_us > few.ttft_us && corm.ttft_us < all.ttft_us); /* 256 of 4000 */
     assert_int_equal(pyramid.ttft_us, some.ttft_us);
     assert_true(pyramid.answer_us >= some.answer_us); /* a few rows more, as its step is whole */
     assert_true(some.is_dropping && !dense.is_dropping);

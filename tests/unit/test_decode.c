@@ -37,12 +37,13 @@ static void fed(ft_session *s, const ft_token *id, uint32_t n, float *logits) {
 
 /* ---- the twin ---- */
 
-enum kind { H2O, TOVA, STREAMING };
+enum kind { H2O, TOVA, STREAMING, CORM };
 
 struct row {
     double k[FT_HEAD_MAX], v[FT_HEAD_MAX]; /* k before RoPE */
     ft_pos pos;
     double score;
+    double sure, maybe; /* CORM: the last important token, and with those that floats may see so */
 };
 
 struct list { /* of one KV head of one layer */
@@ -53,7 +54,7 @@ struct list { /* of one KV head of one layer */
 static struct twin {
     const ft_model *model;
     enum kind kind;
-    uint32_t window, sinks;
+    uint32_t window, sinks, n_vote; /* n_vote: CORM's window */
     bool is_compact, is_evicting;
     struct list list[HEADS];
     double weight[HEADS * GROUP_MOST][N_ALL + 1]; /* of the step, by query head of all layers */
@@ -84,6 +85,65 @@ static void twin_scores(const struct forward *f, uint32_t l, uint32_t h, double 
     }
 }
 
+static void row_leaves(struct list *list, uint32_t j) {
+    memmove(&list->row[j], &list->row[j + 1], (list->n - j - 1) * sizeof(list->row[0]));
+    list->n--;
+}
+
+/* The t-th token gives a row this weight. */
+static void corm_vote(struct row *row, double weight, double t) {
+    row->sure = weight * t >= 1 + TIE ? t : row->sure;
+    row->maybe = weight * t >= 1 - TIE ? t : row->maybe;
+}
+
+/* Behind the t-th token the session holds the rows that may stay, and none that must leave; those it
+ * does not hold leave the twin.  ->  how many */
+static uint32_t corm_leave(const ft_session *s, uint32_t l, uint32_t h, double t) {
+    struct list *list = list_at(l, h);
+    const ft_pos *pos = ft_kv_pos(s->lane.kv, l, h);
+    uint32_t n_held = ft_kv_rows(s->lane.kv, l, h), n = 0;
+    for (uint32_t j = list->n, at = n_held, newer = 0; j-- > 0; newer++) {
+        const struct row *row = &list->row[j];
+        bool is_held = at > 0 && pos[at - 1] == row->pos;
+        if (is_held ? newer >= twin.window && t - row->maybe >= twin.n_vote
+                    : newer < twin.window || t - row->sure < twin.n_vote) {
+            fail_msg("layer %u head %u token %g: row %d, last important at %g, is %s", l, h, t,
+                     row->pos, row->sure, is_held ? "still there" : "gone");
+        }
+        at -= is_held;
+        if (!is_held) {
+            row_leaves(list, j);
+            n++;
+        }
+    }
+    assert_int_equal(list->n, n_held);
+    return n;
+}
+
+/* CORM: all rows of the prompt, the votes of its last n_vote tokens by query head, and the rows that
+ * the session let go. */
+static void corm_begin(const struct forward *f, const ft_session *s, uint32_t l, uint32_t h) {
+    const struct ft_hparams *hp = &f->model->hp;
+    struct list *list = list_at(l, h);
+    uint32_t group = hp->n_head / hp->n_head_kv;
+    struct oracle_layer layer = { .q = f->q + forward_at(f, l, hp->n_head, 0, 0),
+                                  .k = f->k + forward_at(f, l, hp->n_head_kv, 0, 0),
+                                  .n_head = hp->n_head,
+                                  .n_head_kv = hp->n_head_kv,
+                                  .n_q = f->n,
+                                  .d = hp->head_dim };
+    double weight[N_PROMPT];
+    for (uint32_t t = f->n - FT_MIN(f->n, twin.n_vote); t < f->n; t++) {
+        for (uint32_t g = h * group; g < (h + 1) * group; g++) {
+            oracle_row(&layer, g, t, weight);
+            for (uint32_t j = 0; j <= t; j++) {
+                corm_vote(&list->row[j], weight[j], t + 1);
+            }
+        }
+    }
+    (void)corm_leave(s, l, h, f->n);
+}
+
 /* The rows that the session kept of the prompt (which ones is test_dropping.c's question), with the
  * twin's own numbers. */
 static void twin_begin(const struct forward *f, const ft_session *s, uint32_t keep) {
@@ -94,23 +154,23 @@ static void twin_begin(const struct forward *f, const ft_session *s, uint32_t ke
         const ft_pos *pos = ft_kv_pos(s->lane.kv, l, h);
         struct list *list = &twin.list[at];
         twin_scores(f, l, h, score);
-        list->n = ft_kv_rows(s->lane.kv, l, h);
+        list->n = twin.kind == CORM ? f->n : ft_kv_rows(s->lane.kv, l, h);
         list->limit = f->n <= keep ? keep : list->n;
         for (uint32_t j = 0; j < list->n; j++) {
             struct row *row = &list->row[j];
-            size_t from = forward_at(f, l, hp->n_head_kv, h, (uint32_t)pos[j]);
+            ft_pos at_pos = twin.kind == CORM ? (ft_pos)j : pos[j];
+            size_t from = forward_at(f, l, hp->n_head_kv, h, (uint32_t)at_pos);
             memcpy(row->k, f->kd + from, hp->head_dim * sizeof(*row->k));
             memcpy(row->v, f->v + from, hp->head_dim * sizeof(*row->v));
-            forward_rotate(hp, NULL, -pos[j], row->k);
-            row->pos = pos[j];
-            row->score = score[pos[j]];
+            forward_rotate(hp, NULL, -at_pos, row->k);
+            row->pos = at_pos;
+            row->score = score[at_pos];
+            row->sure = row->maybe = at_pos + 1;
+        }
+        if (twin.kind == CORM) {
+            corm_begin(f, s, l, h);
         }
     }
-}
-
-static void row_leaves(struct list *list, uint32_t j) {
-    memmove(&list->row[j], &list->row[j + 1], (list->n - j - 1) * sizeof(list->row[0]));
-    list->n--;
 }
 
 /* Attention of one query head, whose weights stay in w. */
@@ -197,11 +257,30 @@ static void twin_vote(uint32_t l, uint32_t h, double *score) {
     }
 }
 
+/* Every query head of the group votes for the step's token, the t-th. */
+static void corm_evict(const ft_session *s, uint32_t l, uint32_t h) {
+    const struct ft_hparams *hp = &twin.model->hp;
+    struct list *list = list_at(l, h);
+    uint32_t group = hp->n_head / hp->n_head_kv;
+    double t = list->row[list->n - 1].pos + 1;
+    for (uint32_t g = h * group; g < (h + 1) * group; g++) {
+        for (uint32_t j = 0; j < list->n; j++) {
+            corm_vote(&list->row[j], twin.weight[l * hp->n_head + g][j], t);
+        }
+    }
+    list->row[list->n - 1].sure = list->row[list->n - 1].maybe = t;
+    twin.n_left += corm_leave(s, l, h, t);
+}
+
 /* The session holds the twin's rows but one: that one had the lowest score, and leaves the twin. */
 static void twin_evict(const ft_session *s, uint32_t l, uint32_t h) {
     struct list *list = list_at(l, h);
     const ft_pos *pos = ft_kv_pos(s->lane.kv, l, h);
     double score[N_ALL + 1];
+    if (twin.kind == CORM) {
+        corm_evict(s, l, h);
+        return;
+    }
     twin_vote(l, h, score);
     if (list->n <= list->limit) {
         return;
@@ -267,6 +346,15 @@ static const struct twin_case {
     { "h2o:keep=24,window=5,budget=ada,alpha=0", H2O, N_PROMPT, 24, 5, true, false },
     { "h2o:keep=24,window=5,budget=pyramid", H2O, N_PROMPT, 24, 5, true, false },
     { "h2o:keep=24,window=5,decode=off", H2O, N_PROMPT, 24, 5, true, true },
+    /* without noise and at temperature 1 Keyformer's sums are H2O's: 21% of 24 rows are 5 */
+    { "keyformer:keep=24,recent=21,noise=none,tau=1", H2O, N_PROMPT, 24, 5, true, false },
+    { "keyformer:keep=24,recent=21,noise=none,tau=1", H2O, 12, 24, 5, true, false },
+    { "keyformer:keep=24,recent=21,noise=none,tau=1,budget=ada", H2O, N_PROMPT, 24, 5, true,
+      false },
+    { "corm:keep=1000,recent=5,window=9", CORM, N_PROMPT, 1000, 5, true, false },
+    { "corm:keep=1000,recent=1,window=2", CORM, N_PROMPT, 1000, 1, true, false },
+    { "corm:keep=1000,recent=20,window=30", CORM, 25, 1000, 20, true, false }, /* votes later */
+    { "corm:keep=1000,recent=12,window=3", CORM, 9, 1000, 12, true, false },
     { "tova:keep=24", TOVA, N_PROMPT, 24, 1, true, false },
     { "tova:keep=24", TOVA, 9, 24, 1, true, false },
     { "tova:keep=24,budget=pyramid", TOVA, N_PROMPT, 24, 1, true, false },
@@ -290,6 +378,7 @@ static void check_twin(const struct twin_case *c, const ft_model *model, const f
     twin.kind = c->kind;
     twin.window = c->window;
     twin.sinks = 4;
+    twin.n_vote = c->kind == CORM ? (uint32_t)atoi(strstr(c->spec, "window=") + 7) : 0;
     twin.is_compact = !c->is_original;
     twin.is_evicting = !c->is_growing;
     twin.n_left = 0;
@@ -416,8 +505,15 @@ static void test_turns(void **state) {
 /* ---- every method, every cache type ---- */
 
 static const char *const specs[] = {
-    "h2o:keep=40",  "h2o:keep=40,budget=ada", "h2o:keep=40,budget=pyramid",
-    "tova:keep=40", "streamingllm:keep=40",   "streamingllm:keep=40,positions=original",
+    "h2o:keep=40",
+    "h2o:keep=40,budget=ada",
+    "h2o:keep=40,budget=pyramid",
+    "tova:keep=40",
+    "streamingllm:keep=40",
+    "streamingllm:keep=40,positions=original",
+    "keyformer:keep=40",
+    "keyformer:keep=40,window=8,seed=3,budget=ada",
+    "keyformer:keep=40,noise=none,tau=7,budget=pyramid",
 };
 static const char *const types[] = { "f32", "f16", "bf16", "q8_0" };
 
@@ -520,96 +616,6 @@ static void test_flat(void **state) {
     ft_model_close(model);
 }
 
-/* ---- what else a method may ask for ---- */
-
-static uint32_t n_call;
-static ft_pos last_pos;
-
-/* Votes and a timestamp per row, no budget (CORM's form): a row that no query head of the group gave
- * its share in the last 6 steps leaves.  Checks what it is handed. */
-static uint32_t vote_evict(const struct ft_step *step, const void *params, uint32_t *drop) {
-    (void)params;
-    uint32_t n = 0;
-    assert_int_equal(step->n_mass, 2);
-    assert_int_equal(step->pos[step->n_row - 1], step->pos_now);
-    assert_true(step->aux[2 * (step->n_row - 1)] == 0); /* a new row */
-    for (uint32_t i = 0; i < step->n_mass; i++) {
-        double sum = 0;
-        for (uint32_t j = 0; j < step->n_row; j++) {
-            sum += (double)step->mass[i * step->mass_stride + j];
-        }
-        assert_true(fabs(sum - 1) < 1e-4);
-    }
-    for (uint32_t j = 0; j < step->n_row; j++) {
-        float top = fmaxf(step->mass[j], step->mass[step->mass_stride + j]);
-        float *last = &step->aux[2 * j], *own = last + 1;
-        if (j + 1 == step->n_row || top * (float)(step->pos_now + 1) >= 1) {
-            *last = (float)step->pos_now;
-        }
-        if (j + 1 == step->n_row) {
-            *own = (float)step->pos_now;
-        } else if (step->pos[j] >= N_PROMPT) {
-            assert_true(*own == (float)step->pos[j]); /* moved with its row */
-        }
-        bool is_old = (float)step->pos_now - *last >= 6 && j + step->window < step->n_row;
-        if (is_old || (step->n_row - n > step->keep && j + step->window < step->n_row)) {
-            drop[n++] = j;
-        }
-    }
-    n_call++;
-    last_pos = step->pos_now;
-    return n;
-}
-
-static void vote_look(const void *params, const struct ft_facts *facts, struct ft_look *out) {
-    (void)params;
-    (void)facts;
-    *out = (struct ft_look){ .column = FT_COLUMN_MASS,
-                             .window = 8,
-                             .is_group_max = true,
-                             .is_all_voting = true,
-                             .is_evicting = true };
-}
-
-static void vote_begin(const struct ft_evidence *ev, const void *params, uint32_t n_voter,
-                       float *aux) {
-    (void)params;
-    assert_int_equal(n_voter, N_PROMPT);
-    assert_int_equal(ev->n_row, N_PROMPT);
-    for (uint32_t j = 0; j < ev->n_row; j++) {
-        aux[2 * j] = N_PROMPT - 1;
-        aux[2 * j + 1] = -1;
-    }
-}
-
-/* Heads that lose different numbers of rows, several at once, by query heads told apart. */
-static void test_votes(void **state) {
-    (void)state;
-    ft_model *model = model_made("f32", "--layers 3" TARGET, FT_LOAD_FULL);
-    ft_session *s = session_for(model, "h2o:keep=40", NULL, 2);
-    struct ft_method votes = *s->kv.method;
-    ft_token id[N_ALL];
-    bool is_ragged = false;
-    votes.n_aux = 2;
-    votes.look = vote_look;
-    votes.begin = vote_begin;
-    votes.evict = vote_evict;
-    votes.resolve = NULL;
-    s->kv.method = &votes;
-    ids_random(id, N_ALL, model, 12);
-    prompt_read(s, id, N_PROMPT);
-    fed(s, id + N_PROMPT, N_STEP, NULL);
-    assert_int_equal(n_call, N_STEP * 3 * 2);
-    assert_int_equal(last_pos, N_ALL - 1);
-    for (uint32_t l = 0; l < 3; l++) {
-        assert_in_range(ft_kv_rows(s->lane.kv, l, 0), 8, 40);
-        is_ragged |= ft_kv_rows(s->lane.kv, l, 0) != ft_kv_rows(s->lane.kv, l, 1);
-    }
-    assert_true(is_ragged);
-    ft_session_free(s);
-    ft_model_close(model);
-}
-
 /* ---- what does not go together ---- */
 
 static void test_refusals(void **state) {
@@ -672,7 +678,6 @@ int main(void) {
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_ways),
         cmocka_unit_test(test_flat),
-        cmocka_unit_test(test_votes),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("rows that leave while decoding", tests, NULL, NULL);

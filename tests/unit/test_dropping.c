@@ -85,6 +85,10 @@ static const struct kv_case {
       false, 0, FT_BUDGET_ADA, 20 },
     { "laq:keep=50,window=5,trial_window=16,kernel=1,lookahead=2,budget=pyramid,rank=critical", LAQ,
       50, 5, 1, true, false, 0, FT_BUDGET_PYRAMID, 0 },
+    { "keyformer:keep=48,recent=17,noise=none", H2O, 48, 8, 1, true, false, 0, 0, 0 },
+    { "keyformer:keep=48,recent=17,noise=none,budget=ada", H2O, 48, 8, 1, true, false, 0,
+      FT_BUDGET_ADA, 20 },
+    { "keyformer:keep=48,recent=17,noise=none,rank=critical", H2O, 48, 8, 1, true, false, 0, 0, 0 },
 };
 
 /* "name=NUMBER" of a case's spec. */
@@ -521,6 +525,21 @@ static bool is_stepwise(const struct ft_method *method) {
     return method->evict != NULL;
 }
 
+static bool has_off(const struct ft_method *method) { /* it takes decode=off */
+    const struct ft_param *param;
+    for (uint32_t i = 0; (param = ft_method_param(method, i)) != NULL; i++) {
+        if (strcmp(param->name, "decode") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Settings that leave it to `keep` alone which rows leave. */
+static const char *cap_alone(const struct ft_method *method) {
+    return method->is_capped ? ",recent=8,window=16777216" : "";
+}
+
 /* What streamingllm notes beside rows: copies in f32 of the keys of its four sinks. */
 static uint64_t sink_bytes(const struct ft_method *method, const struct ft_kv_shape *shape) {
     bool is_compact = strcmp(method->name, "streamingllm") == 0;
@@ -541,19 +560,21 @@ static void test_all_kept(void **state) {
         ft_session_free(dense);
         uint32_t n_method = ft_catalogue_count();
         for (uint32_t i = 0; i < n_method * FT_COUNT(budgets); i++) {
+            const struct ft_method *method = ft_catalogue(i % n_method);
+            /* one that always goes on has the answer's rows to keep, too: it has work to do later */
+            bool is_later = is_stepwise(method) && !has_off(method);
             char spec[96];
             struct ft_report report;
-            snprintf(spec, sizeof(spec), "%s:keep=%u,budget=%s%s", ft_catalogue(i % n_method)->name,
-                     n, budgets[i / n_method],
-                     is_stepwise(ft_catalogue(i % n_method)) ? ",decode=off" : "");
-            if (!is_draftless(ft_catalogue(i % n_method)) ||
-                ft_method_check(FT_STAGE_KV, spec, NULL, NULL) != FT_OK) {
+            snprintf(spec, sizeof(spec), "%s:keep=%u,budget=%s%s%s", method->name,
+                     n + (is_later ? N_NEXT : 0), budgets[i / n_method], cap_alone(method),
+                     is_stepwise(method) && !is_later ? ",decode=off" : "");
+            if (!is_draftless(method) || ft_method_check(FT_STAGE_KV, spec, NULL, NULL) != FT_OK) {
                 continue;
             }
             ft_session *s = session_for(model, spec, NULL, 2);
-            s->is_shortcut_off = true;
+            s->is_shortcut_off = !is_later;
             prompt_read(s, id, n);
-            assert_string_equal(report_of(s, &report)->kv_method, ft_catalogue(i % n_method)->name);
+            assert_string_equal(report_of(s, &report)->kv_method, method->name);
             assert_int_equal(report.n_kv_kept, n);
             assert_same_answer(spec, s, &want);
             ft_session_free(s);
@@ -566,13 +587,11 @@ static void test_all_kept(void **state) {
 /* The same bits with one thread and with two. */
 static void test_threads(void **state) {
     (void)state;
-    static const char *const specs[] = { "snapkv:keep=70,group=max",
-                                         "h2o:keep=70",
-                                         "tova:keep=9",
-                                         "knorm:keep=70",
-                                         "snapkv:keep=70,budget=ada",
-                                         "laq:keep=70",
-                                         "snapkv:keep=70,rank=critical" };
+    static const char *const specs[] = {
+        "snapkv:keep=70,group=max",         "h2o:keep=70", "keyformer:keep=70",
+        "corm:keep=300,window=70,recent=9", "tova:keep=9", "knorm:keep=70",
+        "snapkv:keep=70,budget=ada",        "laq:keep=70", "snapkv:keep=70,rank=critical"
+    };
     ft_model *model = model_made("q8", "--layers 3 --type q8_0" TARGET, FT_LOAD_FULL);
     ft_token id[N_LONG];
     ids_random(id, N_LONG, model, 9);
@@ -603,7 +622,8 @@ static void test_bytes(void **state) {
         struct ft_estimate said;
         struct ft_error err;
         struct ft_session_params params = ft_session_defaults();
-        snprintf(spec, sizeof(spec), "%s:keep=50", ft_catalogue(i)->name);
+        snprintf(spec, sizeof(spec), "%s:keep=50%s", ft_catalogue(i)->name,
+                 cap_alone(ft_catalogue(i)));
         if (!is_draftless(ft_catalogue(i)) || ft_catalogue(i)->has_trial) {
             continue;
         }
@@ -612,8 +632,8 @@ static void test_bytes(void **state) {
         uint64_t sinks = sink_bytes(ft_catalogue(i), ft_kv_shape_of(s->lane.kv));
         prompt_read(s, id, N_LONG);
         report_of(s, &report);
-        /* a score of four bytes in two heads of three layers */
-        uint64_t aux = strcmp(ft_catalogue(i)->name, "h2o") == 0 ? 24 : 0, token = plain + aux;
+        /* four bytes each in two heads of three layers */
+        uint64_t aux = 24 * ft_catalogue(i)->n_aux, token = plain + aux;
         assert_int_equal(report.kv_bytes, 50 * token + sinks);
         assert_int_equal(report.kv_state_bytes, 50 * aux + sinks);
         assert_int_equal(report.kv_bytes_peak, 50 * token + N_LONG * token / 3);
@@ -705,7 +725,8 @@ static void check_pairing(const ft_model *model, const struct ft_method *method,
     struct ft_report report;
     struct ft_estimate said;
     struct ft_error err = { .code = FT_OK };
-    snprintf(spec, sizeof(spec), "%s:keep=60,budget=%s%s", name, budget, decode);
+    snprintf(spec, sizeof(spec), "%s:keep=60,budget=%s%s%s", name, budget, decode,
+             cap_alone(method));
     const char *rank = strstr(budget, "rank=");
     snprintf(bare, sizeof(bare), "%.*s", (int)strcspn(budget, ","), budget);
     params.kv = spec;
@@ -756,7 +777,7 @@ static void test_matrix(void **state) {
         for (size_t b = 0; method->act == FT_RETAIN && method->score && b < FT_COUNT(budgets);
              b++) {
             check_pairing(model, method, budgets[b], "", id);
-            if (is_stepwise(method)) {
+            if (has_off(method)) {
                 check_pairing(model, method, budgets[b], ",decode=off", id);
             }
         }

@@ -40,6 +40,7 @@ static const struct method {
     { .name = "snapkv, critical", .kv = "snapkv:keep=64,rank=critical" },
     { .name = "snapkv, group=max", .kv = "snapkv:keep=64,group=max" },
     { .name = "h2o", .kv = "h2o:keep=64" },
+    { .name = "keyformer", .kv = "keyformer:keep=64" },
     { .name = "tova", .kv = "tova:keep=64" },
     { .name = "knorm", .kv = "knorm:keep=64" },
     { .name = "streamingllm", .kv = "streamingllm:keep=64" },

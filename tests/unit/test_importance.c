@@ -74,6 +74,7 @@ static void test_kept(void **state) {
         "snapkv:keep=40,window=8,budget=ada",
         "speckv:keep=40,window=8,lookahead=4",
         "h2o:keep=40",
+        "keyformer:keep=40",
         "tova:keep=40",
         "knorm:keep=40",
         "random:keep=40",

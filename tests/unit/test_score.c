@@ -56,9 +56,10 @@ static void expect_settings(enum ft_stage stage, const char *spec, const struct 
 
 static void test_catalogue(void **state) {
     (void)state;
-    static const char *const names[] = { "dense",  "specpc",       "specprefill", "random", "tail",
-                                         "speckv", "oracle",       "laq",         "snapkv", "h2o",
-                                         "tova",   "streamingllm", "knorm",       "random" };
+    static const char *const names[] = { "dense",  "specpc",       "specprefill", "random",
+                                         "tail",   "speckv",       "oracle",      "laq",
+                                         "snapkv", "h2o",          "keyformer",   "tova",
+                                         "corm",   "streamingllm", "knorm",       "random" };
     assert_int_equal(ft_catalogue_count(), FT_COUNT(names));
     for (uint32_t i = 0; i < FT_COUNT(names); i++) {
         const struct ft_method *method = ft_catalogue(i);
@@ -75,8 +76,8 @@ static void test_catalogue(void **state) {
 
 static void test_public(void **state) {
     (void)state;
-    assert_int_equal(ft_method_count(), 14);
-    assert_null(ft_method_info(14));
+    assert_int_equal(ft_method_count(), 16);
+    assert_null(ft_method_info(16));
     const struct ft_method_info *kv = ft_method_info(5);
     assert_string_equal(kv->name, "speckv");
     assert_string_equal(kv->paper, "arXiv:2506.08373");
@@ -190,8 +191,8 @@ static void test_errors(void **state) {
     const enum ft_stage kv = FT_STAGE_KV, pc = FT_STAGE_PROMPT;
     expect_error(
         kv, "snapkw", 0,
-        "unknown kv method \"snapkw\"; there are: dense, speckv, oracle, laq, snapkv, h2o, tova, "
-        "streamingllm, knorm, random");
+        "unknown kv method \"snapkw\"; there are: dense, speckv, oracle, laq, snapkv, h2o, "
+        "keyformer, tova, corm, streamingllm, knorm, random");
     expect_error(pc, "Specpc:keep=3", 0,
                  "unknown prompt method \"Specpc\"; there are: dense, specpc, specprefill, random, "
                  "tail");

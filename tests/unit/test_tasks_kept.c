@@ -103,7 +103,9 @@ static void check_method(const struct ft_method *method, const struct ft_tokens 
     struct ft_report report;
     bool is_prompt = method->act == FT_PROMPT;
     bool is_refed = method->needs_draft_text || method->writes_itself;
-    snprintf(spec, sizeof spec, "%s:keep=%u", method->name, tokens->n);
+    /* a method whose keep is only a cap: votes must not count either */
+    snprintf(spec, sizeof spec, "%s:keep=%u%s", method->name, tokens->n,
+             method->is_capped ? ",window=16777216" : "");
     *(is_prompt ? &params.prompt : &params.kv) = spec;
     params.n_predict = 8;
     for (int is_off = 0; is_off < 2; is_off++) {
