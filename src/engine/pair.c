@@ -53,8 +53,8 @@ static struct ft_facts facts_of(const ft_session *s, uint32_t n_input, uint32_t 
     if (ft_kv_format_is_packed(&s->format)) {
         struct ft_packing whole = { .k = s->format.k_pack, .v = s->format.v_pack };
         facts.block_rows = FT_BLOCK_ROW;
-        facts.block_bytes = ft_kv_packed_bytes(&shape, &whole, FT_BLOCK_ROW) * shape.n_layer *
-                            shape.n_head_kv;
+        facts.block_bytes =
+            ft_kv_packed_bytes(&shape, &whole, FT_BLOCK_ROW) * shape.n_layer * shape.n_head_kv;
         facts.residual = s->format.residual;
     }
     return facts;
@@ -141,21 +141,39 @@ static ft_status plan_steps(ft_session *s, struct ft_error *err) {
 }
 
 /* What changes rows while the answer grows needs them one by one. */
-static ft_status check_packing(const ft_session *s, const struct ft_look *look,
+static ft_status check_packing(const struct ft_method *method, const struct ft_look *look,
+                               const struct ft_kv_format *format, const char *kv_type,
                                struct ft_error *err) {
-    if (!ft_kv_format_is_packed(&s->format) || (!look->is_evicting && !look->is_compact)) {
+    if (!ft_kv_format_is_packed(format) || (!look->is_evicting && !look->is_compact)) {
         return FT_OK;
     }
     return ft_fail(err, FT_ARG, 0,
                    "%s with kv type '%s': %s, but rows are packed in blocks of %d that none "
                    "leaves; expected %s, or a kv type such as q8_0",
-                   s->kv.method->name, s->params.kv_type,
+                   method->name, kv_type,
                    look->is_evicting ? "rows leave at every step (decode=on)"
                                      : "keys are rotated anew (positions=compact)",
                    FT_BLOCK_ROW,
                    look->is_evicting && look->is_compact ? "decode=off,positions=original"
                    : look->is_evicting                   ? "decode=off"
                                                          : "positions=original");
+}
+
+ft_status ft_kv_check(const char *kv, const char *kv_type, struct ft_error *err) {
+    /* whether rows leave at every step, or are rotated anew, is said by the method's parameters;
+     * numbers that depend on a run are of no interest here */
+    const struct ft_facts facts = { .n_prompt = 1, .n_layer = 1, .n_predict = 1, .token_bytes = 1 };
+    struct ft_kv_format format;
+    struct ft_choice choice;
+    struct ft_look look = { 0 };
+    FT_TRY(ft_kv_format_parse(kv_type, &format, err));
+    FT_TRY(ft_choice_parse(FT_STAGE_KV, kv, &choice, err));
+    if (choice.method->look) {
+        choice.method->look(choice.params, &facts, &look);
+    }
+    ft_status status = check_packing(choice.method, &look, &format, kv_type, err);
+    ft_choice_done(&choice);
+    return status;
 }
 
 static ft_status plan_kv(ft_session *s, struct ft_error *err) {
@@ -169,7 +187,7 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     plan->kv_limit = plan->kv_keep;
     struct ft_look seen;
     choice->method->look(choice->params, &facts, &seen);
-    FT_TRY(check_packing(s, &seen, err));
+    FT_TRY(check_packing(choice->method, &seen, &s->format, s->params.kv_type, err));
     bool is_within = plan->n_input <= plan->kv_keep && !s->is_shortcut_off;
     if (is_within && !is_reached_later(s, &seen)) {
         return report_within(s, choice, plan->n_input, plan->kv_keep, err);
