@@ -207,6 +207,8 @@ void ft_save_print(struct ft_save *save, const char *format, ...)
 /* ft_save_text - text for XML and HTML: markup is escaped, what XML does not allow becomes '?', and
  * carriage returns go. */
 void ft_save_text(struct ft_save *save, const char *text, size_t n);
+/* ft_size_text - "96.0 MiB"; out [24]. */
+const char *ft_size_text(uint64_t n_byte, char *out);
 /* A page: ft_page_begin, rules for its style sheet, ft_page_title, the text, ft_page_end. */
 void ft_page_begin(struct ft_save *save);
 void ft_page_title(struct ft_save *save, const char *title);
@@ -255,7 +257,7 @@ ft_status ft_explain_save(const struct ft_explain_params *params,
 
 struct ft_plot_point {
     const char *series; /* points of one series are joined in the order given */
-    uint32_t x;         /* tokens, on a logarithmic axis; 0 stands left of the smallest */
+    uint64_t x;         /* tokens or bytes, on a logarithmic axis; 0 stands left of the smallest */
     struct ft_spread y;
 };
 struct ft_plot_panel {
@@ -267,6 +269,7 @@ struct ft_plot {
     const char *title, *note, *x_title;
     const struct ft_plot_panel *panel; /* [n_panel] one below the other */
     uint32_t n_panel;
+    bool is_bytes; /* what x counts; else tokens or rows */
 };
 /* ft_plot_save - an SVG file without scripts or fonts of its own, readable on light and dark. */
 /* ft_plot_put - the same as a part of another file. */
