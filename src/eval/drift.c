@@ -77,7 +77,7 @@ static ft_status work_init(struct work *w, struct ft_error *error) {
         session.n_predict = params->n_ctx - params->n_ctx / 2;
         session.n_ctx = params->n_ctx;
         if (side == DENSE) {
-            session.prompt = session.kv = NULL;
+            session.prompt = session.kv = session.kv_type = NULL;
             session.self_layers = 0;
             session.is_auto = false;
         }

@@ -63,6 +63,7 @@ double ft_dram_rate(const struct ft_dram *dram);
 
 struct ft_bench_case {
     const char *prompt, *kv; /* method specs, NULL: dense */
+    const char *kv_type;     /* eval: how rows are stored; NULL: as the session says */
     const char *label;
 };
 struct ft_spread {
