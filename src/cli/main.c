@@ -22,8 +22,9 @@ const struct ft_command ft_commands[] = {
       "foretoken info target.gguf draft.gguf -c 32768 --kv speckv:keep=1024", FT_CMD_INFO, 2,
       ft_cmd_info },
     { "methods", "", "list the methods with their parameters",
-      "Prints the table the program itself works from.", "foretoken methods", FT_CMD_METHODS, 0,
-      ft_cmd_methods },
+      "Prints the table the program itself works from. --matrix prints, for every KV method with "
+      "every budget, ranking and format of KV rows, whether they go together, or why not.",
+      "foretoken methods\nforetoken methods --matrix", FT_CMD_METHODS, 0, ft_cmd_methods },
     { "tokens", "", "show the token ids of a text",
       "Prints the ids, or one token a line with --pieces. What the model adds in front is "
       "included unless --no-bos is given.",

@@ -101,7 +101,7 @@ struct ft_conf {
     const char *tasks, *haystack, *words, *squad, *hotpot, *out;
     uint32_t n_sample, answer_prefix;
     double tolerance; /* negative: none */
-    bool is_json, is_csv, is_markdown, is_pieces, is_verbose, is_man, is_completion,
+    bool is_json, is_csv, is_markdown, is_matrix, is_pieces, is_verbose, is_man, is_completion,
         is_help;
     uint32_t progress;
 

@@ -296,6 +296,22 @@ struct ft_plot_dots {
 /* ft_plot_dots_put - points that are not joined, as a part of another file. */
 void ft_plot_dots_put(const struct ft_plot_dots *dots, struct ft_save *save);
 
+/* ---- what goes together (matrix.c) ---- */
+
+enum { FT_MATRIX_SPEC_CAP = 96, FT_MATRIX_REASON_CAP = 384 };
+struct ft_matrix_cell {
+    char estimator[FT_MATRIX_SPEC_CAP]; /* "h2o:decode=off": with what else decides */
+    char budget[16], rank[16];
+    const char *kv_type;
+    char kv[FT_MATRIX_SPEC_CAP]; /* all of it but the format, as --kv takes it */
+    bool runs;
+    char reason[FT_MATRIX_REASON_CAP]; /* why not; "" where it runs */
+};
+/* ft_matrix_cell - estimator x budget x rank x format, the format changing fastest; what does not
+ * go together is asked of ft_kv_check.
+ *   ->       false past the end */
+bool ft_matrix_cell(uint32_t index, struct ft_matrix_cell *out);
+
 /* ---- synthetic models in real shapes (shape.c) ---- */
 
 struct ft_shape_choice {
