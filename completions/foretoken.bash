@@ -18,9 +18,10 @@ _foretoken() {
     -n|--predict|--n-predict) COMPREPLY=(); return ;;
     -c|--ctx-size) COMPREPLY=(); return ;;
     -t|--threads) COMPREPLY=(); return ;;
-    --kv-type) COMPREPLY=(); return ;;
+    --kv-type) COMPREPLY=($(compgen -W "f32 f16 bf16 q8_0 q8 q4 q2 k4v2 tada kvq joint" -- "$current")); return ;;
     --bits) COMPREPLY=(); return ;;
     --tries) COMPREPLY=(); return ;;
+    --kv-type) COMPREPLY=($(compgen -W "f32 f16 bf16 q8_0 q8 q4 q2 k4v2 tada kvq joint" -- "$current")); return ;;
     --rope-scale) COMPREPLY=(); return ;;
     --temp) COMPREPLY=(); return ;;
     --top-k) COMPREPLY=(); return ;;
@@ -63,7 +64,7 @@ _foretoken() {
     case ${COMP_WORDS[1]} in
     generate) options=" -m --model -d --draft --model-draft -md -f --file -p --chat --system -sys --system-prompt -e --escape --prompt --kv --strict --auto -n --predict --n-predict -c --ctx-size -t --threads --kv-type --exact --rope-scale --temp --top-k --top-p --min-p --repeat-penalty --repeat-last-n -s --seed -l --logit-bias --stop -r --reverse-prompt --grammar --grammar-file --json --progress -v --verbose -h --help" ;;
     info) options=" -m --model -d --draft --model-draft -md --prompt --kv --strict -n --predict --n-predict -c --ctx-size -t --threads --kv-type --exact --rope-scale --json -v --verbose -h --help" ;;
-    methods) options=" --json --markdown -v --verbose -h --help" ;;
+    methods) options=" --json --markdown --matrix -v --verbose -h --help" ;;
     tokens) options=" -m --model -f --file -p -e --escape --no-parse-special --no-bos --json --pieces -v --verbose -h --help" ;;
     perplexity) options=" -m --model -d --draft --model-draft -md -f --file --kv --strict -c --ctx-size -t --threads --kv-type --exact --rope-scale --chunks --json --progress -v --verbose -h --help" ;;
     bench) options=" -m --model -d --draft --model-draft -md -f --file --prompt --kv --strict -n --predict --n-predict -t --threads --kv-type --exact --rope-scale -s --seed --ctx --depth --pp --tg --shape --draft-shape --repeat --against --json --csv --svg --progress -v --verbose -h --help" ;;

@@ -190,6 +190,11 @@ FT_API const struct ft_method_info *ft_method_info(uint32_t index); /* NULL when
  * "k=q4,v=q2,group=64,residual=64" (docs/KV.md has them all).  NULL is "f16".
  * Errors     FT_ARG that says what there is, where = byte of spec */
 FT_API ft_status ft_kv_type_check(const char *spec, struct ft_error *err);
+FT_API const char *ft_kv_type_name(uint32_t index); /* "f32", ... "k4v2"; NULL when out of range */
+/* ft_kv_check - does a KV method go with rows that are stored so?  What the size of a model's heads
+ * has to say about a format is not asked.
+ * Errors     those of ft_method_check and ft_kv_type_check; FT_ARG as ft_session_prompt has it */
+FT_API ft_status ft_kv_check(const char *kv, const char *kv_type, struct ft_error *err);
 
 struct ft_kv_layer { /* what a kv type gives one layer; bits 0: rows as they are */
     double k_norm, v_norm; /* of the weights (kvq); 0: not asked, or there are none */
@@ -368,10 +373,16 @@ enum { FT_SETTING_CAP = 40, FT_FALLBACK_CAP = 16 };
  *   ->       false past the end, or when ft_method_check refuses the spec */
 FT_API bool ft_method_setting(enum ft_stage stage, const char *spec, uint32_t index,
                               struct ft_setting *out);
+/* ft_kv_type_setting - setting `index` of those that apply to a format: k and v, where one of them
+ * is packed k_by, k_group, v_by, v_group, residual and rows, then rotate; stage is "kv".
+ *   head_dim   of the model: groups that nobody named follow it
+ *   ->         false past the end, or when the format is refused, also for heads of that size */
+FT_API bool ft_kv_type_setting(const char *spec, uint32_t head_dim, uint32_t index,
+                               struct ft_setting *out);
 
-struct ft_report {                      /* what happened to the last prompt, measured */
-    uint32_t n_prompt, n_kept;          /* prompt tokens given; tokens the target read */
-    uint32_t n_kv_kept;                 /* prompt rows per KV head after prefill (largest head) */
+struct ft_report {             /* what happened to the last prompt, measured */
+    uint32_t n_prompt, n_kept; /* prompt tokens given; tokens the target read */
+    uint32_t n_kv_kept;        /* prompt rows per KV head after prefill (largest head) */
     /* tokens drawn; tokens written ahead, by the draft or (laq) by the target */
     uint32_t n_generated, n_draft_text;
     /* K and V of all prompt tokens in all layers, as a dense run stores them */

@@ -91,9 +91,6 @@ void ft_progress_count(struct ft_progress *progress, const char *phase, uint64_t
                        uint64_t total, double left_s, const char *text);
 void ft_progress_clear(struct ft_progress *progress); /* before other output */
 
-/* ft_size_text - "96.0 MiB"; out [24]. */
-const char *ft_size_text(uint64_t n_byte, char *out);
-
 /* ---- from settings to models and sessions (setup.c) ---- */
 
 struct ft_setup {

@@ -39,8 +39,15 @@ static int find_kind(struct ft_eval *eval, const struct ft_conf *conf) {
 
 static int make_grid(struct ft_eval *eval) {
     static const struct ft_grid_block dense = { .keep = NULL };
+    const struct ft_conf *conf = eval->setup.conf;
     struct ft_error error = { 0 };
-    if (eval->kind->takes_methods) { /* its cells say which */
+    eval->grid.kv_type = conf->is_exact ? "f32" : "f16";
+    if (eval->kind->takes_methods) { /* its cells say which, all in one format */
+        if (conf->kv_types.n > 1) {
+            return ft_complain(FT_EXIT_USAGE, "eval %s: --kv-type is given %u times, expected one",
+                               eval->kind->name, conf->kv_types.n);
+        }
+        eval->grid.kv_type = conf->kv_types.n > 0 ? conf->kv_types.text[0] : eval->grid.kv_type;
         return ft_grid_add(&eval->grid, &dense, &error) == FT_OK ? FT_EXIT_OK
                                                                  : ft_complain_error(NULL, &error);
     }
@@ -128,6 +135,7 @@ static int check_memory(struct ft_eval *eval, uint32_t n_prompt) {
         struct ft_error error = { 0 };
         params.prompt = method->prompt;
         params.kv = method->kv;
+        params.kv_type = ft_grid_kv_type(&eval->grid, m);
         if (ft_estimate(setup->target, draft, &params, n_prompt, &estimate, &error) != FT_OK) {
             code = ft_complain_error(method->label, &error);
         } else if (!estimate.fits) {
@@ -189,6 +197,7 @@ static int prepare(struct ft_eval *eval) {
     int code = check_options(eval, conf);
     if (code == FT_EXIT_OK) {
         code = ft_setup_init(&eval->setup, conf);
+        eval->setup.params.kv_type = eval->grid.kv_type;
     }
     if (code == FT_EXIT_OK) {
         code = ft_setup_peek(&eval->setup, NULL);
@@ -353,9 +362,9 @@ int ft_eval_plans(const struct ft_eval_plan *plan, uint32_t n) {
 }
 
 static int run_suite(const struct ft_conf *conf) {
-    const struct ft_grid_block block = { .prompt = conf->prompt,
-                                         .kv = conf->kv,
-                                         .keep = conf->keep };
+    const struct ft_grid_block block = {
+        .prompt = conf->prompt, .kv = conf->kv, .kv_type = conf->kv_types, .keep = conf->keep
+    };
     struct ft_eval_plan *plan = ft_alloc(1, sizeof *plan);
     if (!plan) {
         return ft_complain(FT_EXIT_FAILED, "not enough memory");

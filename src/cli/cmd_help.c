@@ -250,12 +250,19 @@ static void completion_names(uint32_t command) {
     }
 }
 
-/* completion_words - the values of a choice or the methods of a stage, behind each other. */
+/* completion_words - the values of a choice, the methods of a stage or the names of formats, behind
+ * each other. */
 static void completion_words(const struct ft_option *option) {
     char word[48];
     if (option->kind == FT_OPT_CHOICE) {
         for (uint32_t i = 0; ft_choice_word(option->arg, i, word, sizeof word); i++) {
             ft_out(i > 0 ? " %s" : "%s", word);
+        }
+        return;
+    }
+    if (option->kind == FT_OPT_KV_TYPE || option->kind == FT_OPT_KV_TYPES) {
+        for (uint32_t i = 0; ft_kv_type_name(i); i++) {
+            ft_out(i > 0 ? " %s" : "%s", ft_kv_type_name(i));
         }
         return;
     }
@@ -283,6 +290,8 @@ static void completion_value(const struct ft_option *option) {
     case FT_OPT_CHOICE:
     case FT_OPT_PROMPT_METHOD:
     case FT_OPT_KV_METHOD:
+    case FT_OPT_KV_TYPE:
+    case FT_OPT_KV_TYPES:
         ft_out(") COMPREPLY=($(compgen -W \"");
         completion_words(option);
         ft_out("\" -- \"$current\")); return ;;\n");

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cmd_methods.c - the methods as a table, as Markdown (docs/METHODS.md) or as JSON. */
+/* cmd_methods.c - the methods as a table, as Markdown (docs/METHODS.md) or as JSON; what goes with
+ * what. */
 #include <string.h>
 
 #include "cli/cli.h"
@@ -159,11 +160,55 @@ static json_t *method_value(const struct ft_method_info *info) {
     return value;
 }
 
+/* ---- the matrix ---- */
+
+static json_t *matrix_value(void) {
+    json_t *list = json_array();
+    struct ft_matrix_cell cell;
+    for (uint32_t i = 0; ft_matrix_cell(i, &cell); i++) {
+        json_t *value = json_object();
+        json_object_set_new(value, "estimator", json_string(cell.estimator));
+        json_object_set_new(value, "budget", json_string(cell.budget));
+        json_object_set_new(value, "rank", json_string(cell.rank));
+        json_object_set_new(value, "kv_type", json_string(cell.kv_type));
+        json_object_set_new(value, "runs", json_boolean(cell.runs));
+        json_object_set_new(value, "reason", cell.runs ? json_null() : ft_json_text(cell.reason));
+        json_array_append_new(list, value);
+    }
+    return list;
+}
+
+/* Neighbours with one verdict stand together, their formats in front of it. */
+static void print_matrix(void) {
+    struct ft_matrix_cell cell, last = { .runs = false };
+    ft_out("%-36s  %-7s  %-8s  formats: verdict", "estimator", "budget", "rank");
+    for (uint32_t i = 0; ft_matrix_cell(i, &cell); i++) {
+        bool is_new = i == 0 || strcmp(cell.kv, last.kv) != 0;
+        if (is_new || strcmp(cell.reason, last.reason) != 0) {
+            if (i > 0) {
+                ft_out(": %s", last.runs ? "runs" : last.reason);
+            }
+            ft_out("\n%-36s  %-7s  %-8s ", is_new ? cell.estimator : "", is_new ? cell.budget : "",
+                   is_new ? cell.rank : "");
+        }
+        ft_out(" %s", cell.kv_type);
+        last = cell;
+    }
+    ft_out(": %s\n", last.runs ? "runs" : last.reason);
+}
+
 int ft_cmd_methods(const struct ft_conf *conf) {
     if (conf->is_json && conf->is_markdown) {
         return ft_complain(FT_EXIT_USAGE, "--json and --markdown exclude each other");
     }
-    if (conf->is_json) {
+    if (conf->is_matrix && conf->is_markdown) {
+        return ft_complain(FT_EXIT_USAGE, "--matrix and --markdown exclude each other");
+    }
+    if (conf->is_matrix && !conf->is_json) {
+        print_matrix();
+    } else if (conf->is_matrix) {
+        ft_json_print(matrix_value());
+    } else if (conf->is_json) {
         json_t *list = json_array();
         for (uint32_t i = 0; i < ft_method_count(); i++) {
             json_array_append_new(list, method_value(ft_method_info(i)));

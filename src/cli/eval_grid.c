@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* eval_grid.c - the methods of a run: every --prompt with every --kv, at every --keep. */
+/* eval_grid.c - the methods of a run: every --prompt with every --kv, at every --keep, with rows
+ * stored in every --kv-type. */
 #include <stdio.h>
 #include <string.h>
 
@@ -111,14 +112,37 @@ static ft_status expand(enum ft_stage stage, const struct ft_texts *given, const
 
 /* ---- combinations ---- */
 
-static ft_status add_case(struct ft_grid *grid, const char *prompt, const char *kv,
+/* "snapkv:keep=64"; "snapkv:keep=64 q4" where rows are stored otherwise than the record says. */
+static ft_status make_label(const struct ft_bench_case *method, char out[FT_EVAL_LABEL_CAP],
+                            struct ft_error *error) {
+    const char *const part[] = { method->prompt, method->kv, method->kv_type };
+    size_t need = sizeof "prompt + ";
+    for (size_t i = 0; i < FT_COUNT(part); i++) {
+        need += part[i] ? strlen(part[i]) : 0;
+    }
+    if (need > FT_EVAL_LABEL_CAP) {
+        return ft_fail(error, FT_LIMIT, 0, "%.60s... with %.60s... is too long for a label",
+                       method->prompt ? method->prompt : "", method->kv ? method->kv : "");
+    }
+    ft_method_label(method->prompt, method->kv, out, FT_EVAL_LABEL_CAP);
+    if (method->kv_type) {
+        size_t used = strlen(out);
+        snprintf(out + used, FT_EVAL_LABEL_CAP - used, " %s", method->kv_type);
+    }
+    return FT_OK;
+}
+
+static void case_done(const struct ft_bench_case *method) {
+    ft_free((void *)(uintptr_t)method->prompt);
+    ft_free((void *)(uintptr_t)method->kv);
+    ft_free((void *)(uintptr_t)method->kv_type);
+    ft_free((void *)(uintptr_t)method->label);
+}
+
+static ft_status add_case(struct ft_grid *grid, const struct ft_bench_case *method,
                           struct ft_error *error) {
     char label[FT_EVAL_LABEL_CAP];
-    if ((prompt ? strlen(prompt) : 0) + (kv ? strlen(kv) : 0) + sizeof "prompt +" > sizeof label) {
-        return ft_fail(error, FT_LIMIT, 0, "%.60s... with %.60s... is too long for a label",
-                       prompt ? prompt : "", kv ? kv : "");
-    }
-    ft_method_label(prompt, kv, label, sizeof label);
+    FT_TRY(make_label(method, label, error));
     for (uint32_t i = 0; i < grid->n; i++) {
         if (strcmp(grid->all[i].label, label) == 0) {
             return FT_OK;
@@ -132,12 +156,27 @@ static ft_status add_case(struct ft_grid *grid, const char *prompt, const char *
     }
     grid->all = more;
     struct ft_bench_case *own = &more[grid->n++];
-    *own = (struct ft_bench_case){ .prompt = prompt ? ft_strdup(prompt) : NULL,
-                                   .kv = kv ? ft_strdup(kv) : NULL,
+    *own = (struct ft_bench_case){ .prompt = method->prompt ? ft_strdup(method->prompt) : NULL,
+                                   .kv = method->kv ? ft_strdup(method->kv) : NULL,
+                                   .kv_type = method->kv_type ? ft_strdup(method->kv_type) : NULL,
                                    .label = ft_strdup(label) };
-    return own->label && (own->prompt || !prompt) && (own->kv || !kv)
+    return own->label && (own->prompt || !method->prompt) && (own->kv || !method->kv) &&
+                   (own->kv_type || !method->kv_type)
                ? FT_OK
                : ft_fail(error, FT_NOMEM, 0, "not enough memory for the methods");
+}
+
+/* Every prompt method with every KV method, in one format; NULL: the one that labels leave out. */
+static ft_status add_format(struct ft_grid *grid, const struct specs specs[2], const char *kv_type,
+                            struct ft_error *error) {
+    bool is_left_out = kv_type && strcmp(kv_type, grid->kv_type) == 0;
+    for (uint32_t i = 0; i < specs[0].n * specs[1].n; i++) {
+        const struct ft_bench_case method = { .prompt = specs[0].text[i / specs[1].n],
+                                              .kv = specs[1].text[i % specs[1].n],
+                                              .kv_type = is_left_out ? NULL : kv_type };
+        FT_TRY(add_case(grid, &method, error));
+    }
+    return FT_OK;
 }
 
 ft_status ft_grid_add(struct ft_grid *grid, const struct ft_grid_block *block,
@@ -161,9 +200,9 @@ ft_status ft_grid_add(struct ft_grid *grid, const struct ft_grid_block *block,
                     "is not said already",
                     block->keep);
     }
-    for (uint32_t i = 0; status == FT_OK && i < specs[0].n * specs[1].n; i++) {
+    for (uint32_t i = 0; status == FT_OK && i < FT_MAX(block->kv_type.n, 1u); i++) {
         status =
-            add_case(grid, specs[0].text[i / specs[1].n], specs[1].text[i % specs[1].n], error);
+            add_format(grid, specs, block->kv_type.n > 0 ? block->kv_type.text[i] : NULL, error);
     }
     if (specs) {
         specs_done(&specs[0]);
@@ -175,9 +214,7 @@ ft_status ft_grid_add(struct ft_grid *grid, const struct ft_grid_block *block,
 
 void ft_grid_done(struct ft_grid *grid) {
     for (uint32_t i = 0; i < grid->n; i++) {
-        ft_free((void *)(uintptr_t)grid->all[i].prompt);
-        ft_free((void *)(uintptr_t)grid->all[i].kv);
-        ft_free((void *)(uintptr_t)grid->all[i].label);
+        case_done(&grid->all[i]);
     }
     ft_free(grid->all);
     *grid = (struct ft_grid){ .n = 0 };
@@ -188,9 +225,14 @@ int ft_grid_check(const struct ft_grid *grid) {
     for (uint32_t i = 0; i < grid->n; i++) {
         struct ft_error error = { 0 };
         if (ft_method_check(FT_STAGE_PROMPT, grid->all[i].prompt, NULL, &error) != FT_OK ||
-            ft_method_check(FT_STAGE_KV, grid->all[i].kv, NULL, &error) != FT_OK) {
+            ft_kv_check(grid->all[i].kv, grid->all[i].kv_type, &error) != FT_OK) {
             code = ft_complain(FT_EXIT_USAGE, "%s: %s", grid->all[i].label, error.text);
         }
     }
     return code;
+}
+
+const char *ft_grid_kv_type(const struct ft_grid *grid, uint32_t method) {
+    const char *own = grid->all[method].kv_type;
+    return own ? own : grid->kv_type;
 }

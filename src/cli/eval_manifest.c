@@ -60,13 +60,28 @@ static json_t *stage_of(enum ft_stage stage, const char *spec) {
     return value;
 }
 
+/* {"name":"q4","k":"q4","k_by":"channel","k_group":64,...}: as it is for this target. */
+static json_t *kv_type_of(const char *kv_type, uint32_t head_dim) {
+    json_t *value = json_object();
+    struct ft_setting setting;
+    json_object_set_new(value, "name", ft_json_text(kv_type));
+    for (uint32_t i = 0; ft_kv_type_setting(kv_type, head_dim, i, &setting); i++) {
+        json_object_set_new(value, setting.name, ft_json_setting(&setting));
+    }
+    return value;
+}
+
 static json_t *methods_of(const struct ft_eval *eval) {
     json_t *value = json_object();
+    struct ft_model_info info;
+    ft_model_info(eval->setup.target, &info);
     for (uint32_t m = 0; m < eval->grid.n; m++) {
         const struct ft_bench_case *method = &eval->grid.all[m];
         json_t *stages = json_object();
         json_object_set_new(stages, "prompt", stage_of(FT_STAGE_PROMPT, method->prompt));
         json_object_set_new(stages, "kv", stage_of(FT_STAGE_KV, method->kv));
+        json_object_set_new(stages, "kv_type",
+                            kv_type_of(ft_grid_kv_type(&eval->grid, m), info.head_dim));
         json_object_set_new(value, method->label, stages);
     }
     return value;
@@ -130,7 +145,7 @@ json_t *ft_eval_manifest(const struct ft_eval *eval) {
     json_object_set_new(value, "draft", fingerprint_of(eval));
     json_object_set_new(value, "seed", json_integer((json_int_t)eval->seed));
     json_object_set_new(value, "chat", json_boolean(eval->is_chat));
-    json_object_set_new(value, "kv_type", json_string(ft_bench_kv_type(&eval->setup)));
+    json_object_set_new(value, "kv_type", ft_json_text(eval->grid.kv_type));
     json_object_set_new(value, "exact", json_boolean(conf->is_exact));
     json_object_set_new(value, "rope_scale", json_real((double)params->rope_scale));
     json_object_set_new(files, "target", ft_json_text(ft_file_name(conf->model)));

@@ -5,10 +5,11 @@
  *
  *   suite       what is asked
  *   models      [[models]] model, draft: a record for each, in the folder `out`
- *   methods     [[methods]] prompt, kv, keep: a block of combinations each
+ *   methods     [[methods]] prompt, kv, keep, kv-type: a block of combinations each; one without
+ *               kv-type has that of the file
  *
  * What is typed replaces what the file says: -m or -d its models, --kv or --prompt its methods,
- * --keep the keep of every block.
+ * --keep and --kv-type those of every block.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -130,15 +131,18 @@ static int set_text(struct sweep *sweep, struct ft_conf *conf, const char *key,
                                                     : wrong(sweep, key, "%s", conf->error);
 }
 
-/* A method, or a list of them. */
-static int set_methods(struct sweep *sweep, struct ft_conf *conf, const char *key,
-                       const struct ft_option *option, const json_t *value) {
+/* A method or a KV format, or a list of them. */
+static int set_texts(struct sweep *sweep, struct ft_conf *conf, const char *key,
+                     const struct ft_option *option, const json_t *value) {
     size_t n = json_is_array(value) ? json_array_size(value) : 1;
     int code = FT_EXIT_OK;
     for (size_t i = 0; i < n && code == FT_EXIT_OK; i++) {
         const json_t *one = json_is_array(value) ? json_array_get(value, i) : value;
-        code = json_is_string(one) ? set_text(sweep, conf, key, option, json_string_value(one))
-                                   : wrong_kind(sweep, key, one, "a method, or a list of them");
+        code = json_is_string(one)
+                   ? set_text(sweep, conf, key, option, json_string_value(one))
+                   : wrong_kind(sweep, key, one,
+                                option->kind == FT_OPT_KV_TYPES ? "a format, or a list of them"
+                                                                : "a method, or a list of them");
     }
     return code;
 }
@@ -159,7 +163,7 @@ static int set_option(struct sweep *sweep, struct ft_conf *conf, const char *key
                         : wrong_kind(sweep, key, value, takes[i].expected);
         }
     }
-    return set_methods(sweep, conf, key, option, value);
+    return set_texts(sweep, conf, key, option, value);
 }
 
 /* ---- keys ---- */
@@ -245,8 +249,9 @@ static int add_block(struct sweep *sweep, const char *place, const struct ft_con
     if (sweep->n_block == BLOCKS) {
         return wrong(sweep, place, "more than %d tables of methods", BLOCKS);
     }
-    sweep->block[sweep->n_block++] =
-        (struct ft_grid_block){ .prompt = conf->prompt, .kv = conf->kv, .keep = conf->keep };
+    sweep->block[sweep->n_block++] = (struct ft_grid_block){
+        .prompt = conf->prompt, .kv = conf->kv, .kv_type = conf->kv_types, .keep = conf->keep
+    };
     return FT_EXIT_OK;
 }
 
@@ -302,7 +307,7 @@ static int read_settings(struct sweep *sweep) {
     const struct ft_conf *conf = &sweep->conf;
     int code = read_options(sweep);
     if (code == FT_EXIT_OK) {
-        code = read_tables(sweep, "methods", "prompt, kv, keep", add_block);
+        code = read_tables(sweep, "methods", "prompt, kv, keep, kv-type", add_block);
     }
     if (code == FT_EXIT_OK) {
         code = read_tables(sweep, "models", "model, draft", add_pair);
@@ -330,8 +335,12 @@ static int override(struct sweep *sweep, const struct ft_conf *given) {
     if (given->prompt.n + given->kv.n > 0) {
         sweep->n_block = 0;
     }
-    for (uint32_t i = 0; i < sweep->n_block && given->keep; i++) {
-        sweep->block[i].keep = given->keep;
+    for (uint32_t i = 0; i < sweep->n_block; i++) {
+        struct ft_grid_block *block = &sweep->block[i];
+        block->keep = given->keep ? given->keep : block->keep;
+        if (block->kv_type.n == 0 || given->kv_types.n > 0) {
+            block->kv_type = conf->kv_types;
+        }
     }
     if (given->model) {
         sweep->n_pair = 0;
@@ -351,27 +360,35 @@ static int override(struct sweep *sweep, const struct ft_conf *given) {
     return conf->out ? FT_EXIT_OK : wrong(sweep, "", "out is missing: the folder of the records");
 }
 
-/* Methods of all blocks together: what they need is checked once. */
-static int join_methods(struct sweep *sweep) {
+/* What `all` does not have yet. */
+static bool join_texts(struct ft_texts *all, const struct ft_texts *own) {
+    for (uint32_t t = 0; t < own->n; t++) {
+        uint32_t at = 0;
+        while (at < all->n && strcmp(all->text[at], own->text[t]) != 0) {
+            at++;
+        }
+        if (at == FT_TEXTS_CAP) {
+            return false;
+        }
+        all->text[at] = own->text[t];
+        all->n = FT_MAX(all->n, at + 1);
+    }
+    return true;
+}
+
+/* Methods and formats of all blocks together: what they need is checked once. */
+static int join_blocks(struct sweep *sweep) {
     struct ft_conf *conf = &sweep->conf;
-    conf->prompt.n = conf->kv.n = 0;
+    conf->prompt.n = conf->kv.n = conf->kv_types.n = 0;
     for (uint32_t b = 0; b < sweep->n_block; b++) {
-        const struct ft_texts *from[] = { &sweep->block[b].prompt, &sweep->block[b].kv };
-        struct ft_texts *to[] = { &conf->prompt, &conf->kv };
-        for (uint32_t i = 0; i < 2 * FT_TEXTS_CAP; i++) {
-            struct ft_texts *all = to[i / FT_TEXTS_CAP];
-            const struct ft_texts *own = from[i / FT_TEXTS_CAP];
-            uint32_t t = i % FT_TEXTS_CAP, at = 0;
-            while (t < own->n && at < all->n && strcmp(all->text[at], own->text[t]) != 0) {
-                at++;
-            }
-            if (t < own->n && at == FT_TEXTS_CAP) {
-                return wrong(sweep, "methods", "more than %d different methods of a stage",
-                             FT_TEXTS_CAP);
-            }
-            if (t < own->n && at == all->n) {
-                all->text[all->n++] = own->text[t];
-            }
+        const struct ft_grid_block *block = &sweep->block[b];
+        if (!join_texts(&conf->prompt, &block->prompt) || !join_texts(&conf->kv, &block->kv)) {
+            return wrong(sweep, "methods", "more than %d different methods of a stage",
+                         FT_TEXTS_CAP);
+        }
+        if (!join_texts(&conf->kv_types, &block->kv_type)) {
+            return wrong(sweep, "methods", "more than %d different formats of KV rows",
+                         FT_TEXTS_CAP);
         }
     }
     return FT_EXIT_OK;
@@ -456,7 +473,7 @@ static int run_sweep(struct sweep *sweep, const struct ft_conf *given) {
         code = override(sweep, given);
     }
     if (code == FT_EXIT_OK) {
-        code = join_methods(sweep);
+        code = join_blocks(sweep);
     }
     return code == FT_EXIT_OK ? run_pairs(sweep) : code;
 }

@@ -86,14 +86,16 @@ static int table_init(const struct ft_eval *eval, struct table *table) {
                                  eval->grid.n * eval->n_cell);
 }
 
-static json_t *row_value(const char *method, const struct ft_cell *cell, const struct row *row) {
+static json_t *row_value(const struct ft_eval *eval, uint32_t m, const struct ft_cell *cell,
+                         const struct row *row) {
     json_t *value = json_object();
     json_object_set_new(value, "task", json_string(cell->name));
     json_object_set_new(value, "ctx", json_integer(cell->ctx));
     if (cell->has_depth) {
         json_object_set_new(value, "depth", json_integer(cell->depth));
     }
-    json_object_set_new(value, "method", ft_json_text(method));
+    json_object_set_new(value, "method", ft_json_text(eval->grid.all[m].label));
+    json_object_set_new(value, "kv_type", ft_json_text(ft_grid_kv_type(&eval->grid, m)));
     json_object_set_new(value, "score", json_real(row->score.mean));
     json_object_set_new(value, "low", json_real(row->score.low));
     json_object_set_new(value, "high", json_real(row->score.high));
@@ -162,11 +164,11 @@ static uint32_t means_of(const struct ft_eval *eval, const struct row *row, stru
     return n;
 }
 
-static void add_values(const struct ft_eval *eval, const char *method, const struct row *row,
+static void add_values(const struct ft_eval *eval, uint32_t m, const struct row *row,
                        struct mean *mean, json_t *rows, json_t *means) {
     for (uint32_t i = 0; i < eval->n_cell; i++) {
         if (row[i].n > 0) {
-            json_array_append_new(rows, row_value(method, &eval->cell[i], &row[i]));
+            json_array_append_new(rows, row_value(eval, m, &eval->cell[i], &row[i]));
         }
     }
     uint32_t n_mean = means_of(eval, row, mean);
@@ -174,7 +176,8 @@ static void add_values(const struct ft_eval *eval, const char *method, const str
         if (mean[i].n > 0) {
             json_t *value = json_object();
             json_object_set_new(value, "ctx", json_integer(mean[i].ctx));
-            json_object_set_new(value, "method", ft_json_text(method));
+            json_object_set_new(value, "method", ft_json_text(eval->grid.all[m].label));
+            json_object_set_new(value, "kv_type", ft_json_text(ft_grid_kv_type(&eval->grid, m)));
             json_object_set_new(value, "score", json_real(mean[i].score));
             json_object_set_new(value, "tasks", json_integer(mean[i].n));
             if (eval->cell[0].group) {
@@ -192,8 +195,7 @@ int ft_eval_value(const struct ft_eval *eval, json_t **out) {
     if (code == FT_EXIT_OK) {
         json_t *root = json_object(), *rows = json_array(), *means = json_array();
         for (uint32_t m = 0; m < eval->grid.n; m++) {
-            add_values(eval, eval->grid.all[m].label, &table.row[(size_t)m * eval->n_cell],
-                       table.mean, rows, means);
+            add_values(eval, m, &table.row[(size_t)m * eval->n_cell], table.mean, rows, means);
         }
         json_object_set_new(root, "rows", rows);
         json_object_set_new(root, "means", means);

@@ -22,8 +22,9 @@ const struct ft_command ft_commands[] = {
       "foretoken info target.gguf draft.gguf -c 32768 --kv speckv:keep=1024", FT_CMD_INFO, 2,
       ft_cmd_info },
     { "methods", "", "list the methods with their parameters",
-      "Prints the table the program itself works from.", "foretoken methods", FT_CMD_METHODS, 0,
-      ft_cmd_methods },
+      "Prints the table the program itself works from. --matrix prints, for every KV method with "
+      "every budget, ranking and format of KV rows, whether they go together, or why not.",
+      "foretoken methods\nforetoken methods --matrix", FT_CMD_METHODS, 0, ft_cmd_methods },
     { "tokens", "", "show the token ids of a text",
       "Prints the ids, or one token a line with --pieces. What the model adds in front is "
       "included unless --no-bos is given.",
@@ -79,8 +80,10 @@ const struct ft_command ft_commands[] = {
       "depth (--depths) of every length; longbench DIR, the English and code datasets of LongBench "
       "whose files (NAME.jsonl) are in DIR, with its prompts, cuts, limits and metrics; ppl and "
       "importance measure, see below. Scores go from 0 to 100 and come with a 95 % "
-      "interval. --prompt, --kv and --keep may be given several times or as lists: every "
-      "combination is run on the same samples. A run that was ended goes on where it was, and a "
+      "interval. --prompt, --kv and --kv-type may be given several times, --keep is a list: every "
+      "combination is run on the same samples, and one whose rows are not stored as usual is "
+      "called "
+      "by its format too (\"snapkv:keep=64 q4\"). A run that was ended goes on where it was, and a "
       "file that was made with other "
       "settings is refused. Texts, words and questions are made up where no files are given, and "
       "every row says so; scores on those are not RULER's published ones. eval compare A B shows "
@@ -95,7 +98,8 @@ const struct ft_command ft_commands[] = {
       "record of the parts. eval ppl "
       "reads chunks of the text of -f, as perplexity does, with the method and dense: negative "
       "log-likelihood of both, KL divergence of dense from the method, and how often the likeliest "
-      "token is the same, which is the score. eval importance, on RULER's prompts, compares what "
+      "token is the same, which is the score; dense stores f16 rows. eval importance, on RULER's "
+      "prompts, compares what "
       "the draft holds for important with what the target itself does: correlation, rank "
       "correlation, and how many of the best tokens are the same; --prompt and --kv (several, "
       "without keep) name what is measured, else specpc, speckv and snapkv.",
@@ -103,6 +107,8 @@ const struct ft_command ft_commands[] = {
       "    --kv speckv:keep=512 --haystack book.txt --out ruler.jsonl\n"
       "foretoken eval ruler -m target.gguf -d draft.gguf --kv dense --kv speckv --kv snapkv \\\n"
       "    --keep 64,256 --shard 1/2 --out part.jsonl\n"
+      "foretoken eval ruler -m target.gguf --kv dense --kv snapkv --keep 256KiB,1MiB \\\n"
+      "    --kv-type f16 --kv-type q4 --kv-type k=q4,v=q2\n"
       "foretoken eval join ruler.jsonl part.shard-1-of-2.jsonl part.shard-2-of-2.jsonl\n"
       "foretoken eval sweep sweep.toml --samples 20\n"
       "foretoken eval needle -m target.gguf --ctx 1024,2048,4096 --out needle.jsonl\n"
@@ -117,7 +123,8 @@ const struct ft_command ft_commands[] = {
       "each length: a row per method with its mean over tasks, 95 % interval, the scores of the "
       "tasks, and rows, memory and time beside them; --csv and --json have every interval. With -o "
       "the same goes into one HTML page with plots: accuracy, memory and time to the first token "
-      "over the rows that stay, and accuracy over length. Records of eval needle also "
+      "over the rows that stay, accuracy over the bytes they take, and over length. Records of "
+      "eval needle also "
       "have a grid of depths and lengths for each method, in the page as a heat map. Records of "
       "eval importance have their own: correlations, overlap over the number of tokens, and the "
       "scores of one prompt as points.",

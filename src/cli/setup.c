@@ -246,6 +246,14 @@ static int check_auto(struct ft_setup *setup) {
                              "(-d), or a method that drops something (--prompt, --kv)");
 }
 
+static bool is_exact_format(const struct ft_conf *conf) {
+    bool is_f32 = !conf->kv_type || strcmp(conf->kv_type, "f32") == 0;
+    for (uint32_t i = 0; i < conf->kv_types.n; i++) {
+        is_f32 = is_f32 && strcmp(conf->kv_types.text[i], "f32") == 0;
+    }
+    return is_f32;
+}
+
 static int check_options(const struct ft_conf *conf) {
     if (!conf->model) {
         return ft_complain(FT_EXIT_USAGE, "which model? -m FILE is needed");
@@ -260,13 +268,8 @@ static int check_options(const struct ft_conf *conf) {
     if (conf->is_json && conf->is_csv) {
         return ft_complain(FT_EXIT_USAGE, "--json and --csv exclude each other");
     }
-    if (conf->is_exact && conf->kv_type && strcmp(conf->kv_type, "f32") != 0) {
+    if (conf->is_exact && !is_exact_format(conf)) {
         return ft_complain(FT_EXIT_USAGE, "--exact stores KV rows as f32; leave --kv-type out");
-    }
-    struct ft_error error = { 0 };
-    bool is_named = conf->kv_type && strcmp(conf->kv_type, "calibrated") != 0;
-    if (is_named && ft_kv_type_check(conf->kv_type, &error) != FT_OK) {
-        return ft_complain(FT_EXIT_USAGE, "--kv-type %.100s: %s", conf->kv_type, error.text);
     }
     if (conf->rope_scale > 0 && conf->rope_scale < 1) {
         return ft_complain(FT_EXIT_USAGE, "--rope-scale is %g, expected 0 (off) or at least 1",

@@ -295,9 +295,9 @@ static json_t *list_of(const double *value, uint32_t n, double scale) {
 }
 
 static json_t *row_of(const struct ft_cell *cell, const struct ft_record_key *key,
-                      const struct ft_scores *estimate, const struct ft_budgets *budgets,
-                      const struct ft_importance *found) {
-    json_t *row = ft_row_new(cell, key, &estimate->report);
+                      const char *kv_type, const struct ft_scores *estimate,
+                      const struct ft_budgets *budgets, const struct ft_importance *found) {
+    json_t *row = ft_row_new(cell, key, kv_type, &estimate->report);
     json_t *overlap = json_object(), *random = json_object();
     for (uint32_t i = 0; i < budgets->n; i++) {
         char name[16];
@@ -343,7 +343,7 @@ static ft_status measure(const struct ft_suite_params *params, const struct ft_b
         status = ft_importance_points(&side[0], &side[1], &points, error);
     }
     if (status == FT_OK) {
-        *row = row_of(cell, key, &side[0], &budgets, &found);
+        *row = row_of(cell, key, ft_suite_kv_type(params, method), &side[0], &budgets, &found);
         if (points) {
             json_object_set_new(*row, "points", points);
         }

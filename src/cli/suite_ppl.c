@@ -51,6 +51,7 @@ static ft_status measure(const struct ft_suite_params *params, const struct ft_b
     struct ft_session_params session = *params->session;
     session.prompt = method->prompt;
     session.kv = method->kv;
+    session.kv_type = ft_suite_kv_type(params, method);
     const struct ft_drift_params drift = { .target = params->target,
                                            .draft = params->draft,
                                            .session = &session,
@@ -63,7 +64,7 @@ static ft_status measure(const struct ft_suite_params *params, const struct ft_b
     }
     ppl->chunk[0] = ppl->has_bos ? ppl->bos : ppl->chunk[0];
     FT_TRY(ft_drift_run(&drift, &out, error));
-    *row = ft_row_new(cell, key, &out.report);
+    *row = ft_row_new(cell, key, session.kv_type, &out.report);
     json_object_set_new(*row, "score", json_real(100 * out.agreement));
     json_object_set_new(*row, "nll", json_real(out.nll));
     json_object_set_new(*row, "nll_dense", json_real(out.nll_dense));
@@ -149,9 +150,9 @@ static void close_ppl(struct ft_eval *eval) {
 
 /* ---- what is printed ---- */
 
-enum { NLL, NLL_DENSE, KL, KL_P99, KEPT, KEPT_ROWS, COLUMNS };
-static const char *const column[COLUMNS] = { "nll",    "nll_dense",   "kl",
-                                             "kl_p99", "kept_tokens", "kept_rows" };
+enum { NLL, NLL_DENSE, KL, KL_P99, KEPT, KEPT_ROWS, KV_BYTES, COLUMNS };
+static const char *const column[COLUMNS] = { "nll",         "nll_dense", "kl",      "kl_p99",
+                                             "kept_tokens", "kept_rows", "kv_bytes" };
 
 struct row {    /* of a cell */
     uint32_t n; /* samples; 0: the rest says nothing */
@@ -187,10 +188,12 @@ static struct row row_of(const struct ft_eval *eval, const struct ft_cell *cell,
 }
 
 static void print_row(const struct ft_cell *cell, const struct row *row) {
-    ft_out("%7u  %8.4f  %8.4f  %+8.4f  %8.5f  %8.4f  %7.2f  [%6.2f, %6.2f]  %6.0f  %6.0f\n",
+    char kv[24];
+    ft_out("%7u  %8.4f  %8.4f  %+8.4f  %8.5f  %8.4f  %7.2f  [%6.2f, %6.2f]  %6.0f  %6.0f  %s\n",
            cell->ctx, row->mean[NLL_DENSE], row->mean[NLL], row->mean[NLL] - row->mean[NLL_DENSE],
            row->mean[KL], row->mean[KL_P99], row->agreement.mean, row->agreement.low,
-           row->agreement.high, row->mean[KEPT], row->mean[KEPT_ROWS]);
+           row->agreement.high, row->mean[KEPT], row->mean[KEPT_ROWS],
+           ft_size_text((uint64_t)row->mean[KV_BYTES], kv));
     if (row->n_fallback > 0) {
         ft_out("%u of the samples: ", row->n_fallback);
         ft_out_safe(row->fallback);
@@ -198,11 +201,13 @@ static void print_row(const struct ft_cell *cell, const struct row *row) {
     }
 }
 
-static json_t *value_of(const char *method, const struct ft_cell *cell, const struct row *row) {
+static json_t *value_of(const struct ft_eval *eval, uint32_t m, const struct ft_cell *cell,
+                        const struct row *row) {
     json_t *value = json_object();
     json_object_set_new(value, "task", json_string(cell->name));
     json_object_set_new(value, "ctx", json_integer(cell->ctx));
-    json_object_set_new(value, "method", ft_json_text(method));
+    json_object_set_new(value, "method", ft_json_text(eval->grid.all[m].label));
+    json_object_set_new(value, "kv_type", ft_json_text(ft_grid_kv_type(&eval->grid, m)));
     json_object_set_new(value, "score", json_real(row->agreement.mean));
     json_object_set_new(value, "low", json_real(row->agreement.low));
     json_object_set_new(value, "high", json_real(row->agreement.high));
@@ -221,8 +226,8 @@ static json_t *value_of(const char *method, const struct ft_cell *cell, const st
 static void print_method(const struct ft_eval *eval, const char *method, double *value) {
     ft_out("method  ");
     ft_out_safe(method);
-    ft_out("\n%7s  %8s  %8s  %8s  %8s  %8s  %7s  %-16s  %6s  %6s\n", "ctx", "dense", "method",
-           "more", "KL", "KL p99", "agree %", "95 % interval", "read", "rows");
+    ft_out("\n%7s  %8s  %8s  %8s  %8s  %8s  %7s  %-16s  %6s  %6s  %s\n", "ctx", "dense", "method",
+           "more", "KL", "KL p99", "agree %", "95 % interval", "read", "rows", "KV");
     for (uint32_t i = 0; i < eval->n_cell; i++) {
         struct row row = row_of(eval, &eval->cell[i], method, value);
         if (row.n > 0) {
@@ -245,8 +250,8 @@ static int print(const struct ft_eval *eval) {
     }
     ft_out("%u chunks each, the second half scored; dense and method are the mean negative "
            "log-likelihood in nats,\nKL that of dense from the method, p99 the mean of the chunks' "
-           "99th percentiles\n",
-           eval->setup.conf->n_sample);
+           "99th percentiles; dense stores %s rows\n",
+           eval->setup.conf->n_sample, eval->grid.kv_type);
     ft_free(value);
     return FT_EXIT_OK;
 }
@@ -259,10 +264,10 @@ static int value(const struct ft_eval *eval, json_t **out) {
     json_t *root = json_object(), *rows = json_array();
     for (uint32_t i = 0; i < eval->grid.n * eval->n_cell; i++) {
         const struct ft_cell *cell = &eval->cell[i % eval->n_cell];
-        const char *method = eval->grid.all[i / eval->n_cell].label;
-        struct row row = row_of(eval, cell, method, score);
+        uint32_t m = i / eval->n_cell;
+        struct row row = row_of(eval, cell, eval->grid.all[m].label, score);
         if (row.n > 0) {
-            json_array_append_new(rows, value_of(method, cell, &row));
+            json_array_append_new(rows, value_of(eval, m, cell, &row));
         }
     }
     json_object_set_new(root, "rows", rows);

@@ -21,13 +21,14 @@
 
 enum { FT_EVAL_LABEL_CAP = 512, FT_EVAL_PATH_CAP = 4096 };
 
-struct ft_grid_block { /* every --prompt with every --kv */
-    struct ft_texts prompt, kv;
+struct ft_grid_block { /* every --prompt with every --kv in every --kv-type */
+    struct ft_texts prompt, kv, kv_type;
     const char *keep; /* "32,25%": of those that have a keep and do not say it; NULL: none */
 };
 struct ft_grid {
     struct ft_bench_case *all; /* [n] with different labels; owned, with their texts */
     uint32_t n;
+    const char *kv_type; /* how rows are stored where a label does not say it; borrowed */
 };
 /* ft_grid_add - the combinations of a block that are not there yet; ft_grid_done in any case.
  * Errors     FT_ARG: --keep is no list, or no method takes it; FT_LIMIT, FT_NOMEM */
@@ -36,6 +37,8 @@ ft_status ft_grid_add(struct ft_grid *grid, const struct ft_grid_block *block,
 void ft_grid_done(struct ft_grid *grid);
 /* ft_grid_check - each combination that is refused is said, one line each. */
 int ft_grid_check(const struct ft_grid *grid);
+/* ft_grid_kv_type - "f16", "q4": how the rows of a method are stored. */
+const char *ft_grid_kv_type(const struct ft_grid *grid, uint32_t method);
 
 /* ---- one run: a pair of models and a record ---- */
 

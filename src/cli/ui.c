@@ -204,19 +204,6 @@ int ft_complain_error(const char *what, const struct ft_error *error) {
     return what ? ft_complain(code, "%s: %s", what, text) : ft_complain(code, "%s", text);
 }
 
-const char *ft_size_text(uint64_t n_byte, char *text) {
-    if (n_byte == UINT64_MAX) {
-        snprintf(text, 24, "unknown");
-    } else if (n_byte < 1u << 20) {
-        snprintf(text, 24, "%.1f KiB", (double)n_byte / 1024.0);
-    } else if (n_byte < 1ull << 30) {
-        snprintf(text, 24, "%.1f MiB", (double)n_byte / (1024.0 * 1024.0));
-    } else {
-        snprintf(text, 24, "%.2f GiB", (double)n_byte / (1024.0 * 1024.0 * 1024.0));
-    }
-    return text;
-}
-
 /* ---- progress ---- */
 
 void ft_progress_init(struct ft_progress *progress, const struct ft_conf *conf) {

@@ -255,6 +255,24 @@ static ft_status add_method(struct ft_conf *conf, const struct ft_option *option
     return FT_ARG;
 }
 
+static ft_status set_kv_type(struct ft_conf *conf, const struct ft_option *option,
+                             const char *value) {
+    struct ft_error error = { 0 };
+    char name[48];
+    /* what foretoken calibrate kept beside a model is read with the model */
+    bool is_kept = option->kind == FT_OPT_KV_TYPE && strcmp(value, "calibrated") == 0;
+    if (!is_kept && ft_kv_type_check(value, &error) != FT_OK) {
+        ft_option_name(option, name, sizeof name);
+        snprintf(conf->error, sizeof conf->error, "%s %.100s: %s", name, value, error.text);
+        return FT_ARG;
+    }
+    if (option->kind == FT_OPT_KV_TYPES) {
+        return add_text(conf, option, value);
+    }
+    *(const char **)(void *)((char *)conf + option->offset) = value;
+    return FT_OK;
+}
+
 static ft_status set_value(struct ft_conf *conf, const struct ft_option *option,
                            const char *value) {
     char *field = (char *)conf + option->offset;
@@ -287,6 +305,9 @@ static ft_status set_value(struct ft_conf *conf, const struct ft_option *option,
     case FT_OPT_PROMPT_METHOD:
     case FT_OPT_KV_METHOD:
         return add_method(conf, option, value);
+    case FT_OPT_KV_TYPE:
+    case FT_OPT_KV_TYPES:
+        return set_kv_type(conf, option, value);
     case FT_OPT_GROUP:
         break;
     }
@@ -408,9 +429,9 @@ ft_status ft_conf_init(uint32_t command, struct ft_conf *out) {
 }
 
 ft_status ft_conf_over(uint32_t command, int argc, char *const *argv, struct ft_conf *out) {
-    const struct ft_texts prompt = out->prompt, kv = out->kv;
+    const struct ft_texts prompt = out->prompt, kv = out->kv, kv_types = out->kv_types;
     bool is_open = true;
-    out->prompt.n = out->kv.n = out->n_arg = 0;
+    out->prompt.n = out->kv.n = out->kv_types.n = out->n_arg = 0;
     out->word = argv;
     out->n_word = (uint32_t)argc;
     for (int i = 0; i < argc; i++) {
@@ -429,6 +450,9 @@ ft_status ft_conf_over(uint32_t command, int argc, char *const *argv, struct ft_
     if (out->prompt.n + out->kv.n == 0) {
         out->prompt = prompt;
         out->kv = kv;
+    }
+    if (out->kv_types.n == 0) {
+        out->kv_types = kv_types;
     }
     return FT_OK;
 }

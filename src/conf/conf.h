@@ -39,6 +39,8 @@ enum ft_option_kind {
     FT_OPT_SHARD,         /* struct ft_shard, "i/n" */
     FT_OPT_PROMPT_METHOD, /* struct ft_texts, each checked by ft_method_check */
     FT_OPT_KV_METHOD,     /* likewise */
+    FT_OPT_KV_TYPE,       /* const char *, checked by ft_kv_type_check */
+    FT_OPT_KV_TYPES,      /* struct ft_texts, likewise */
 };
 
 #define FT_NO_LIMIT UINT32_MAX
@@ -82,8 +84,9 @@ struct ft_conf {
     struct ft_texts prompt, kv;
     bool is_strict, is_auto, is_exact;
     uint32_t n_predict, n_ctx, n_thread;
-    const char *kv_type; /* NULL: f16, or what else asks for */
-    double bits;         /* calibrate */
+    const char *kv_type;      /* NULL: f16, or what else asks for */
+    struct ft_texts kv_types; /* eval: formats that every method runs with; none: the same */
+    double bits;              /* calibrate */
     uint32_t n_try;
     double rope_scale;
     double temperature, top_p, min_p, repeat_penalty;
@@ -101,7 +104,8 @@ struct ft_conf {
     const char *tasks, *haystack, *words, *squad, *hotpot, *out;
     uint32_t n_sample, answer_prefix;
     double tolerance; /* negative: none */
-    bool is_json, is_csv, is_markdown, is_pieces, is_verbose, is_man, is_completion, is_help;
+    bool is_json, is_csv, is_markdown, is_matrix, is_pieces, is_verbose, is_man, is_completion,
+        is_help;
     uint32_t progress;
 
     const char *arg[FT_ARG_CAP]; /* [n_arg] what is not an option */
@@ -139,7 +143,7 @@ const struct ft_option *ft_conf_find(uint32_t command, const char *name);
  * Errors     FT_ARG with one line in out->error */
 ft_status ft_conf_set(const struct ft_option *option, const char *value, struct ft_conf *out);
 /* ft_conf_over - arguments on top of the values that are there already; methods that are given
- * replace those, and so do the arguments that are no options.
+ * replace those, and so do KV formats and the arguments that are no options.
  * Errors     as ft_conf_parse */
 ft_status ft_conf_over(uint32_t command, int argc, char *const *argv, struct ft_conf *out);
 

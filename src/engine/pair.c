@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "engine/engine.h"
 
@@ -157,34 +158,54 @@ static ft_status plan_steps(ft_session *s, struct ft_error *err) {
     return FT_OK;
 }
 
+static bool has_param(const struct ft_method *method, const char *name) {
+    const struct ft_param *param;
+    for (uint32_t i = 0; (param = ft_method_param(method, i)) != NULL; i++) {
+        if (strcmp(param->name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* What changes rows while the answer grows needs them one by one. */
-static ft_status check_packing(const ft_session *s, const struct ft_look *look,
+static ft_status check_packing(const struct ft_method *method, const struct ft_look *look,
+                               const struct ft_kv_format *format, const char *kv_type,
                                struct ft_error *err) {
-    if (!ft_kv_format_is_packed(&s->format) || (!look->is_evicting && !look->is_compact)) {
+    bool is_packed = ft_kv_format_is_packed(format) || format->is_joint;
+    if (!is_packed || (!look->is_evicting && !look->is_compact)) {
         return FT_OK;
     }
+    const char *out = look->is_evicting && !has_param(method, "decode") ? ""
+                      : look->is_evicting && look->is_compact ? "decode=off,positions=original, or "
+                      : look->is_evicting                     ? "decode=off, or "
+                                                              : "positions=original, or ";
     return ft_fail(err, FT_ARG, 0,
                    "%s with kv type '%s': %s, but rows are packed in blocks of %d that none "
-                   "leaves; expected %s, or a kv type such as q8_0",
-                   s->kv.method->name, s->params.kv_type,
+                   "leaves; expected %sa kv type such as q8_0",
+                   method->name, kv_type,
                    look->is_evicting ? "rows leave at every step (decode=on)"
                                      : "keys are rotated anew (positions=compact)",
-                   FT_BLOCK_ROW,
-                   look->is_evicting && look->is_compact ? "decode=off,positions=original"
-                   : look->is_evicting                   ? "decode=off"
-                                                         : "positions=original");
+                   FT_BLOCK_ROW, out);
 }
 
 /* Heads that share means keep the same rows. */
-static ft_status check_means(const ft_session *s, const struct ft_look *look,
+static ft_status check_means(const struct ft_choice *choice, const struct ft_look *look,
+                             const struct ft_kv_format *format, const char *kv_type,
                              struct ft_error *err) {
-    return !s->format.is_mean || look->is_layer_wide
+    const struct ft_method *method = choice->method;
+    bool is_alike = method->score == NULL;
+    if (!is_alike && look->is_layer_wide) {
+        const struct ft_split *split = ft_choice_split(choice);
+        is_alike = split->budget != FT_BUDGET_ADA && split->rank != FT_RANK_CRITICAL;
+    }
+    return !format->is_mean || is_alike
                ? FT_OK
                : ft_fail(err, FT_ARG, 0,
                          "%s with kv type '%s': each head keeps rows of its own, but a mean over "
                          "the heads is kept while any of them needs it; expected a method that "
-                         "treats heads alike (dense, tova)",
-                         s->kv.method->name, s->params.kv_type);
+                         "treats heads alike (dense, tova without budget=ada and rank=critical)",
+                         method->name, kv_type);
 }
 
 /* A mean takes as much as one head in f16: few heads do not pay for it. */
@@ -221,6 +242,26 @@ static uint32_t plan_keep(ft_session *s, struct ft_facts *facts) {
     return facts->keep;
 }
 
+ft_status ft_kv_check(const char *kv, const char *kv_type, struct ft_error *err) {
+    /* whether rows leave at every step, or are rotated anew, is said by the method's parameters;
+     * numbers that depend on a run are of no interest here */
+    const struct ft_facts facts = { .n_prompt = 1, .n_layer = 1, .n_predict = 1, .token_bytes = 1 };
+    struct ft_kv_format format;
+    struct ft_choice choice;
+    struct ft_look look = { 0 };
+    FT_TRY(ft_kv_format_parse(kv_type, &format, err));
+    FT_TRY(ft_choice_parse(FT_STAGE_KV, kv, &choice, err));
+    if (choice.method->look) {
+        choice.method->look(choice.params, &facts, &look);
+    }
+    ft_status status = check_packing(choice.method, &look, &format, kv_type, err);
+    if (status == FT_OK) {
+        status = check_means(&choice, &look, &format, kv_type, err);
+    }
+    ft_choice_done(&choice);
+    return status;
+}
+
 static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     struct ft_plan *plan = &s->plan;
     const struct ft_choice *choice = &s->kv;
@@ -233,8 +274,8 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     plan->kv_limit = plan->kv_keep;
     struct ft_look seen;
     choice->method->look(choice->params, &facts, &seen);
-    FT_TRY(check_packing(s, &seen, err));
-    FT_TRY(check_means(s, &seen, err));
+    FT_TRY(check_packing(choice->method, &seen, &s->format, s->params.kv_type, err));
+    FT_TRY(check_means(choice, &seen, &s->format, s->params.kv_type, err));
     uint32_t n_before = rows_before(s, &seen);
     /* votes have nothing to say about a prompt that they spare, whether or not it was to be asked */
     bool is_within =

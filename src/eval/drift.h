@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* drift.h - what a method does to the next-token distribution on a given text: the same chunk with
- * the method and dense, token by token.
+ * the method and dense, token by token.  Dense means every row, stored as where nobody asks for a
+ * format, so that what a format loses is seen too.
  *
  * A chunk is cut as `foretoken perplexity` and llama.cpp cut it: the first half is the prompt,
  * which the method meets, the second half is fed, and its tokens but the first are scored.  So the

@@ -63,6 +63,7 @@ double ft_dram_rate(const struct ft_dram *dram);
 
 struct ft_bench_case {
     const char *prompt, *kv; /* method specs, NULL: dense */
+    const char *kv_type;     /* eval: how rows are stored; NULL: as the session says */
     const char *label;
 };
 struct ft_spread {
@@ -207,6 +208,8 @@ void ft_save_print(struct ft_save *save, const char *format, ...)
 /* ft_save_text - text for XML and HTML: markup is escaped, what XML does not allow becomes '?', and
  * carriage returns go. */
 void ft_save_text(struct ft_save *save, const char *text, size_t n);
+/* ft_size_text - "96.0 MiB"; out [24]. */
+const char *ft_size_text(uint64_t n_byte, char *out);
 /* A page: ft_page_begin, rules for its style sheet, ft_page_title, the text, ft_page_end. */
 void ft_page_begin(struct ft_save *save);
 void ft_page_title(struct ft_save *save, const char *title);
@@ -255,7 +258,7 @@ ft_status ft_explain_save(const struct ft_explain_params *params,
 
 struct ft_plot_point {
     const char *series; /* points of one series are joined in the order given */
-    uint32_t x;         /* tokens, on a logarithmic axis; 0 stands left of the smallest */
+    uint64_t x;         /* tokens or bytes, on a logarithmic axis; 0 stands left of the smallest */
     struct ft_spread y;
 };
 struct ft_plot_panel {
@@ -267,6 +270,7 @@ struct ft_plot {
     const char *title, *note, *x_title;
     const struct ft_plot_panel *panel; /* [n_panel] one below the other */
     uint32_t n_panel;
+    bool is_bytes; /* what x counts; else tokens or rows */
 };
 /* ft_plot_save - an SVG file without scripts or fonts of its own, readable on light and dark. */
 /* ft_plot_put - the same as a part of another file. */
@@ -291,6 +295,22 @@ struct ft_plot_dots {
 };
 /* ft_plot_dots_put - points that are not joined, as a part of another file. */
 void ft_plot_dots_put(const struct ft_plot_dots *dots, struct ft_save *save);
+
+/* ---- what goes together (matrix.c) ---- */
+
+enum { FT_MATRIX_SPEC_CAP = 96, FT_MATRIX_REASON_CAP = 384 };
+struct ft_matrix_cell {
+    char estimator[FT_MATRIX_SPEC_CAP]; /* "h2o:decode=off": with what else decides */
+    char budget[16], rank[16];
+    const char *kv_type;
+    char kv[FT_MATRIX_SPEC_CAP]; /* all of it but the format, as --kv takes it */
+    bool runs;
+    char reason[FT_MATRIX_REASON_CAP]; /* why not; "" where it runs */
+};
+/* ft_matrix_cell - estimator x budget x rank x format, the format changing fastest; what does not
+ * go together is asked of ft_kv_check.
+ *   ->       false past the end */
+bool ft_matrix_cell(uint32_t index, struct ft_matrix_cell *out);
 
 /* ---- synthetic models in real shapes (shape.c) ---- */
 

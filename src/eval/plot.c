@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plot.c - measurements as SVG: log2 of tokens or rows across, what was measured upwards; and
- * scores over two lists of numbers as a heat map.
+/* plot.c - measurements as SVG: log2 of tokens, rows or bytes across, what was measured upwards;
+ * and scores over two lists of numbers as a heat map.
  *
  * Colours are middle tones that read on white and on black; text and grid take theirs from a style
  * sheet that follows the reader's scheme.  The background stays transparent.
@@ -21,20 +21,27 @@ enum {
     GAP = 64,    /* between two fields: axis numbers, and the title of the next */
     SERIES_CAP = 32,
     LEGEND = 20, /* height of a line */
+    LABELS = 10, /* of octaves, at most about so many */
 };
 
 static const char *const colour[] = { "#2f7fd6", "#e0702f", "#2f9e62", "#a45bd0",
                                       "#c9434f", "#8a8f2a", "#2a9aa8", "#b0709a" };
 
+/* The colours come again with other lines. */
+static const char *const dash[] = { "", " stroke-dasharray=\"6 4\"", " stroke-dasharray=\"2 3\"",
+                                    " stroke-dasharray=\"9 3 2 3\"" };
+
 struct scale {
     double x_low, x_high, y_high, y_step;
     double zero;              /* where x = 0 stands, in octaves */
     uint32_t x_first, x_last; /* octaves with a line */
+    bool is_bytes;
 };
 
 struct series {
     const char *name[SERIES_CAP];
     uint32_t n;
+    bool is_full; /* there are more than have room */
 };
 
 /* ---- text ---- */
@@ -55,10 +62,20 @@ static void tokens_text(uint64_t n, char out[24]) {
     }
 }
 
+/* 2^16 -> "64K", or "64 KiB" */
+static void octave_text(uint32_t octave, bool is_bytes, char out[24]) {
+    static const char *const unit[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+    if (is_bytes) {
+        snprintf(out, 24, "%u %s", 1u << octave % 10, unit[octave / 10]);
+    } else {
+        tokens_text(UINT64_C(1) << octave, out);
+    }
+}
+
 /* ---- scales ---- */
 
-static double octave(const struct scale *scale, uint32_t x) {
-    return x == 0 ? scale->zero : log2(x);
+static double octave(const struct scale *scale, uint64_t x) {
+    return x == 0 ? scale->zero : log2((double)x);
 }
 
 /* A step of 1, 2 or 5 times a power of ten that gives four to nine lines. */
@@ -68,19 +85,20 @@ static double step_of(double high) {
 }
 
 static struct scale scale_x(const struct ft_plot *plot) {
-    uint32_t low = UINT32_MAX, high = 0;
+    uint64_t low = UINT64_MAX, high = 0;
     bool has_zero = false;
     for (uint32_t p = 0; p < plot->n_panel; p++) {
         for (uint32_t i = 0; i < plot->panel[p].n_point; i++) {
-            uint32_t x = plot->panel[p].point[i].x;
+            uint64_t x = plot->panel[p].point[i].x;
             has_zero = has_zero || x == 0;
             low = x > 0 ? FT_MIN(low, x) : low;
             high = FT_MAX(high, x);
         }
     }
-    low = FT_MIN(low, FT_MAX(high, 1u));
-    struct scale scale = { .x_first = (uint32_t)floor(log2(low)),
-                           .x_last = (uint32_t)ceil(log2(FT_MAX(high, 1u))) };
+    high = FT_MAX(high, (uint64_t)1);
+    struct scale scale = { .x_first = (uint32_t)floor(log2((double)FT_MIN(low, high))),
+                           .x_last = (uint32_t)ceil(log2((double)high)),
+                           .is_bytes = plot->is_bytes };
     scale.zero = scale.x_first - 1.0;
     scale.x_low = has_zero ? scale.zero : scale.x_first;
     scale.x_high = FT_MAX((double)scale.x_last, scale.x_low + 1);
@@ -97,7 +115,7 @@ static void scale_y(struct scale *scale, const struct ft_plot_panel *panel) {
     scale->y_high = ceil(high / scale->y_step) * scale->y_step;
 }
 
-static double place_x(const struct scale *scale, uint32_t x) {
+static double place_x(const struct scale *scale, uint64_t x) {
     double share = (octave(scale, x) - scale->x_low) / (scale->x_high - scale->x_low);
     return LEFT + share * (WIDTH - LEFT - RIGHT);
 }
@@ -119,6 +137,8 @@ static void collect(const struct ft_plot *plot, struct series *series) {
             }
             if (s == series->n && s < SERIES_CAP) {
                 series->name[series->n++] = name;
+            } else if (s == series->n) {
+                series->is_full = true;
             }
         }
     }
@@ -136,14 +156,21 @@ static void put_grid(struct ft_save *save, const struct scale *scale, double top
     if (scale->x_low < scale->x_first) {
         put_label(save, LEFT, top + PANEL + 18, "mid", "0");
     }
-    for (uint32_t o = scale->x_first; o <= scale->x_last && o < 32; o++) {
-        double x = place_x(scale, UINT32_C(1) << o);
+    uint32_t every = 1 + (scale->x_last - scale->x_first) / LABELS;
+    for (uint32_t o = scale->x_first; o <= scale->x_last && o < 64; o++) {
+        double x = place_x(scale, UINT64_C(1) << o);
         ft_save_print(save,
                       "<line class=\"grid\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", x,
                       top, x, top + PANEL);
-        tokens_text(UINT64_C(1) << o, text);
-        put_label(save, x, top + PANEL + 18, "mid", text);
+        octave_text(o, scale->is_bytes, text);
+        if ((o - scale->x_first) % every == 0) {
+            put_label(save, x, top + PANEL + 18, "mid", text);
+        }
     }
+}
+
+static const char *dash_of(uint32_t no) {
+    return dash[no / FT_COUNT(colour) % FT_COUNT(dash)];
 }
 
 /* A line through the medians, and at each a bar from the lowest to the highest value. */
@@ -151,8 +178,9 @@ static void put_series(struct ft_save *save, const struct scale *scale,
                        const struct ft_plot_panel *panel, const char *name, uint32_t no,
                        double top) {
     const char *ink = colour[no % FT_COUNT(colour)];
+    char text[24];
     ft_save_print(save, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\"%s points=\"", ink,
-                  no >= FT_COUNT(colour) ? " stroke-dasharray=\"6 4\"" : "");
+                  dash_of(no));
     for (uint32_t i = 0; i < panel->n_point; i++) {
         const struct ft_plot_point *point = &panel->point[i];
         if (strcmp(point->series, name) == 0) {
@@ -173,7 +201,9 @@ static void put_series(struct ft_save *save, const struct scale *scale,
                       ink, x, place_y(scale, point->y.low, top), x,
                       place_y(scale, point->y.high, top), ink, x, y);
         ft_save_text(save, name, strlen(name));
-        ft_save_print(save, ", %" PRIu32 ": %.2f %s</title></circle>\n", point->x,
+        snprintf(text, sizeof text, "%" PRIu64, point->x);
+        ft_save_print(save, ", %s: %.2f %s</title></circle>\n",
+                      scale->is_bytes ? ft_size_text(point->x, text) : text,
                       isfinite(point->y.median) ? point->y.median : 0.0, panel->unit);
     }
 }
@@ -184,10 +214,12 @@ static void put_legend(struct ft_save *save, const struct series *series, double
         ft_save_print(save,
                       "<line stroke=\"%s\" stroke-width=\"2\"%s x1=\"%d\" y1=\"%.1f\" x2=\"%d\" "
                       "y2=\"%.1f\"/>\n",
-                      colour[s % FT_COUNT(colour)],
-                      s >= FT_COUNT(colour) ? " stroke-dasharray=\"6 4\"" : "", LEFT, y - 4,
-                      LEFT + 28, y - 4);
+                      colour[s % FT_COUNT(colour)], dash_of(s), LEFT, y - 4, LEFT + 28, y - 4);
         put_label(save, LEFT + 36, y, "name", series->name[s]);
+    }
+    if (series->is_full) {
+        put_label(save, LEFT + 36, top + series->n * LEGEND, "name",
+                  "more are there than are drawn");
     }
 }
 
@@ -202,7 +234,7 @@ void ft_plot_put(const struct ft_plot *plot, struct ft_save *save) {
     collect(plot, &series);
     struct scale scale = scale_x(plot);
     double bottom = TOP + plot->n_panel * (PANEL + GAP) - GAP + 44;
-    double height = bottom + series.n * LEGEND + 24;
+    double height = bottom + (series.n + series.is_full) * LEGEND + 24;
     ft_save_print(save,
                   "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %.0f\" width=\"%d\" "
                   "height=\"%.0f\">\n%s",

@@ -7,10 +7,20 @@
 
 #include "eval/results.h"
 
-enum { NAME_CAP = 256 };
+enum { NAME_CAP = 512 };
 
 static void put(struct ft_save *save, const char *text) {
     ft_save_write(save, text, strlen(text));
+}
+
+/* "snapkv:keep=64 q4" -> "snapkv:keep=64", for a table that has the format beside it.  out [cap] */
+static void bare_method(const struct ft_results *r, uint32_t method, char *out, size_t cap) {
+    const char *name = r->method[method], *kv_type = r->kv_type[method];
+    size_t n = strlen(name), n_type = strlen(kv_type);
+    bool has_type =
+        n > n_type && name[n - n_type - 1] == ' ' && strcmp(name + n - n_type, kv_type) == 0;
+    n -= has_type ? n_type + 1 : 0;
+    snprintf(out, cap, "%.*s", (int)n, name);
 }
 
 /* ---- Markdown ---- */
@@ -24,30 +34,42 @@ static void put_cell(struct ft_save *save, const char *text) { /* a bar would en
 static void markdown_row(const struct ft_results *r, uint32_t ctx, uint32_t method,
                          struct ft_save *save) {
     struct ft_group mean;
+    char name[NAME_CAP], kv[24];
     if (ft_results_mean(r, ctx, method, &mean) == 0) {
         return;
     }
     put(save, "| ");
-    put_cell(save, r->method[method]);
+    if (ft_results_has_formats(r)) {
+        bare_method(r, method, name, sizeof name);
+        put_cell(save, name);
+        put(save, " | ");
+        put_cell(save, r->kv_type[method]);
+    } else {
+        put_cell(save, r->method[method]);
+    }
     ft_save_print(save, " | %.1f [%.1f, %.1f]", mean.score.mean, mean.score.low, mean.score.high);
     for (uint32_t t = 0; t < r->n_task; t++) {
         const struct ft_group *g = ft_results_group(r, t, ctx, method);
         ft_save_print(save, g ? " | %.1f" : " | ", g ? g->score.mean : 0.0);
     }
-    ft_save_print(save, " | %.0f | %.2f MiB (%.1f %%) | %.0f ms |\n", mean.kept,
-                  mean.kv_bytes / 1048576, 100 * mean.kv_share, mean.ttft_ms);
+    ft_save_print(save, " | %.0f | %s (%.1f %%) | %.0f ms |\n", mean.kept,
+                  ft_size_text((uint64_t)(mean.kv_bytes + 0.5), kv), 100 * mean.kv_share,
+                  mean.ttft_ms);
 }
 
 void ft_report_markdown(const struct ft_results *results, struct ft_save *save) {
+    bool has_formats = ft_results_has_formats(results);
     for (uint32_t c = 0; c < results->n_ctx; c++) {
-        ft_save_print(save, "%s%" PRIu32 " tokens, %s\n\n| method | mean, 95 %% interval |",
-                      c > 0 ? "\n" : "", results->ctx[c], "scores from 0 to 100");
+        ft_save_print(save, "%s%" PRIu32 " tokens, %s\n\n| method |%s mean, 95 %% interval |",
+                      c > 0 ? "\n" : "", results->ctx[c], "scores from 0 to 100",
+                      has_formats ? " format |" : "");
         for (uint32_t t = 0; t < results->n_task; t++) {
             put(save, " ");
             put_cell(save, results->task[t]);
             put(save, " |");
         }
         put(save, " rows kept | KV | first token |\n| --- | --- |");
+        put(save, has_formats ? " --- |" : "");
         for (uint32_t t = 0; t < results->n_task + 3; t++) {
             put(save, " ---: |");
         }
@@ -80,6 +102,8 @@ static void csv_row(const struct ft_results *r, const struct ft_group *g, const 
     put_quoted(save, task);
     put(save, ",");
     put_quoted(save, r->method[g->method]);
+    put(save, ",");
+    put_quoted(save, r->kv_type[g->method]);
     ft_save_print(save, ",%" PRIu32 ",%.4f,%.4f,%.4f,%.0f,%.0f,%.6f,%.3f", g->n, g->score.mean,
                   g->score.low, g->score.high, g->kept, g->kv_bytes, g->kv_share, g->ttft_ms);
     if (depth_of(r, g, task) >= 0) {
@@ -91,7 +115,7 @@ static void csv_row(const struct ft_results *r, const struct ft_group *g, const 
 }
 
 void ft_report_csv(const struct ft_results *results, struct ft_save *save) {
-    put(save, "ctx,task,method,samples,score,low,high,kept_rows,kv_bytes,kv_share,ttft_ms");
+    put(save, "ctx,task,method,kv_type,samples,score,low,high,kept_rows,kv_bytes,kv_share,ttft_ms");
     put(save, results->n_grid > 0 ? ",depth\n" : "\n");
     for (uint32_t i = 0; i < results->n_group; i++) {
         const struct ft_group *g = &results->group[i];
@@ -117,6 +141,7 @@ static json_t *group_value(const struct ft_results *r, const struct ft_group *g,
         json_object_set_new(value, "depth", json_integer(depth_of(r, g, task)));
     }
     json_object_set_new(value, "method", json_string(r->method[g->method]));
+    json_object_set_new(value, "kv_type", json_string(r->kv_type[g->method]));
     json_object_set_new(value, "samples", json_integer(g->n));
     json_object_set_new(value, "score", json_real(g->score.mean));
     json_object_set_new(value, "low", json_real(g->score.low));
@@ -154,12 +179,12 @@ json_t *ft_report_json(const struct ft_results *results) {
 
 /* ---- plots ---- */
 
-/* "speckv:keep=64,window=8" -> "speckv:window=8": what a line over budgets is called. */
+/* "speckv:keep=64,window=8 q4" -> "speckv:window=8 q4": what a line over budgets is called. */
 static void family_of(const char *method, char out[NAME_CAP]) {
     size_t n = 0;
     for (const char *at = method; *at && n + 1 < NAME_CAP;) {
         if ((*at == ':' || *at == ',') && strncmp(at + 1, "keep=", 5) == 0) {
-            const char *end = at + 1 + strcspn(at + 1, ",+");
+            const char *end = at + 1 + strcspn(at + 1, ",+ ");
             if (*at == ':' && *end == ',') { /* more follows: the colon stays */
                 out[n++] = ':';
                 end++;
@@ -174,6 +199,7 @@ static void family_of(const char *method, char out[NAME_CAP]) {
 
 struct points {
     struct ft_plot_point *accuracy, *memory, *first; /* [n] over rows kept */
+    struct ft_plot_point *cost;                      /* [n] accuracy over bytes held */
     char (*name)[NAME_CAP];                          /* [n_method] */
     uint32_t n;
 };
@@ -182,6 +208,7 @@ static void points_done(struct points *p) {
     ft_free(p->accuracy);
     ft_free(p->memory);
     ft_free(p->first);
+    ft_free(p->cost);
     ft_free(p->name);
 }
 
@@ -195,8 +222,9 @@ static ft_status points_init(struct points *p, const struct ft_results *r, struc
     p->accuracy = ft_alloc(r->n_method, sizeof *p->accuracy);
     p->memory = ft_alloc(r->n_method, sizeof *p->memory);
     p->first = ft_alloc(r->n_method, sizeof *p->first);
+    p->cost = ft_alloc(r->n_method, sizeof *p->cost);
     p->name = ft_alloc(r->n_method, sizeof *p->name);
-    if (!p->accuracy || !p->memory || !p->first || !p->name) {
+    if (!p->accuracy || !p->memory || !p->first || !p->cost || !p->name) {
         points_done(p);
         return ft_fail(error, FT_NOMEM, 0, "not enough memory to plot %u methods", r->n_method);
     }
@@ -221,11 +249,27 @@ static void points_fill(struct points *p, const struct ft_results *r, uint32_t c
         p->memory[p->n] = (struct ft_plot_point){ p->name[m], x, { mib, mib, mib } };
         p->first[p->n] =
             (struct ft_plot_point){ p->name[m], x, { g.ttft_ms, g.ttft_ms, g.ttft_ms } };
+        p->cost[p->n] = p->accuracy[p->n];
+        p->cost[p->n].x = (uint64_t)(g.kv_bytes + 0.5);
         p->n++;
     }
     qsort(p->accuracy, p->n, sizeof *p->accuracy, compare_points);
     qsort(p->memory, p->n, sizeof *p->memory, compare_points);
     qsort(p->first, p->n, sizeof *p->first, compare_points);
+    qsort(p->cost, p->n, sizeof *p->cost, compare_points);
+}
+
+/* What accuracy costs in memory: rows of all methods and formats, by the bytes they take. */
+static void plot_cost(const struct points *p, const char *title, struct ft_save *save) {
+    const struct ft_plot_panel panel = { "mean score over KV bytes, 95 % intervals", "points",
+                                         p->cost, p->n };
+    const struct ft_plot plot = { .title = title,
+                                  .note = "means over tasks; medians of bytes",
+                                  .x_title = "bytes of KV after the prompt",
+                                  .panel = &panel,
+                                  .n_panel = 1,
+                                  .is_bytes = true };
+    ft_plot_put(&plot, save);
 }
 
 static ft_status plot_budgets(const struct ft_results *r, struct ft_save *save,
@@ -247,6 +291,7 @@ static ft_status plot_budgets(const struct ft_results *r, struct ft_save *save,
                                       .panel = panel,
                                       .n_panel = FT_COUNT(panel) };
         ft_plot_put(&plot, save);
+        plot_cost(&p, title, save);
     }
     points_done(&p);
     return FT_OK;
@@ -307,14 +352,27 @@ static void html_score(struct ft_save *save, const struct ft_group *g) {
     }
 }
 
+static void html_method(const struct ft_results *r, uint32_t method, struct ft_save *save) {
+    char name[NAME_CAP];
+    if (ft_results_has_formats(r)) {
+        bare_method(r, method, name, sizeof name);
+        html_text(save, "td", name);
+        html_text(save, "td", r->kv_type[method]);
+    } else {
+        html_text(save, "td", r->method[method]);
+    }
+}
+
 static void html_table(const struct ft_results *r, uint32_t c, struct ft_save *save) {
+    char kv[24];
     ft_save_print(save, "<h2>%" PRIu32 " tokens</h2>\n<div class=\"wide\"><table>\n<tr>",
                   r->ctx[c]);
-    put(save, "<th>method</th><th>mean</th>");
+    put(save, "<th>method</th>");
+    put(save, ft_results_has_formats(r) ? "<th>format</th><th>mean</th>" : "<th>mean</th>");
     for (uint32_t t = 0; t < r->n_task; t++) {
         html_text(save, "th", r->task[t]);
     }
-    put(save, "<th>samples</th><th>rows kept</th><th>KV, MiB</th><th>of dense</th>"
+    put(save, "<th>samples</th><th>rows kept</th><th>KV</th><th>of dense</th>"
               "<th>first token, ms</th></tr>\n");
     for (uint32_t m = 0; m < r->n_method; m++) {
         struct ft_group mean;
@@ -322,16 +380,16 @@ static void html_table(const struct ft_results *r, uint32_t c, struct ft_save *s
             continue;
         }
         put(save, "<tr>");
-        html_text(save, "td", r->method[m]);
+        html_method(r, m, save);
         html_score(save, &mean);
         for (uint32_t t = 0; t < r->n_task; t++) {
             html_score(save, ft_results_group(r, t, c, m));
         }
         ft_save_print(save,
-                      "<td>%" PRIu32 "</td><td>%.0f</td><td>%.2f</td><td>%.1f %%</td>"
+                      "<td>%" PRIu32 "</td><td>%.0f</td><td>%s</td><td>%.1f %%</td>"
                       "<td>%.0f</td></tr>\n",
-                      mean.n, mean.kept, mean.kv_bytes / 1048576, 100 * mean.kv_share,
-                      mean.ttft_ms);
+                      mean.n, mean.kept, ft_size_text((uint64_t)(mean.kv_bytes + 0.5), kv),
+                      100 * mean.kv_share, mean.ttft_ms);
     }
     put(save, "</table></div>\n");
 }

@@ -19,6 +19,7 @@ static const char *const same[] = { "suite",  "target",   "seed",  "answer_prefi
 struct place {
     const char *path;
     uint64_t line;
+    const json_t *manifest; /* of the file; NULL while that is read */
 };
 
 static ft_status bad_line(const struct place *at, const char *what, struct ft_error *error) {
@@ -27,7 +28,7 @@ static ft_status bad_line(const struct place *at, const char *what, struct ft_er
 
 ft_status ft_results_lines(const char *path, json_t *lines, struct ft_error *error) {
     struct ft_file_map map;
-    struct place at = { path, 0 };
+    struct place at = { .path = path };
     ft_status status = ft_file_map_open(path, &map, error);
     FT_TRY(status);
     const char *text = (const char *)map.data, *end = text + map.size;
@@ -134,6 +135,49 @@ static double number(const json_t *line, const char *key) {
     return json_number_value(json_object_get(line, key));
 }
 
+/* Rows tell their format, and their method's name has it where it is not the usual one.  Those of
+ * older records do neither: their manifest has the format of all of them.  (Estimators that eval
+ * importance compares all have one format, and no name of it.)
+ *   ->       the method as it is known here; NULL: no memory */
+static const char *method_name(struct ft_results *r, const json_t *manifest, const json_t *line,
+                               const char **kv_type) {
+    const char *name = json_string_value(json_object_get(line, "method"));
+    const char *own = json_string_value(json_object_get(line, "kv_type"));
+    const char *all = json_string_value(json_object_get(manifest, "kv_type"));
+    const char *usual = json_is_true(json_object_get(manifest, "exact")) ? "f32" : "f16";
+    *kv_type = own ? own : all ? all : usual;
+    if (own || strcmp(*kv_type, usual) == 0 || ft_results_is_importance(r)) {
+        return name;
+    }
+    json_t *text = json_sprintf("%s %s", name, *kv_type);
+    return text && json_array_append_new(r->name, text) == 0 ? json_string_value(text) : NULL;
+}
+
+/* -> UINT32_MAX: no memory */
+static uint32_t place_of_method(struct ft_results *r, const json_t *manifest, const json_t *line) {
+    const char *kv_type, *name = method_name(r, manifest, line, &kv_type);
+    uint32_t n = r->n_method, at = name ? place_of(&r->method, &r->n_method, name) : UINT32_MAX;
+    if (r->n_method > n) {
+        const char **more = ft_grow(r->kv_type, r->n_method, sizeof *more);
+        if (!more) {
+            r->n_method = n;
+            return UINT32_MAX;
+        }
+        r->kv_type = more;
+        more[at] = kv_type;
+    }
+    return at;
+}
+
+bool ft_results_has_formats(const struct ft_results *results) {
+    for (uint32_t m = 1; m < results->n_method; m++) {
+        if (strcmp(results->kv_type[m], results->kv_type[0]) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static ft_status take_row(struct ft_results *r, const struct place *at, const json_t *line,
                           struct ft_result *row, struct ft_error *error) {
     const char *task = json_string_value(json_object_get(line, "task")),
@@ -150,7 +194,7 @@ static ft_status take_row(struct ft_results *r, const struct place *at, const js
     }
     double full = number(line, "kv_bytes_full");
     *row = (struct ft_result){ .task = place_of(&r->task, &r->n_task, task),
-                               .method = place_of(&r->method, &r->n_method, method),
+                               .method = place_of_method(r, at->manifest, line),
                                .ctx = place_of_ctx(r, (uint32_t)ctx),
                                .index = (uint32_t)index,
                                .score = number(line, "score"),
@@ -226,7 +270,7 @@ static ft_status take_rows(struct ft_results *r, const char *const *path, struct
     }
     json_array_foreach(r->file, f, lines) {
         json_array_foreach(lines, l, line) {
-            struct place at = { path[f], l + 1 };
+            struct place at = { path[f], l + 1, ft_results_manifest(r, (uint32_t)f) };
             if (l > 0 && !ft_record_is_run(line)) {
                 FT_TRY(take_row(r, &at, line, &r->row[r->n_row], error));
                 r->n_row++;
@@ -354,7 +398,7 @@ static ft_status read_files(const char *const *path, uint32_t n, struct ft_resul
 
 ft_status ft_results_load(const char *const *path, uint32_t n, struct ft_results *out,
                           struct ft_error *error) {
-    *out = (struct ft_results){ .n_row = 0 };
+    *out = (struct ft_results){ .name = json_array() };
     FT_TRY(read_files(path, n, out, error));
     FT_TRY(take_lengths(out, error));
     FT_TRY(take_rows(out, path, error));
@@ -364,9 +408,11 @@ ft_status ft_results_load(const char *const *path, uint32_t n, struct ft_results
 
 void ft_results_done(struct ft_results *results) {
     json_decref(results->file);
+    json_decref(results->name);
     ft_free(results->row);
     ft_free((void *)results->task);
     ft_free((void *)results->method);
+    ft_free((void *)results->kv_type);
     ft_free(results->depth);
     ft_free(results->grid);
     ft_free(results->ctx);

@@ -28,6 +28,8 @@ struct ft_results {
     json_t *file;                /* [n_file] of lists of lines, owned; texts below are theirs */
     struct ft_result *row;       /* [n_row] by task, length, method and index; owned */
     const char **task, **method; /* [n_task], [n_method] in order of appearance; owned lists */
+    const char **kv_type;        /* [n_method] how its rows are stored; owned list */
+    json_t *name;                /* texts that are in no file; owned */
     int32_t *depth;         /* [n_task] where the answer stands, percent; -1: not told; owned */
     uint32_t *grid;         /* [n_grid] tasks with a depth, ascending by it; owned */
     uint32_t *ctx;          /* [n_ctx] ascending, owned */
@@ -47,6 +49,9 @@ ft_status ft_results_lines(const char *path, json_t *lines, struct ft_error *err
 ft_status ft_results_load(const char *const *path, uint32_t n, struct ft_results *out,
                           struct ft_error *error);
 void ft_results_done(struct ft_results *results);
+
+/* ft_results_has_formats - are rows stored in more than one way? */
+bool ft_results_has_formats(const struct ft_results *results);
 
 /* ft_results_rows - the samples of a cell, by index; *n of them.
  *   ->       NULL: none */
@@ -70,8 +75,8 @@ ft_status ft_results_same(const struct ft_results *a, const struct ft_results *b
 
 void ft_report_markdown(const struct ft_results *results, struct ft_save *save);
 void ft_report_csv(const struct ft_results *results, struct ft_save *save);
-/* ft_report_html - one page without scripts: tables, plots of accuracy over rows kept and over
- * length, memory and time to the first token beside them. */
+/* ft_report_html - one page without scripts: tables, plots of accuracy over rows kept, over the bytes
+ * they take and over length, memory and time to the first token beside them. */
 ft_status ft_report_html(const struct ft_results *results, const char *title, struct ft_save *save,
                          struct ft_error *error);
 /* ft_report_json - {"rows":[...],"means":[...],"manifests":[...]}; the caller's. */

@@ -33,6 +33,14 @@ struct asked { /* the turns of a sample as ids */
     uint32_t n_more; /* tokens behind the first turn's prompt: later questions and answers */
 };
 
+struct question { /* made once for all methods */
+    const struct ft_cell *cell;
+    uint32_t index;
+    bool is_made;
+    struct ft_sample sample;
+    struct asked asked;
+};
+
 static void asked_done(struct asked *asked) {
     for (uint32_t t = 0; t < FT_TURN_CAP; t++) {
         ft_tokens_free(&asked->tokens[t]);
@@ -179,7 +187,14 @@ static void set_answers(json_t *row, const struct ft_sample *sample, const struc
     json_object_set_new(row, "references", references);
 }
 
-json_t *ft_row_new(const struct ft_cell *cell, const struct ft_record_key *key,
+const char *ft_suite_kv_type(const struct ft_suite_params *params,
+                             const struct ft_bench_case *method) {
+    const struct ft_session_params *session = params->session;
+    const char *asked = method->kv_type ? method->kv_type : session->kv_type;
+    return asked ? asked : session->is_exact ? "f32" : "f16";
+}
+
+json_t *ft_row_new(const struct ft_cell *cell, const struct ft_record_key *key, const char *kv_type,
                    const struct ft_report *report) {
     json_t *row = json_object(), *fallbacks = json_array();
     for (uint32_t i = 0; i < report->n_fallback && i < FT_FALLBACK_CAP; i++) {
@@ -189,6 +204,7 @@ json_t *ft_row_new(const struct ft_cell *cell, const struct ft_record_key *key,
     set_count(row, "ctx", key->ctx);
     set_count(row, "index", key->index);
     json_object_set_new(row, "method", json_string(key->method));
+    json_object_set_new(row, "kv_type", json_string(kv_type));
     json_object_set_new(row, "data", json_string(cell->data));
     if (cell->has_depth) {
         set_count(row, "depth", cell->depth);
@@ -206,10 +222,12 @@ json_t *ft_row_new(const struct ft_cell *cell, const struct ft_record_key *key,
 }
 
 /* -> NULL: no memory. */
-static json_t *row_of(const struct ft_suite_params *params, const struct ft_record_key *key,
-                      const struct ft_cell *cell, const struct ft_sample *sample,
+static json_t *row_of(const struct ft_suite_params *params, const struct ft_bench_case *method,
+                      const struct ft_record_key *key, const struct question *question,
                       const struct answer *answer, const struct ft_report *report) {
     const struct ft_suite *suite = &params->suite;
+    const struct ft_cell *cell = question->cell;
+    const struct ft_sample *sample = &question->sample;
     double score[FT_TURN_CAP], sum = 0;
     for (uint32_t t = 0; t < sample->n_turn; t++) {
         if (suite->score(suite->user, cell->task, &sample->turn[t], answer[t].bytes, &score[t]) !=
@@ -218,7 +236,7 @@ static json_t *row_of(const struct ft_suite_params *params, const struct ft_reco
         }
         sum += score[t];
     }
-    json_t *row = ft_row_new(cell, key, report);
+    json_t *row = ft_row_new(cell, key, ft_suite_kv_type(params, method), report);
     if (sample->n_cut > 0) {
         set_count(row, "cut_tokens", sample->n_cut);
     }
@@ -251,14 +269,6 @@ bool ft_outcome_find(const struct ft_record *record, const struct ft_record_key 
 
 /* ---- one sample ---- */
 
-struct question { /* made once for all methods */
-    const struct ft_cell *cell;
-    uint32_t index;
-    bool is_made;
-    struct ft_sample sample;
-    struct asked asked;
-};
-
 static ft_status ask(const struct ft_suite_params *params, const struct ft_bench_case *method,
                      const struct question *question, struct answer *answer,
                      struct ft_report *report, struct ft_error *error) {
@@ -268,6 +278,7 @@ static ft_status ask(const struct ft_suite_params *params, const struct ft_bench
     ft_session *session = NULL;
     session_params.prompt = method->prompt;
     session_params.kv = method->kv;
+    session_params.kv_type = ft_suite_kv_type(params, method);
     session_params.n_predict = asked->n_more;
     FT_TRY(ft_session_new(params->target, params->draft, &session_params, &session, error));
     params->guard(session);
@@ -317,7 +328,7 @@ static ft_status run_method(const struct ft_suite_params *params,
     FT_TRY(question_make(params, question, error));
     ft_status status = ask(params, method, question, answer, &report, error);
     if (status == FT_OK) {
-        json_t *row = row_of(params, key, question->cell, &question->sample, answer, &report);
+        json_t *row = row_of(params, method, key, question, answer, &report);
         status = ft_record_add(params->record, row, error);
     }
     for (uint32_t t = 0; t < FT_TURN_CAP; t++) {

@@ -158,7 +158,8 @@ struct ft_suite_step {
 };
 struct ft_suite_params {
     const ft_model *target, *draft;
-    const struct ft_session_params *session; /* prompt, kv and n_predict are set here */
+    /* prompt, kv, n_predict and, where a method has its own, kv_type are set here */
+    const struct ft_session_params *session;
     struct ft_suite suite;
     const struct ft_cell *cell; /* [n_cell] */
     uint32_t n_cell;
@@ -171,6 +172,9 @@ struct ft_suite_params {
     void (*step)(const struct ft_suite_step *step, void *user);
     void *user;
 };
+/* ft_suite_kv_type - how a method's rows are stored: its own format, else the session's. */
+const char *ft_suite_kv_type(const struct ft_suite_params *params,
+                             const struct ft_bench_case *method);
 /* ft_suite_missing - samples times methods of this part that the record does not have. */
 uint64_t ft_suite_missing(const struct ft_suite_params *params);
 /* ft_suite_run - those of every cell, one after the other: each is made once and asked with every
@@ -201,7 +205,7 @@ double ft_eta_left(const struct ft_eta *eta);
 
 /* ft_row_new - a row with what every sample has: its key, what was read and kept, memory, fallbacks
  * and times.  The score is the caller's to set. */
-json_t *ft_row_new(const struct ft_cell *cell, const struct ft_record_key *key,
+json_t *ft_row_new(const struct ft_cell *cell, const struct ft_record_key *key, const char *kv_type,
                    const struct ft_report *report);
 
 struct ft_interval {

@@ -205,3 +205,18 @@ ft_status ft_save_done(struct ft_save *save, bool is_wanted, struct ft_error *er
     ft_free(save);
     return status;
 }
+
+/* ---- sizes ---- */
+
+const char *ft_size_text(uint64_t n_byte, char *text) {
+    if (n_byte == UINT64_MAX) {
+        snprintf(text, 24, "unknown");
+    } else if (n_byte < 1u << 20) {
+        snprintf(text, 24, "%.1f KiB", (double)n_byte / 1024.0);
+    } else if (n_byte < 1ull << 30) {
+        snprintf(text, 24, "%.1f MiB", (double)n_byte / (1024.0 * 1024.0));
+    } else {
+        snprintf(text, 24, "%.2f GiB", (double)n_byte / (1024.0 * 1024.0 * 1024.0));
+    }
+    return text;
+}

@@ -36,6 +36,9 @@ static const struct {
     { "q8", FT_F16, 8 },  { "q4", FT_F16, 4 },  { "q2", FT_F16, 2 },
 };
 enum { FORMAT_F16 = 1, FORMAT_Q4 = 5, FORMAT_Q2 = 6 };
+/* beside those: names for both sides */
+static const char *const specials[] = { "k4v2", "tada", "kvq", "joint" };
+enum { SPECIAL_K4V2, SPECIAL_TADA, SPECIAL_KVQ, SPECIAL_JOINT };
 
 static const char *const ways[] = { "token", "channel" }; /* in the order of enum ft_pack_by */
 static const char *const row_names[] = { "f32", "f16", "bf16" };
@@ -75,19 +78,16 @@ static uint32_t number_of(const char *text, uint32_t high) {
 }
 
 static bool take_name(struct said *said, const char *name) {
-    bool is_k4v2 = strcmp(name, "k4v2") == 0, is_kvq = strcmp(name, "kvq") == 0;
-    bool is_tada = strcmp(name, "tada") == 0;
-    bool is_joint = strcmp(name, "joint") == 0;
-    bool is_q4 = is_k4v2 || is_kvq || is_tada || is_joint;
-    uint32_t format = is_q4 ? FORMAT_Q4 : format_find(name);
-    said->is_joint = is_joint ? 1 : UNSAID;
-    if (is_tada) {
+    uint32_t special = word_find(specials, FT_COUNT(specials), name);
+    uint32_t format = special != UNSAID ? FORMAT_Q4 : format_find(name);
+    said->is_joint = special == SPECIAL_JOINT ? 1 : UNSAID;
+    said->is_by_norm = special == SPECIAL_KVQ ? 1 : UNSAID;
+    if (special == SPECIAL_TADA) {
         said->is_tada = said->mean = 1;
         said->by[0] = said->by[1] = FT_BY_TOKEN;
     }
-    said->is_by_norm = is_kvq ? 1 : UNSAID;
     said->format[0] = format;
-    said->format[1] = is_k4v2 ? FORMAT_Q2 : format;
+    said->format[1] = special == SPECIAL_K4V2 ? FORMAT_Q2 : format;
     return format != UNSAID;
 }
 
@@ -188,7 +188,7 @@ static ft_status take_item(struct said *said, char *item, size_t at, struct ft_e
         return at == 0 && take_name(said, item)
                    ? FT_OK
                    : ft_fail(err, FT_ARG, at,
-                             "kv type: '%s' is unknown, expected f32, f16, bf16, q8_0, q8, q4, "
+                             "kv type: '%.40s' is unknown, expected f32, f16, bf16, q8_0, q8, q4, "
                              "q2, k4v2, joint, tada or kvq first, or settings such as "
                              "k=q4,v=q2,group=64,residual=64",
                              item);
@@ -224,7 +224,7 @@ static ft_status read_items(const char *text, struct said *said, struct ft_error
         size_t n = strcspn(at, ",");
         if (n >= sizeof item) {
             return ft_fail(err, FT_ARG, (uint64_t)(at - text),
-                           "kv type: '%.24s...' is no setting, expected k=q4 or the like", at);
+                           "kv type: '%.40s...' is no setting, expected k=q4 or the like", at);
         }
         memcpy(item, at, n);
         item[n] = '\0';
@@ -243,7 +243,7 @@ static struct ft_pack pack_of(const struct said *said, int which) {
     uint32_t by = said->by[which] != UNSAID ? said->by[which]
                   : which == 0              ? FT_BY_CHANNEL
                                             : FT_BY_TOKEN;
-    uint32_t group = said->group[which] != UNSAID  ? said->group[which]
+    uint32_t group = said->group[which] != UNSAID ? said->group[which]
                      : said->group_both != UNSAID ? said->group_both
                                                   : 0; /* open until the heads are known */
     struct ft_pack pack = { .bits = 16, .is_value = which == 1 };
@@ -302,8 +302,8 @@ static ft_status put_together(const struct said *said, struct ft_kv_format *out,
     for (int i = 0; is_packed && i < 2; i++) {
         if (formats[said->format[i]].bits == 0 && said->format[i] != FORMAT_F16) {
             return ft_fail(err, FT_ARG, 0,
-                           "kv type: %s=%s beside packed %s=%s, expected f16, q8, q4 or q2", side[i],
-                           formats[said->format[i]].name, side[1 - i],
+                           "kv type: %s=%s beside packed %s=%s, expected f16, q8, q4 or q2",
+                           side[i], formats[said->format[i]].name, side[1 - i],
                            formats[said->format[1 - i]].name);
         }
     }
@@ -352,6 +352,13 @@ ft_status ft_kv_type_check(const char *spec, struct ft_error *err) {
     return ft_kv_format_parse(spec, &format, err);
 }
 
+const char *ft_kv_type_name(uint32_t index) {
+    size_t special = index - FT_COUNT(formats);
+    return index < FT_COUNT(formats)        ? formats[index].name
+           : special < FT_COUNT(specials) ? specials[special]
+                                            : NULL;
+}
+
 /* ---- heads ---- */
 
 static ft_status fit_pack(struct ft_pack *pack, const char *side, uint32_t d, const char *whose,
@@ -372,8 +379,8 @@ static ft_status fit_pack(struct ft_pack *pack, const char *side, uint32_t d, co
     }
     if (pack->by == FT_BY_TOKEN && d % pack->group != 0) {
         return ft_fail(err, FT_ARG, 0,
-                       "kv type: %s_group is %u numbers of a row, but heads of the %s have %u", side,
-                       pack->group, whose, d);
+                       "kv type: %s_group is %u numbers of a row, but heads of the %s have %u",
+                       side, pack->group, whose, d);
     }
     return FT_OK;
 }
@@ -403,4 +410,78 @@ ft_status ft_kv_format_fit(struct ft_kv_format *format, uint32_t d, const char *
         FT_TRY(fit_pack(side[i], i == 0 ? "k" : "v", d, whose, err));
     }
     return FT_OK;
+}
+
+/* ---- as resolved ---- */
+
+/* Rows of K or V by the name that means them. */
+static const char *name_of(enum ft_fmt fmt, const struct ft_pack *pack) {
+    bool is_packed = pack->bits > 0 && pack->bits < 16;
+    for (uint32_t i = 0; i < FT_COUNT(formats) && pack->bits != 16; i++) {
+        if (is_packed ? formats[i].bits == pack->bits
+                      : formats[i].bits == 0 && formats[i].fmt == fmt) {
+            return formats[i].name;
+        }
+    }
+    return formats[FORMAT_F16].name; /* beside packed ones */
+}
+
+struct told { /* settings in their order */
+    struct ft_setting *out;
+    uint32_t wanted, n;
+};
+
+static void tell_text(struct told *told, const char *name, const char *value) {
+    if (told->n++ == told->wanted) {
+        *told->out = (struct ft_setting){ .stage = "kv" };
+        snprintf(told->out->name, sizeof told->out->name, "%s", name);
+        snprintf(told->out->value, sizeof told->out->value, "%s", value);
+    }
+}
+
+static void tell_number(struct told *told, const char *name, uint32_t value) {
+    char text[16];
+    bool is_wanted = told->n == told->wanted;
+    snprintf(text, sizeof text, "%u", (unsigned)value);
+    tell_text(told, name, text);
+    told->out->is_number = told->out->is_number || is_wanted;
+}
+
+static void tell_pack(struct told *told, const struct ft_pack *pack) {
+    if (pack->bits > 0 && pack->bits < 16) {
+        tell_text(told, pack->is_value ? "v_by" : "k_by", ways[pack->by]);
+        tell_number(told, pack->is_value ? "v_group" : "k_group", pack->group);
+    }
+}
+
+bool ft_kv_type_setting(const char *spec, uint32_t head_dim, uint32_t index,
+                        struct ft_setting *out) {
+    struct ft_kv_format f;
+    struct told told = { .out = out, .wanted = index };
+    if (ft_kv_format_parse(spec, &f, NULL) != FT_OK ||
+        ft_kv_format_fit(&f, head_dim, "target", NULL) != FT_OK) {
+        return false;
+    }
+    /* bits that layers, or prompts, get one by one have no one name */
+    const char *chosen = f.is_by_norm       ? "kvq"
+                         : f.is_joint       ? "joint"
+                         : f.n_layer_bits > 0 ? "by layer"
+                                            : NULL;
+    tell_text(&told, "k", chosen ? chosen : name_of(f.k_fmt, &f.k_pack));
+    tell_pack(&told, &f.k_pack);
+    tell_text(&told, "v", chosen ? chosen : name_of(f.v_fmt, &f.v_pack));
+    tell_pack(&told, &f.v_pack);
+    if (f.is_by_norm) {
+        tell_number(&told, "bits", f.k_pack.bits);
+        tell_text(&told, "norm", norms[f.is_spectral]);
+        tell_text(&told, "groups", groupings[f.has_norm_groups]);
+    }
+    if (ft_kv_format_is_packed(&f)) {
+        const struct ft_pack none = { 0 };
+        tell_number(&told, "residual", f.residual);
+        tell_text(&told, "rows", name_of(f.k_fmt, &none));
+        tell_text(&told, "mean", means[f.is_mean]);
+    }
+    tell_text(&told, "rotate", rotations[f.is_k_rotated + f.is_v_rotated]);
+    return index < told.n;
 }

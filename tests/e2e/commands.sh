@@ -31,6 +31,15 @@ json '[m["name"] for m in j if m["stages"] == ["kv"]] == ["speckv", "oracle", "l
 json '[m["name"] for m in j if m["needs_draft"]] == ["specpc", "specprefill", "speckv"]'
 json 'all(p["help"] and p["range"] and p["default"] for m in j for p in m["parameters"])'
 
+works methods --matrix --json
+json 'len({(c["estimator"], c["budget"], c["rank"], c["kv_type"]) for c in j}) == len(j) > 600 and all(c["runs"] == (c["reason"] is None) for c in j)'
+json '{c["kv_type"] for c in j if c["estimator"] == "h2o:decode=on" and c["runs"]} == {"f32", "f16", "bf16", "q8_0"}'
+works methods --matrix
+check "what runs stands together" grep -q '^snapkv  *uniform  score     f32 f16 bf16 q8_0 q8 q4 q2 k4v2: runs$' out
+check "what does not has its reason" grep -q "^  *k4v2: tova with kv type 'k4v2': rows leave at every step (decode=on), " out
+check "for all formats, where it is not they" grep -q '^streamingllm:.* ada  *score     f32 f16 bf16 q8_0 q8 q4 q2 k4v2: streamingllm: budget=ada makes no sense' out
+refuses 2 "--matrix and --markdown exclude each other" methods --matrix --markdown
+
 # ---- tokens ----
 works tokens -m "$target" -p "Call me Ishmael."
 ids=$(cat out)

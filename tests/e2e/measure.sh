@@ -23,7 +23,7 @@ json 'all(abs(row["nll"] - row["nll_dense"] - row["nll_difference"]) < 1e-7 for 
 json 'all(a["nll_dense"] == b["nll"] for a, b in zip(j["rows"], json.load(open("dense.json"))["rows"]))'
 json 'all(row["kept_rows"] == 24 for row in j["rows"])'
 works $ppl --prompt specpc:keep=64,window=16 --out ppl.jsonl
-check "the table has the numbers" grep -q "^    256  .*  *64 *64$" out
+check "the table has the numbers" grep -q "^    256  .*  *64 *64  [0-9.]* KiB$" out
 check "three methods share a record" [ "$(grep -c '^{"task":"ppl"' ppl.jsonl)" -eq 12 ]
 cp ppl.jsonl before.jsonl
 works $ppl --prompt specpc:keep=64,window=16 --out ppl.jsonl
@@ -33,6 +33,11 @@ json 'sum(row["method"] == "dense" and row["score"] == 100 for row in j["rows"])
 works $ppl --out alone.jsonl
 works eval compare alone.jsonl ppl.jsonl
 check "the loss of a method shows" grep -q "^b  snapkv" out
+
+works $ppl --kv-type q8_0 --kv-type q2,residual=0 --json
+json '[r["kv_type"] for r in j["rows"]] == ["q8_0"] * 2 + ["q2,residual=0"] * 2 and j["rows"][2]["method"] == "dense q2,residual=0"'
+json 'all(0 < a["kl"] < b["kl"] and a["kv_bytes"] > b["kv_bytes"] for a, b in zip(j["rows"], j["rows"][2:]))'
+json 'all(a["nll_dense"] == b["nll"] for a, b in zip(j["rows"], json.load(open("dense.json"))["rows"]))' # dense is f16
 
 refuses 2 "on which text? -f FILE is needed" eval ppl -m "$target"
 refuses 1 "missing.txt: No such file" eval ppl -m "$target" -f missing.txt

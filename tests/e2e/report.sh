@@ -23,6 +23,7 @@ works report dense.jsonl kv.jsonl -o ./-
 check "./- is a file" cmp -s ./- page.html
 rm -f ./-
 works report dense.jsonl kv.jsonl --csv
+check "csv: formats stand beside methods" grep -q '^512,"mean","dense","f16",4,' out
 check "csv: a line a cell, and means" [ "$(wc -l <out)" -eq 10 ]
 works report dense.jsonl kv.jsonl --json
 json 'len(j["rows"]) == 6 and len(j["means"]) == 3 and len(j["manifests"]) == 2'

@@ -4,7 +4,7 @@
 # sweep.sh - eval with several methods, from a TOML file, and in parts; kills.sh has runs that are killed.
 . "$(dirname "$0")/lib.inc"
 
-rm -rf ./*.jsonl ./*.toml records typed
+rm -rf ./*.jsonl ./*.toml records typed stored
 
 # told FILE - the file without times and without who ran it, how and where.
 told() {
@@ -58,6 +58,51 @@ works eval ruler -m "$target" -d "$draft" --tasks chain --ctx 320 --samples 1 --
     --prompt dense --kv snapkv --kv dense --keep 64 --out cascade.jsonl
 check "prompt methods go with KV methods" [ "$(grep -c '^method  ' out)" -eq 4 ]
 check "and have their names" grep -q '^method  specpc:keep=128+snapkv:keep=64$' out
+
+# ---- formats of KV rows ----
+formats="eval ruler -m $target --tasks niah_single_1 --ctx 384 --samples 2 --seed 5 -t 1 --kv dense --kv snapkv:keep=96"
+works $formats --kv-type f16 --out f16.jsonl
+check "the usual format has no name" [ "$(grep -c '"method":"\(dense\|snapkv:keep=96\)","kv_type":"f16"' f16.jsonl)" -eq 4 ]
+cp f16.jsonl formats.jsonl
+works $formats --kv-type f16 --kv-type q4,residual=0 --kv-type k=q8_0 --kv-type f16 --json --out formats.jsonl --progress json
+json '[r["kv_type"] for r in j["rows"]] == ["f16"] * 2 + ["q4,residual=0"] * 2 + ["k=q8_0"] * 2'
+json '[r["method"] for r in j["rows"]] == [m + f for f in ["", " q4,residual=0", " k=q8_0"] for m in ["dense", "snapkv:keep=96"]]'
+json 'all(j["rows"][m + 2]["kv_bytes"] < j["rows"][m + 4]["kv_bytes"] < j["rows"][m]["kv_bytes"] for m in (0, 1))'
+json 'j["means"][3]["kv_type"] == "q4,residual=0"'
+json 'j["manifest"]["kv_type"] == "f16"'
+json 'j["manifest"]["run"]["methods"]["dense q4,residual=0"]["kv_type"] == {"name": "q4,residual=0", "k": "q4", "k_by": "channel",
+    "k_group": 64, "v": "q4", "v_by": "token", "v_group": 64, "residual": 0, "rows": "f16", "rotate": "none"}'
+json 'j["manifest"]["run"]["methods"]["dense"]["kv_type"] == {"name": "f16", "k": "f16", "v": "f16", "rotate": "none"}'
+check "what f16 has answered is not asked again" [ "$(wc -l <err)" -eq 9 ]
+check "a record of three formats" [ "$(told formats.jsonl | wc -l)" -eq 13 ]
+works report formats.jsonl
+check "its table has formats" grep -q '^| snapkv:keep=96 | q4,residual=0 | ' out
+works report formats.jsonl -o formats.html
+check "its page has a picture over bytes" grep -q 'bytes of KV after the prompt' formats.html
+check "and a line for every method and format" grep -q '<title>snapkv q4,residual=0, [0-9.]* KiB: ' formats.html
+refuses 1 "holds 6 methods" eval compare formats.jsonl f16.jsonl
+grep '"method":"dense","\|manifest' f16.jsonl >one.jsonl
+works eval compare one.jsonl formats.jsonl --json
+json '[c["b"] for c in j][2] == "dense q4,residual=0" and all(c["mean"]["samples"] == 2 for c in j)'
+works eval join joined-formats.jsonl formats.jsonl f16.jsonl
+check "12 samples of the three" grep -q '^12 samples$' out
+# Records of programs that did not tell formats: their manifest has the one of all rows.
+sed '/^{"task"/s/"kv_type":"f16",//; s/,"kv_type":{[^}]*}//g' f16.jsonl >old.jsonl
+works $formats --out old.jsonl --progress json
+check "an older record is gone on with" [ ! -s err ]
+works $formats --kv-type q2 --out old.jsonl
+check "in other formats too" [ "$(grep -c ' q2","kv_type":"q2"' old.jsonl)" -eq 4 ]
+sed '/^{"task"/s/"kv_type":"f16",//; s/"kv_type":"f16"/"kv_type":"q8_0"/' f16.jsonl >old.jsonl
+refuses 1 'other settings: kv_type is "q8_0" there and "f16" here' $formats --out old.jsonl
+works report old.jsonl f16.jsonl --json
+json '[(r["method"], r["kv_type"]) for r in j["means"]] == [("dense q8_0", "q8_0"), ("snapkv:keep=96 q8_0", "q8_0"), ("dense", "f16"), ("snapkv:keep=96", "f16")]'
+refuses 2 "--kv-type q3: kv type: 'q3' is unknown" $formats --kv-type q4 --kv-type q3
+refuses 2 "h2o:keep=64 q4: h2o with kv type 'q4': rows leave at every step (decode=on)" eval ruler -m missing.gguf \
+    --kv h2o:keep=64 --kv snapkv:keep=64 --kv-type f16 --kv-type q4
+refuses 2 "--exact stores KV rows as f32" $formats --exact --kv-type f32 --kv-type q4
+refuses 2 "eval importance: --kv-type is given 2 times, expected one" eval importance -m "$target" --kv snapkv --kv-type q8_0 --kv-type f16
+works $formats --exact --kv-type f32 --json
+json '[(r["method"], r["kv_type"]) for r in j["rows"]] == [("dense", "f32"), ("snapkv:keep=96", "f32")]'
 
 # ---- refusals ----
 refuses 2 "speckv:keep=4,window=8: speckv: window is 8, expected less than keep, which is 4" \
@@ -155,6 +200,30 @@ works eval sweep sweep.toml --samples 1 --ctx 320 -t 1 --kv snapkv --keep 64 --o
 check "pairs with the same target have records of their own" [ -s "typed/$(basename "$target" .gguf)+self:layers=1.jsonl" ]
 check "and tables" [ "$(grep -c '^model ' out)" -eq 2 ]
 
+cat >formats.toml <<END
+suite = "ruler"
+tasks = ["niah_single_1"]
+ctx = 384
+samples = 1
+threads = 1
+out = "stored"
+model = "$target"
+kv-type = ["f16", "q4"]
+
+[[methods]]
+kv = ["dense", "snapkv:keep=96"]
+
+[[methods]]
+kv = "h2o:keep=96"
+kv-type = "q8_0"
+END
+works eval sweep formats.toml --json
+json '[r["method"] for r in j["rows"]] == ["dense", "snapkv:keep=96", "dense q4", "snapkv:keep=96 q4", "h2o:keep=96 q8_0"]'
+works eval sweep formats.toml --kv-type f16 --kv-type bf16 --json
+json '[r["method"] for r in j["rows"]] == ["dense", "snapkv:keep=96", "dense bf16", "snapkv:keep=96 bf16", "h2o:keep=96", "h2o:keep=96 bf16"]'
+sed -i '/q8_0/d' formats.toml
+refuses 2 "h2o:keep=96 q4: h2o with kv type 'q4'" eval sweep formats.toml
+
 # toml WORDS LINE... - a file of these lines is refused with these words.
 toml() {
     words=$1
@@ -169,7 +238,9 @@ toml 'bad.toml:1: --samples is "0", expected a whole number from 1' 'samples = 0
 toml 'bad.toml:2: ctx is a list, expected a whole number, or a list of them' 'suite = "ruler"' 'ctx = [512, 0.5]'
 toml 'bad.toml:2: chat is text, expected true or false' 'suite = "ruler"' 'chat = "yes"'
 toml 'bad.toml:3: --kv: unknown kv method "snap"; there are: ' 'suite = "ruler"' '[[methods]]' 'kv = ["snap"]'
-toml 'bad.toml:4: no key "kvv"; there are: prompt, kv, keep' 'suite = "ruler"' '[[methods]]' 'kv = "dense"' 'kvv = "dense"'
+toml 'bad.toml:2: kv-type is a whole number, expected a format, or a list of them' 'suite = "ruler"' 'kv-type = ["f16", 4]'
+toml "bad.toml:3: --kv-type q3: kv type: 'q3' is unknown" 'suite = "ruler"' '' 'kv-type = ["f16", "q3"]'
+toml 'bad.toml:4: no key "kvv"; there are: prompt, kv, keep, kv-type' 'suite = "ruler"' '[[methods]]' 'kv = "dense"' 'kvv = "dense"'
 toml 'bad.toml:2: methods is text, expected a list of tables' 'suite = "ruler"' 'methods = "dense"'
 toml 'bad.toml:2: model is missing' 'suite = "ruler"' '[[models]]' 'draft = "a.gguf"'
 toml 'bad.toml: suite is missing' 'samples = 3'

@@ -52,6 +52,30 @@ static void refuse(uint32_t command, const char *line, const char *expected) {
     assert_null(strchr(conf.error, '\n'));
 }
 
+/* One format, of which the last counts, or for eval all of them; what is typed over a file's values
+ * replaces them as methods do, each for itself. */
+static void kv_types(void **state) {
+    char *const over[] = { "--kv-type", "bf16", "--samples", "3" };
+    struct ft_conf conf;
+    (void)state;
+    accept(FT_CMD_GENERATE, "--kv-type q4 --kv-type k=q4,v=q2,group=32", &conf);
+    assert_string_equal(conf.kv_type, "k=q4,v=q2,group=32");
+    assert_int_equal(conf.kv_types.n, 0);
+    accept(FT_CMD_EVAL, "ruler --kv-type f16 --kv snapkv --kv-type=k=q4,v=q2", &conf);
+    assert_null(conf.kv_type);
+    assert_int_equal(conf.kv_types.n, 2);
+    assert_string_equal(conf.kv_types.text[1], "k=q4,v=q2");
+    assert_int_equal(ft_conf_over(FT_CMD_EVAL, 4, over, &conf), FT_OK);
+    assert_int_equal(conf.kv_types.n, 1);
+    assert_string_equal(conf.kv_types.text[0], "bf16");
+    assert_string_equal(conf.kv.text[0], "snapkv");
+    assert_int_equal(ft_conf_over(FT_CMD_EVAL, 2, over + 2, &conf), FT_OK);
+    assert_int_equal(conf.kv_types.n, 1);
+    refuse(FT_CMD_EVAL, "--kv-type f16 --kv-type q3", "--kv-type q3: kv type: 'q3' is unknown");
+    refuse(FT_CMD_BENCH, "--kv-type k=q4,v=q3", "v is 'q3', expected f32");
+    refuse(FT_CMD_EVAL, "--kv-type f16,q4", "'q4' is unknown, expected"); /* no list with commas */
+}
+
 /* Whether an option was typed, by any of its names; an initial value is not. */
 static void given(void **state) {
     struct ft_conf conf;
@@ -330,6 +354,7 @@ static void words(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(given),
+        cmocka_unit_test(kv_types),
         cmocka_unit_test(initial_values),
         cmocka_unit_test(spellings),
         cmocka_unit_test(lists_and_numbers),

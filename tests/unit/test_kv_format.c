@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -34,9 +35,9 @@ static void test_rows(void **state) {
         const char *text;
         enum ft_fmt k, v;
     } cases[] = {
-        { NULL, FT_F16, FT_F16 },         { "f32", FT_F32, FT_F32 },
-        { "bf16", FT_BF16, FT_BF16 },     { "q8_0", FT_Q8_0, FT_Q8_0 },
-        { "k=q8_0", FT_Q8_0, FT_F16 },    { "k=f32,v=bf16", FT_F32, FT_BF16 },
+        { NULL, FT_F16, FT_F16 },          { "f32", FT_F32, FT_F32 },
+        { "bf16", FT_BF16, FT_BF16 },      { "q8_0", FT_Q8_0, FT_Q8_0 },
+        { "k=q8_0", FT_Q8_0, FT_F16 },     { "k=f32,v=bf16", FT_F32, FT_BF16 },
         { "q8_0,v=f16", FT_Q8_0, FT_F16 }, { "f16,rotate=kv", FT_F16, FT_F16 },
     };
     for (size_t i = 0; i < FT_COUNT(cases); i++) {
@@ -104,7 +105,8 @@ static void test_fit(void **state) {
         const char *part;
     } bad[] = {
         { "q8_0", 40, "q8_0, but the head size 40" },
-        { "q4,v_group=128", 64, "v_group is 128 numbers of a row, but heads of the target have 64" },
+        { "q4,v_group=128", 64,
+          "v_group is 128 numbers of a row, but heads of the target have 64" },
         { "q4,k_group=128", 128, "k_group is 128 rows of a channel, expected at most 64" },
         { "rotate=k", 96, "head size 96 of the target is no power of two" },
         { "q2", 40, "head size 40 of the target is not a multiple of 16" },
@@ -149,8 +151,16 @@ static void test_errors(void **state) {
         { "k=q8_0,v=q4", "k=q8_0 beside packed v=q4, expected f16", 0 },
         { "k=q4,v=f32", "v=f32 beside packed k=q4", 0 },
         { "k=q4\n", "k is 'q4?', expected", 0 },
-        { "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "is no setting", 0 },
+        { "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+          "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' is unknown", 0 },
+        { "tada,bits=4.3.8", "bits is '4.3.8', expected 2..8, or 2, 4 or 8 for each layer", 5 },
+        { "tada,bits=4.", "bits is '4.'", 5 },
+        { "q4,bits=4.8", "bits of each layer belong to tada", 0 },
     };
+    char longest[700] = "";
+    struct ft_kv_format none;
+    memset(longest, 'a', sizeof longest - 1);
+    assert_int_equal(ft_kv_format_parse(longest, &none, NULL), FT_ARG);
     for (size_t i = 0; i < FT_COUNT(bad); i++) {
         struct ft_kv_format format = { .residual = 77 };
         struct ft_error err = { .code = FT_OK };
@@ -165,12 +175,55 @@ static void test_errors(void **state) {
     assert_int_equal(ft_kv_type_check(NULL, NULL), FT_OK);
 }
 
+/* "k=q4 k_by=channel ..." of all settings. */
+static const char *told(const char *text, uint32_t head_dim) {
+    static char all[256];
+    struct ft_setting setting;
+    all[0] = '\0';
+    for (uint32_t i = 0; ft_kv_type_setting(text, head_dim, i, &setting); i++) {
+        size_t used = strlen(all);
+        assert_string_equal(setting.stage, "kv");
+        assert_int_equal(setting.is_number,
+                         strstr(setting.name, "_group") || !strcmp(setting.name, "residual") ||
+                             !strcmp(setting.name, "bits"));
+        snprintf(all + used, sizeof all - used, "%s%s=%s", i > 0 ? " " : "", setting.name,
+                 setting.value);
+    }
+    return all;
+}
+
+static void test_told(void **state) {
+    (void)state;
+    assert_string_equal(told(NULL, 64), "k=f16 v=f16 rotate=none");
+    assert_string_equal(told("q8_0,v=bf16,rotate=k", 64), "k=q8_0 v=bf16 rotate=k");
+    assert_string_equal(told("k4v2", 64),
+                        "k=q4 k_by=channel k_group=64 v=q2 v_by=token v_group=64 residual=64 "
+                        "rows=f16 mean=none rotate=none");
+    assert_string_equal(told("tada,bits=8.4", 64),
+                        "k=by layer k_by=token k_group=64 v=by layer v_by=token v_group=64 "
+                        "residual=64 rows=f16 mean=heads rotate=none");
+    assert_string_equal(told("kvq,bits=3", 64),
+                        "k=kvq k_by=channel k_group=64 v=kvq v_by=token v_group=64 bits=3 "
+                        "norm=frobenius groups=same residual=64 rows=f16 mean=none rotate=none");
+    assert_string_equal(told("k4v2", 32), /* heads that a group does not divide */
+                        "k=q4 k_by=channel k_group=64 v=q2 v_by=token v_group=32 residual=64 "
+                        "rows=f16 mean=none rotate=none");
+    assert_string_equal(told("k=q8,residual=0,rows=f32,rotate=kv,k_by=token,group=16", 64),
+                        "k=q8 k_by=token k_group=16 v=f16 residual=0 rows=f32 mean=none rotate=kv");
+    assert_string_equal(told("q3", 64), "");
+    assert_string_equal(told("q8_0", 48), ""); /* no multiple of 32 */
+    for (uint32_t i = 0; ft_kv_type_name(i); i++) {
+        char first[24];
+        snprintf(first, sizeof first, "k=%s",
+                 strcmp(ft_kv_type_name(i), "k4v2") == 0 ? "q4" : ft_kv_type_name(i));
+        assert_int_equal(strncmp(told(ft_kv_type_name(i), 64), first, strlen(first)), 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_packed),
-        cmocka_unit_test(test_fit),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_rows),   cmocka_unit_test(test_packed), cmocka_unit_test(test_fit),
+        cmocka_unit_test(test_errors), cmocka_unit_test(test_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

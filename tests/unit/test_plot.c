@@ -73,7 +73,7 @@ static char *plotted(const struct ft_plot_point *a, uint32_t n_a, const struct f
                      uint32_t n_b) {
     struct ft_plot_panel panel[] = { { "prefill", "tok/s", a, n_a },
                                      { "decode", "tok/s", b, n_b } };
-    struct ft_plot plot = { "a <b> & \"c\"", "note\n\xff", "tokens", panel, 2 };
+    struct ft_plot plot = { "a <b> & \"c\"", "note\n\xff", "tokens", panel, 2, false };
     struct ft_error err = { .code = FT_OK };
     if (ft_plot_save(&plot, FILE_PATH, &err) != FT_OK) {
         fail_msg("%s", err.text);
@@ -190,7 +190,40 @@ static void test_odd_plots(void **state) {
         snprintf(name[i], sizeof(name[i]), "s%u", i);
         many[i] = (struct ft_plot_point){ name[i], 100 + i, all(i + 1) };
     }
-    free(plotted(many, 40, many, 40));
+    char *text = plotted(many, 40, many, 40);
+    assert_non_null(strstr(text, "more are there than are drawn"));
+    /* four kinds of lines in eight colours: no two series look alike */
+    assert_non_null(strstr(text, "#2f7fd6\" stroke-width=\"2\" points="));
+    assert_non_null(
+        strstr(text, "#2f7fd6\" stroke-width=\"2\" stroke-dasharray=\"9 3 2 3\" points="));
+    free(text);
+    text = plotted(many, 32, many, 32);
+    assert_null(strstr(text, "more are there"));
+    free(text);
+}
+
+/* Bytes across, beyond 32 bits too: octaves with their unit, not too many of them. */
+static void test_bytes(void **state) {
+    (void)state;
+    const struct ft_plot_point point[] = { { "dense", UINT64_C(1) << 33, all(100) },
+                                           { "snapkv", UINT64_C(1) << 16, all(50) },
+                                           { "snapkv", UINT64_C(3) << 19, all(75) } };
+    const struct ft_plot_panel panel = { "score", "points", point, 3 };
+    const struct ft_plot plot = { .title = "t",
+                                  .note = "n",
+                                  .x_title = "bytes",
+                                  .panel = &panel,
+                                  .n_panel = 1,
+                                  .is_bytes = true };
+    assert_int_equal(ft_plot_save(&plot, FILE_PATH, NULL), FT_OK);
+    char *text = read_all(FILE_PATH);
+    assert_well_formed(text);
+    assert_non_null(strstr(text, ">64 KiB<"));
+    assert_non_null(strstr(text, ">1 GiB<"));
+    assert_null(strstr(text, ">128 KiB<"));
+    assert_non_null(strstr(text, "<title>snapkv, 1.5 MiB: 75.00 points</title>"));
+    assert_non_null(strstr(text, "<title>dense, 8.00 GiB: 100.00 points</title>"));
+    free(text);
 }
 
 /* ---- heat maps ---- */
@@ -355,10 +388,11 @@ static void test_full_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plot),     cmocka_unit_test(test_dots),
-        cmocka_unit_test(test_odd_dots), cmocka_unit_test(test_odd_plots),
-        cmocka_unit_test(test_grids),    cmocka_unit_test(test_save),
-        cmocka_unit_test(test_text),     cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_plot),      cmocka_unit_test(test_dots),
+        cmocka_unit_test(test_odd_dots),  cmocka_unit_test(test_odd_plots),
+        cmocka_unit_test(test_bytes),     cmocka_unit_test(test_grids),
+        cmocka_unit_test(test_save),      cmocka_unit_test(test_text),
+        cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -253,8 +253,8 @@ static void test_reports(void **state) {
     assert_non_null(strstr(markdown, "| method | mean, 95 % interval | vt | rows kept | KV |"));
     assert_non_null(strstr(markdown, "| snapkv:keep=64,window=8 | 50.0 ["));
     char *csv = report(&r, 1);
-    assert_non_null(strstr(csv, "\n1024,\"vt\",\"snapkv:keep=128,window=8\",1,75.0000,"));
-    assert_non_null(strstr(csv, "\n2048,\"mean\",\"dense\",1,100.0000,"));
+    assert_non_null(strstr(csv, "\n1024,\"vt\",\"snapkv:keep=128,window=8\",\"f16\",1,75.0000,"));
+    assert_non_null(strstr(csv, "\n2048,\"mean\",\"dense\",\"f16\",1,100.0000,"));
     char *html = report(&r, 2);
     assert_non_null(strstr(html, "<h1>a &lt;title&gt;</h1>"));
     assert_null(strstr(html, "<script"));
@@ -268,6 +268,110 @@ static void test_reports(void **state) {
     free(markdown);
     free(csv);
     free(html);
+    ft_results_done(&r);
+}
+
+static void add_stored(char *text, const char *method, const char *kv_type, double score,
+                       double kv_bytes) {
+    sprintf(text + strlen(text),
+            "{\"task\":\"vt\",\"ctx\":1024,\"index\":0,\"method\":\"%s\",\"kv_type\":\"%s\","
+            "\"score\":%g,\"kept_rows\":64,\"kv_bytes\":%g,\"kv_bytes_full\":4194304}\n",
+            method, kv_type, score, kv_bytes);
+}
+
+static void assert_method(const struct ft_results *r, uint32_t m, const char *name,
+                          const char *kv_type) {
+    assert_true(m < r->n_method);
+    assert_string_equal(r->method[m], name);
+    assert_string_equal(r->kv_type[m], kv_type);
+}
+
+static const char *const manifest_of[] = {
+    "{\"manifest\":{\"suite\":\"ruler\",\"target\":\"t\",\"seed\":7,\"kv_type\":\"f16\"}}\n",
+    "{\"manifest\":{\"suite\":\"ruler\",\"target\":\"t\",\"seed\":7,\"kv_type\":\"q8_0\"}}\n",
+    "{\"manifest\":{\"suite\":\"ruler\",\"target\":\"t\",\"seed\":7,\"kv_type\":\"f32\","
+    "\"exact\":true}}\n",
+};
+
+/* Rows tell their format; those of older records have that of their manifest, and f16 where it says
+ * nothing.  A format of its own is part of a method's name. */
+static void test_formats(void **state) {
+    const char *path[] = { FILE_A, FILE_B };
+    struct ft_error error = { .code = FT_OK };
+    struct ft_results r;
+    char a[4096], b[4096];
+    (void)state;
+    strcpy(a, manifest_of[0]);
+    add_row(a, "vt", 512, 0, "dense", 100, 60); /* as it was before formats were told */
+    add_stored(a, "dense", "f16", 100, 4194304);
+    add_stored(a, "snapkv:keep=64 k=q4,v=q2", "k=q4,v=q2", 50, 65536);
+    add_stored(a, "snapkv:keep=128 k=q4,v=q2", "k=q4,v=q2", 75, 131072);
+    add_stored(a, "snapkv:keep=64", "f16", 25, 262144);
+    strcpy(b, manifest_of[1]);
+    add_row(b, "vt", 512, 0, "dense", 90, 60);
+    write_file(FILE_A, a);
+    write_file(FILE_B, b);
+    if (ft_results_load(path, 2, &r, &error) != FT_OK) {
+        fail_msg("%s", error.text);
+    }
+    assert_int_equal(r.n_method, 5);
+    assert_method(&r, 0, "dense", "f16");
+    assert_method(&r, 1, "snapkv:keep=64 k=q4,v=q2", "k=q4,v=q2");
+    assert_method(&r, 3, "snapkv:keep=64", "f16");
+    assert_method(&r, 4, "dense q8_0", "q8_0");
+    assert_true(ft_results_has_formats(&r));
+    char *markdown = report(&r, 0);
+    assert_non_null(strstr(markdown, "| method | format | mean, 95 % interval | vt |"));
+    assert_non_null(strstr(markdown, "\n| snapkv:keep=64 | k=q4,v=q2 | 50.0 ["));
+    assert_non_null(strstr(markdown, "\n| snapkv:keep=64 | f16 | 25.0 ["));
+    assert_non_null(strstr(markdown, "\n| dense | q8_0 | 90.0 ["));
+    assert_non_null(strstr(markdown, "| 64.0 KiB (1.6 %) |"));
+    char *csv = report(&r, 1);
+    assert_non_null(strstr(csv, "ctx,task,method,kv_type,samples,"));
+    assert_non_null(
+        strstr(csv, "\n1024,\"vt\",\"snapkv:keep=64 k=q4,v=q2\",\"k=q4,v=q2\",1,50.0000,"));
+    char *html = report(&r, 2);
+    assert_non_null(strstr(html, "<th>format</th>"));
+    assert_non_null(strstr(html, "<td>snapkv:keep=64</td><td>k=q4,v=q2</td>"));
+    /* one line a method and format over its budgets, across by bytes */
+    assert_non_null(strstr(html, "bytes of KV after the prompt"));
+    assert_non_null(strstr(html, "<title>snapkv k=q4,v=q2, 64.0 KiB: 50.00 points</title>"));
+    assert_non_null(strstr(html, "<title>snapkv k=q4,v=q2, 128.0 KiB: 75.00 points</title>"));
+    assert_non_null(strstr(html, "<title>snapkv, 256.0 KiB: 25.00 points</title>"));
+    assert_non_null(strstr(html, "<title>dense, 4.0 MiB: 100.00 points</title>"));
+    json_t *json = ft_report_json(&r);
+    const json_t *row = json_array_get(json_object_get(json, "rows"), 0);
+    assert_string_equal(json_string_value(json_object_get(row, "kv_type")), "f16");
+    json_decref(json);
+    free(markdown);
+    free(csv);
+    free(html);
+    ft_results_done(&r);
+}
+
+/* The same sample, once as an older record has it: known to be the same method.  Exact runs store f32
+ * as others do f16. */
+static void test_older(void **state) {
+    const char *path[] = { FILE_A, FILE_B };
+    struct ft_error error = { .code = FT_OK };
+    struct ft_results r;
+    char a[4096], b[4096];
+    (void)state;
+    strcpy(a, manifest_of[0]);
+    add_stored(a, "dense", "f16", 100, 4194304);
+    write_file(FILE_A, a);
+    strcpy(b, manifest_of[0]);
+    add_row(b, "vt", 1024, 0, "dense", 90, 60);
+    write_file(FILE_B, b);
+    assert_int_equal(ft_results_load(path, 2, &r, &error), FT_FORMAT);
+    assert_non_null(strstr(error.text, "with dense is there twice"));
+    ft_results_done(&r);
+    strcpy(a, manifest_of[2]);
+    add_row(a, "vt", 512, 0, "dense", 90, 60);
+    write_file(FILE_A, a);
+    r = load(FILE_A);
+    assert_method(&r, 0, "dense", "f32");
+    assert_false(ft_results_has_formats(&r));
     ft_results_done(&r);
 }
 
@@ -304,7 +408,7 @@ static void test_grid(void **state) {
     assert_null(strstr(markdown, "length, `other`"));
     char *csv = report(&r, 1);
     assert_non_null(strstr(csv, ",ttft_ms,depth\n"));
-    assert_non_null(strstr(csv, "2048,\"needle@20\",\"dense\",1,75.0000,"));
+    assert_non_null(strstr(csv, "2048,\"needle@20\",\"dense\",\"f16\",1,75.0000,"));
     assert_non_null(strstr(csv, ",0.000,20\n"));
     assert_non_null(strstr(csv, ",2.000,\n")); /* of vt, which has none */
     char *html = report(&r, 2);
@@ -335,7 +439,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cells),    cmocka_unit_test(test_search),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_differences),
-        cmocka_unit_test(test_reports),  cmocka_unit_test(test_grid),
+        cmocka_unit_test(test_reports),  cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_older),    cmocka_unit_test(test_grid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
