@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernbench.c - speed of the attention kernels: GFLOP/s of prefill on one thread, GB/s of decode on
- * one or more, per variant and row format, beside what this machine's products and memory give.
+ * one or more, per variant and row format, beside what this machine's products and memory give; and
+ * nanoseconds per row of decode over packed blocks, beside rows of f16 by attend_few.
  *
  *   kernbench [rows] [repeats] [threads]     defaults 4096, 5 and 1; the median of the repeats
- *
- * and, per variant, nanoseconds per row and head of decode over packed blocks beside rows of f16 by
- * attend_few, both with a group of 4 queries.
  *
  * Prefill is the whole causal triangle up to 8192 rows, beyond that the last 512 queries; its
  * multiply-adds are counted for visible pairs only.  Decode walks as many heads as fill 256 MiB, so
@@ -410,7 +408,7 @@ static void run_packed(const struct bench *b) {
     run_parts(b, NULL, packed_part);
 }
 
-static void run_packed_hot(const struct bench *b) {
+static void run_packed_cached(const struct bench *b) {
     const struct packed_bench *p = (const struct packed_bench *)b;
     for (uint32_t h = 0; h < p->n_head; h++) {
         packed_head(p, 0, p->b.scratch[0]);
@@ -459,10 +457,10 @@ static void bench_packed(const struct bench *b, uint32_t n_row, uint32_t d,
         p.b.scratch[i] = must(aligned_alloc(64, (ft_kern_work_bytes() + 63) & ~(size_t)63));
     }
     double n = (double)rows * p.n_head, memory = median_us(&p.b, clock_of(b), run_packed);
-    printf("%-10s d %3u group %u rows %u %-10s  %5.1f bits  decode %6.2f ns/row, %6.2f hot\n",
+    printf("%-10s d %3u group %u rows %u %-10s  %5.1f bits  decode %6.2f ns/row, %6.2f in cache\n",
            b->kern->name, (unsigned)d, (unsigned)GROUP, (unsigned)rows, own.name,
            (double)head * 4 / (double)(rows * d), memory / n * 1e3,
-           median_us(&p.b, cpu_us, run_packed_hot) / n * 1e3);
+           median_us(&p.b, cpu_us, run_packed_cached) / n * 1e3);
     fflush(stdout);
     ft_pages_unmap(p.k, k_bytes);
     ft_pages_unmap(p.v, v_bytes);

@@ -13,7 +13,7 @@
 #include "base/rng.h"
 #include "kern/kern.h"
 
-enum { ROW = FT_BLOCK_ROW, GUARD = 64, MAX_BLOCK = 4 };
+enum { ROW = FT_BLOCK_ROW, GUARD = 64 };
 
 static const uint32_t head_sizes[] = { 16, 32, 48, 64, 80, 96, 128, 160, 256 };
 static const uint32_t query_counts[] = { 1, 2, 3, 4, 5, 7, 8, 14, FT_FEW_QUERY };
@@ -305,7 +305,7 @@ static void test_lost_groups(void **unused) {
     uint32_t turn = 0;
     for (size_t c = 0; c < 2 * FT_COUNT(head_sizes); c++) {
         uint32_t d = head_sizes[c / 2], n = packs_of(d, c % 2, packs);
-        for (uint32_t i = 0; i < n; i++, turn++) {
+        for (uint32_t i = c % 3; i < n; i += 3, turn++) {
             struct side s = side_new(packs[i], 1, d, INPUT_RANDOM, false, turn), clean;
             clean = side_new(packs[i], 1, d, INPUT_RANDOM, false, turn);
             size_t at = (size_t)(uniform(turn, 3, 0) * 0.49f * (float)(ROW * d)) + ROW * d / 2;
@@ -565,12 +565,11 @@ static void test_matches_ref(void **unused) {
     for (size_t c = 0; c < FT_COUNT(head_sizes); c++) {
         uint32_t d = head_sizes[c], n_pack = packs_of(d, false, k_packs);
         packs_of(d, true, v_packs);
-        for (uint32_t i = 0; i < 3 * n_pack;
-             i++, turn++) { /* every pack of K and of V, and inputs */
+        for (uint32_t i = 0; i < 2 * n_pack; i++, turn++) { /* packs of K with two of V each */
             uint32_t m = query_counts[turn % FT_COUNT(query_counts)];
-            struct job t = job_new(k_packs[i % n_pack], v_packs[(i * 5 + i / n_pack) % n_pack], m,
-                                   1 + turn % MAX_BLOCK, d, (enum input)(turn / 2 % INPUT_COUNT),
-                                   turn / 3 % 4);
+            struct job t = job_new(k_packs[i % n_pack], v_packs[(i * 3 + i / n_pack) % n_pack], m,
+                                   1 + turn % (d < 128 ? 3 : 2), d,
+                                   (enum input)(turn / 2 % INPUT_COUNT), turn / 3 % 4);
             state_clear(&want);
             run(&ft_kern_ref, &t, 0, m, 0, t.n_block, &want);
             for (uint32_t v = 1; v < n_variant; v++) {
@@ -673,7 +672,7 @@ static void test_odd_queries(void **unused) {
     struct ft_pack k_packs[MOST_PACK], v_packs[MOST_PACK];
     uint32_t d = 96, n_pack = packs_of(d, false, k_packs), m = 6;
     packs_of(d, true, v_packs);
-    for (uint32_t c = 0; c < n_variant * n_pack * FT_COUNT(odd); c++) {
+    for (uint32_t c = 0; c < n_variant * n_pack * FT_COUNT(odd); c += 3) {
         const struct ft_kern *kern = variants[c / FT_COUNT(odd) / n_pack];
         uint32_t i = c / FT_COUNT(odd) % n_pack;
         struct job t = job_new(k_packs[i], v_packs[i], m, 2, d, INPUT_RANDOM, c % 4);
