@@ -67,7 +67,7 @@ static struct place place_of(const struct pack_shape *s, uint32_t d, uint32_t j,
 static uint32_t code_read(const struct pack_shape *s, const char *block, struct place p) {
     uint16_t word;
     memcpy(&word, block + p.at, sizeof word);
-    return (word >> p.bit) & s->top;
+    return (uint32_t)word >> p.bit & s->top;
 }
 
 /* into codes that were all zero */

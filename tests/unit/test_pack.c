@@ -305,7 +305,7 @@ static void test_lost_groups(void **unused) {
     uint32_t turn = 0;
     for (size_t c = 0; c < 2 * FT_COUNT(head_sizes); c++) {
         uint32_t d = head_sizes[c / 2], n = packs_of(d, c % 2, packs);
-        for (uint32_t i = c % 3; i < n; i += 3, turn++) {
+        for (uint32_t i = (uint32_t)(c % 3); i < n; i += 3, turn++) {
             struct side s = side_new(packs[i], 1, d, INPUT_RANDOM, false, turn), clean;
             clean = side_new(packs[i], 1, d, INPUT_RANDOM, false, turn);
             size_t at = (size_t)(uniform(turn, 3, 0) * 0.49f * (float)(ROW * d)) + ROW * d / 2;
