@@ -256,7 +256,7 @@ static double job_make(struct bench *b, uint32_t n_row, uint32_t n_query, uint32
             memcpy(k, b->head[0].k, head);
         }
         memcpy(v, k, head);
-        b->head[h] = (struct ft_span){ k, v, n_row };
+        b->head[h] = (struct ft_span){ .k = k, .v = v, .n_row = n_row };
     }
     b->job = (struct ft_attn_job){
         .q = x,

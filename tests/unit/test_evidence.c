@@ -72,7 +72,7 @@ static void tiny_fill(struct tiny *t, uint32_t first, uint32_t n_voter, uint32_t
         }
         t->vis[i] = (uint32_t)at + 1;
     }
-    t->head = (struct ft_span){ t->k, NULL, n_row };
+    t->head = (struct ft_span){ .k = t->k, .n_row = n_row };
     t->job = (struct ft_evidence_job){
         .q = t->q,
         .vis = t->vis,
@@ -189,7 +189,7 @@ static struct scene *scene_new(uint32_t n_head, uint32_t n_head_kv, uint32_t d, 
         }
         ft_kern_ref.encode(fmt, s->k[h], rows, n_k);
         ft_kern_ref.decode(fmt, rows, s->k[h], n_k);
-        s->head[h] = (struct ft_span){ rows, NULL, n_row + h };
+        s->head[h] = (struct ft_span){ .k = rows, .n_row = n_row + h };
     }
     s->job = (struct ft_evidence_job){
         .q = s->q,
