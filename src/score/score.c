@@ -226,14 +226,18 @@ void ft_amount_text(const struct ft_amount *amount, char *buf, size_t cap) {
 }
 
 /* The most rows that fit: exact ones, or blocks and behind them the residual and what is no block
- * yet. */
+ * yet.  A row more may take less, where it makes a block whole: what counts are the blocks that the
+ * input has, so that rows for which bytes would be enough with further blocks are not taken for
+ * fitting. */
 static double rows_of_bytes(double bytes, const struct ft_facts *facts) {
     double token = (double)FT_MAX(facts->token_bytes, 1), block = (double)facts->block_bytes;
     double exact = facts->residual * token;
     if (facts->block_rows == 0 || bytes < exact + block) {
         return floor(bytes / token);
     }
-    double n = floor((bytes - exact) / block), rest = floor((bytes - exact - n * block) / token);
+    uint32_t n_packed = facts->n_prompt - FT_MIN(facts->residual, facts->n_prompt);
+    double n = FT_MIN(floor((bytes - exact) / block), (double)(n_packed / facts->block_rows));
+    double rest = floor((bytes - exact - n * block) / token);
     return n * facts->block_rows + facts->residual + FT_MIN(rest, facts->block_rows - 1.0);
 }
 

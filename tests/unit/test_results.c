@@ -286,12 +286,10 @@ static void assert_method(const struct ft_results *r, uint32_t m, const char *na
     assert_string_equal(r->kv_type[m], kv_type);
 }
 
-static const char *const manifest_of[] = {
-    "{\"manifest\":{\"suite\":\"ruler\",\"target\":\"t\",\"seed\":7,\"kv_type\":\"f16\"}}\n",
-    "{\"manifest\":{\"suite\":\"ruler\",\"target\":\"t\",\"seed\":7,\"kv_type\":\"q8_0\"}}\n",
-    "{\"manifest\":{\"suite\":\"ruler\",\"target\":\"t\",\"seed\":7,\"kv_type\":\"f32\","
-    "\"exact\":true}}\n",
-};
+#define OF_FORMAT(settings)                                                                        \
+    "{\"manifest\":{\"suite\":\"ruler\",\"target\":\"t\",\"seed\":7,\"kv_type\":" settings "}}\n"
+static const char *const manifest_of[] = { OF_FORMAT("\"f16\""), OF_FORMAT("\"q8_0\""),
+                                           OF_FORMAT("\"f32\",\"exact\":true") };
 
 /* Rows tell their format; those of older records have that of their manifest, and f16 where it says
  * nothing.  A format of its own is part of a method's name. */

@@ -356,6 +356,37 @@ static void test_amount_rows(void **state) {
     }
 }
 
+/* Rows of a head in the bytes of all: whole blocks of the oldest, `residual` or more exact ones. */
+static uint64_t packed_bytes(uint32_t n, const struct ft_facts *facts) {
+    uint32_t n_block = n > facts->residual ? (n - facts->residual) / facts->block_rows : 0;
+    return n_block * facts->block_bytes +
+           (uint64_t)(n - n_block * facts->block_rows) * facts->token_bytes;
+}
+
+/* Where rows are packed a row more may take less: of an input, the most rows that fit. */
+static void test_packed_amount(void **state) {
+    (void)state;
+    static const uint64_t block_bytes[] = { 18432, 28672, 69632 }; /* 2 bits to 8, 2 KiB a row */
+    for (uint32_t i = 0; i < 3 * 3 * 700; i++) {
+        struct ft_facts facts = { .n_prompt = 1 + i / 9 * 3,
+                                  .token_bytes = 2048,
+                                  .block_bytes = block_bytes[i % 3],
+                                  .block_rows = 64,
+                                  .residual = i / 3 % 3 * 32 };
+        for (uint64_t bytes = 8192; bytes <= 1 << 22; bytes = bytes * 3 / 2) {
+            struct ft_amount amount = { FT_AMOUNT_BYTES, (double)bytes };
+            uint32_t want = facts.n_prompt, rows = ft_amount_rows(&amount, &facts);
+            while (want > 0 && packed_bytes(want, &facts) > bytes) {
+                want--;
+            }
+            if (FT_MIN(rows, facts.n_prompt) != want) {
+                fail_msg("%u rows, residual %u, %llu bytes: got %u want %u", facts.n_prompt,
+                         facts.residual, (unsigned long long)bytes, rows, want);
+            }
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_catalogue),       cmocka_unit_test(test_public),
@@ -364,6 +395,7 @@ int main(void) {
         cmocka_unit_test(test_window_and_keep), cmocka_unit_test(test_uint),
         cmocka_unit_test(test_nomem),           cmocka_unit_test(test_amount_text),
         cmocka_unit_test(test_amount_bad),      cmocka_unit_test(test_amount_rows),
+        cmocka_unit_test(test_packed_amount),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
