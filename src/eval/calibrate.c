@@ -3,7 +3,6 @@
 #include "eval/calibrate.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 static const uint8_t widths[] = { 2, 4, 8 };
@@ -62,12 +61,12 @@ struct search {
 };
 
 static void spell(const uint8_t *bits, uint32_t n, char *out) {
-    size_t at = (size_t)sprintf(out, "tada,bits=%u", bits[0]);
-    for (uint32_t l = 1; l < n; l++) {
-        at += (size_t)sprintf(out + at, ".%u", bits[l]);
-    }
-    if (n == 1) { /* a list, not a width for all */
-        out[at] = '\0';
+    static const char name[] = "tada,bits=";
+    memcpy(out, name, sizeof name);
+    char *at = out + sizeof name - 1;
+    for (uint32_t l = 0; l < n; l++) { /* widths are digits */
+        at[2 * l] = (char)('0' + bits[l]);
+        at[2 * l + 1] = l + 1 < n ? '.' : '\0';
     }
 }
 

@@ -14,8 +14,8 @@ enum {
     RESIDUAL = 64, /* Quantize What Counts */
     RESIDUAL_MAX = 1 << 20,
     ITEM_CAP = 2 * FT_KV_LAYER_MAX + 32, /* longer text means nothing: a width for every layer */
-    UNSAID = UINT32_MAX,
 };
+#define UNSAID UINT32_MAX
 
 /* What was said, before it is put together. */
 struct said {

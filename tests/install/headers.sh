@@ -32,7 +32,7 @@ done
 for header in "$root"/src/*/*.h; do
     # Templates: vector variants include them after defining their registers.
     case ${header#"$root"/} in
-    src/kern/tile.h | src/kern/tile_words.h) continue ;;
+    src/kern/tile.h | src/kern/tile_words.h | src/kern/blocks.h | src/kern/packside.h) continue ;;
     esac
     # What the 256- and 512-bit files share: only they include it, with these instructions
     # (unoptimised, the intrinsics are macros that convert signs).
