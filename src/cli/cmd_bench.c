@@ -390,6 +390,10 @@ static int check_options(const struct ft_conf *conf) {
         return ft_complain(FT_EXIT_USAGE,
                            "--draft-shape needs --shape: invented words fit no real vocabulary");
     }
+    if (conf->depth.n == 0 && conf->kv_types.n > 1) {
+        return ft_complain(FT_EXIT_USAGE, "%u times --kv-type, expected one without --depth",
+                           conf->kv_types.n);
+    }
     if (conf->depth.n > 0 && conf->ctx.n > 0) {
         return ft_complain(FT_EXIT_USAGE, "--depth and --ctx exclude each other");
     }
@@ -472,6 +476,7 @@ int ft_cmd_bench(const struct ft_conf *given) {
     struct shapes shapes;
     struct ft_conf conf = *given;
     int code = check_options(&conf);
+    conf.kv_type = conf.kv_types.n > 0 ? conf.kv_types.text[0] : NULL;
     if (conf.ctx.n == 0) {
         conf.ctx = (struct ft_counts){ .value = { 1024 }, .n = 1 };
     }

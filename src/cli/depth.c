@@ -5,7 +5,7 @@
 
 #include "cli/cli.h"
 
-enum { TEXT_CAP = 48 };
+enum { TEXT_CAP = 48, LABEL_CAP = 96 };
 
 struct result {
     const struct ft_setup *setup;
@@ -17,12 +17,13 @@ struct result {
 
 /* Ours over libllama's at the same depth; 0: there is none. */
 static double ratio(const struct result *result, uint32_t i, bool is_decode) {
-    const struct ft_depth_row *row = result->row;
-    if (!result->params->peer_path || i % 2 == 1) {
+    uint32_t n = result->params->n_kv_type, at = i % (n + 1);
+    if (!result->params->peer_path || at == n) {
         return 0;
     }
-    return is_decode ? row[i].decode_tok_s.median / row[i + 1].decode_tok_s.median
-                     : row[i].prefill_tok_s.median / row[i + 1].prefill_tok_s.median;
+    const struct ft_depth_row *row = &result->row[i], *peer = row + (n - at);
+    return is_decode ? row->decode_tok_s.median / peer->decode_tok_s.median
+                     : row->prefill_tok_s.median / peer->prefill_tok_s.median;
 }
 
 /* ---- JSON ---- */
@@ -49,7 +50,7 @@ static json_t *row_value(const struct result *result, uint32_t i) {
     json_t *value = json_object();
     json_object_set_new(value, "engine", ft_json_text(row->engine));
     json_object_set_new(value, "method", ft_json_text("dense"));
-    json_object_set_new(value, "kv_type", ft_json_text(ft_bench_kv_type(setup)));
+    json_object_set_new(value, "kv_type", ft_json_text(row->kv_type));
     json_object_set_new(value, "depth", json_integer(row->depth));
     json_object_set_new(value, "pp", json_integer(result->params->n_pp));
     json_object_set_new(value, "tg", json_integer(result->params->n_tg));
@@ -117,7 +118,7 @@ static void print_csv(const struct result *result) {
         const struct ft_depth_row *row = &result->row[i];
         double prefill = ratio(result, i, false), decode = ratio(result, i, true);
         ft_out("%s,dense", row->engine);
-        csv_text(ft_bench_kv_type(result->setup));
+        csv_text(row->kv_type);
         ft_out(",%u,%u,%u,%.6f", row->depth, params->n_pp, params->n_tg, row->prefill_s.median);
         csv_spread(&row->prefill_tok_s);
         ft_out(",%.6f", row->decode_s.median);
@@ -154,9 +155,9 @@ static const char *ratio_text(double value, char out[16]) {
 static void print_remarks(const struct result *result) {
     const struct ft_depth_params *params = result->params;
     const struct ft_depth_row *last = &result->row[result->n - 1];
-    ft_out("PP tokens are read behind `depth` copied rows, TG tokens decoded behind those; KV %s, "
-           "%u threads\n",
-           ft_bench_kv_type(result->setup), ft_bench_threads(result->setup));
+    ft_out("PP tokens are read behind `depth` copied rows, TG tokens decoded behind those; %u "
+           "threads\n",
+           ft_bench_threads(result->setup));
     ft_out("medians of %u rounds [lowest-highest]; DRAM: what the threads read beyond the caches "
            "just then, the ceiling of decoding\n",
            last->n_repeat);
@@ -165,8 +166,10 @@ static void print_remarks(const struct result *result) {
     }
     if (last->depth > 0 && last->prompt_s_extrapolated >= 0) {
         ft_out("a whole prompt of %u tokens, extrapolated from S_PP:", last->depth);
-        for (uint32_t i = result->n - (params->peer_path ? 2 : 1); i < result->n; i++) {
-            ft_out(" %s %.1f s", result->row[i].engine, result->row[i].prompt_s_extrapolated);
+        uint32_t n = params->n_kv_type + (params->peer_path ? 1 : 0);
+        for (uint32_t i = result->n - n; i < result->n; i++) {
+            const struct ft_depth_row *row = &result->row[i];
+            ft_out(" %s %s %.1f s", row->engine, row->kv_type, row->prompt_s_extrapolated);
         }
         ft_out("\n");
     }
@@ -179,12 +182,12 @@ static void print_remarks(const struct result *result) {
 static void print_text(const struct result *result) {
     const struct ft_depth_params *params = result->params;
     char pp[TEXT_CAP], tg[TEXT_CAP], dram[TEXT_CAP], x_pp[16], x_tg[16];
-    ft_out("%-9s  %7s  %5s  %5s  %8s  %-22s  %8s  %-20s  %-18s  %6s  %6s\n", "engine", "depth",
-           "PP", "TG", "T_PP s", "S_PP tok/s", "T_TG s", "S_TG tok/s", "DRAM GB/s", "x PP", "x TG");
+    ft_out("%-9s  %-6s  %7s  %5s  %5s  %8s  %-22s  %8s  %-20s  %-18s  %6s  %6s\n", "engine", "KV",
+           "depth", "PP", "TG", "T_PP s", "S_PP tok/s", "T_TG s", "S_TG tok/s", "DRAM GB/s", "x PP", "x TG");
     for (uint32_t i = 0; i < result->n; i++) {
         const struct ft_depth_row *row = &result->row[i];
-        ft_out("%-9s  %7u  %5u  %5u  %8.3f  %-22s  %8.3f  %-20s  %-18s  %6s  %6s\n", row->engine,
-               row->depth, params->n_pp, params->n_tg, row->prefill_s.median,
+        ft_out("%-9s  %-6s  %7u  %5u  %5u  %8.3f  %-22s  %8.3f  %-20s  %-18s  %6s  %6s\n",
+               row->engine, row->kv_type, row->depth, params->n_pp, params->n_tg, row->prefill_s.median,
                spread_text(&row->prefill_tok_s, pp), row->decode_s.median,
                spread_text(&row->decode_tok_s, tg), spread_text(&row->dram_gb_s, dram),
                ratio_text(ratio(result, i, false), x_pp), ratio_text(ratio(result, i, true), x_tg));
@@ -197,18 +200,24 @@ static void print_text(const struct result *result) {
 static int plot(const struct result *result) {
     uint32_t n = result->n;
     struct ft_plot_point *point = ft_alloc(2 * (size_t)n, sizeof *point);
-    if (!point) {
+    char *labels = ft_alloc(n, LABEL_CAP);
+    if (!point || !labels) {
+        ft_free(point);
+        ft_free(labels);
         return ft_complain(FT_EXIT_FAILED, "not enough memory to plot %u rows", n);
     }
     for (uint32_t i = 0; i < n; i++) {
         const struct ft_depth_row *row = &result->row[i];
-        const char *name =
-            strcmp(row->engine, "libllama") == 0 ? "libllama dense" : "foretoken dense";
+        const char *name = labels + (size_t)i * LABEL_CAP;
+        snprintf(labels + (size_t)i * LABEL_CAP, LABEL_CAP, "%s dense%s%s", row->engine,
+                 result->params->n_kv_type > 1 ? " " : "",
+                 result->params->n_kv_type > 1 ? row->kv_type : "");
         point[i] = (struct ft_plot_point){ name, row->depth, row->prefill_tok_s };
         point[n + i] = (struct ft_plot_point){ name, row->depth, row->decode_tok_s };
     }
     int code = ft_bench_plot(result->setup, "rows in the cache", point, point + n, n);
     ft_free(point);
+    ft_free(labels);
     return code;
 }
 
@@ -243,6 +252,7 @@ static int check_room(const struct ft_setup *setup, const struct ft_depth_params
                            deepest, params->n_pp, params->n_tg, conf->model, trained);
     }
     struct ft_session_params session = setup->params;
+    session.kv_type = params->kv_type[0];
     uint32_t n_first = deepest > 0 ? FT_MIN(deepest, (uint32_t)FT_DEPTH_BASE) : params->n_pp;
     session.n_predict = (uint32_t)n - n_first;
     if (ft_estimate(setup->target, NULL, &session, n_first, &estimate, &error) != FT_OK) {
@@ -284,7 +294,13 @@ int ft_bench_depth(struct ft_setup *setup) {
     const struct ft_conf *conf = setup->conf;
     struct ft_session_params session = setup->params;
     session.progress = NULL;
+    const char *kv_type[FT_TEXTS_CAP] = { ft_bench_kv_type(setup) };
+    for (uint32_t i = 0; i < conf->kv_types.n; i++) {
+        kv_type[i] = conf->kv_types.text[i];
+    }
     struct ft_depth_params params = { .session = &session,
+                                      .kv_type = kv_type,
+                                      .n_kv_type = FT_MAX(conf->kv_types.n, 1),
                                       .peer_path =
                                           conf->against == FT_AGAINST_LIBLLAMA ? conf->model : NULL,
                                       .depth = conf->depth.value,

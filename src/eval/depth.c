@@ -33,6 +33,11 @@ static void settle(void) {
     nanosleep(&pause, NULL);
 }
 
+/* Rows of one depth: a format each, then libllama. */
+static uint32_t per_depth(const struct ft_depth_params *params) {
+    return params->n_kv_type + (params->peer_path ? 1 : 0);
+}
+
 /* ---- one measurement ---- */
 
 uint64_t ft_depth_tokens(const struct ft_depth_params *params, uint32_t depth) {
@@ -89,6 +94,7 @@ static ft_status measure_ours(const struct run *run, struct ft_depth_row *row, i
     struct ft_session_params session_params = *params->session;
     ft_session *session = NULL;
     session_params.prompt = session_params.kv = NULL;
+    session_params.kv_type = row->kv_type;
     session_params.n_ctx = 0;
     uint32_t read = row->depth == 0 ? params->n_pp : FT_MIN(row->depth, (uint32_t)FT_DEPTH_BASE);
     session_params.n_predict = (uint32_t)ft_depth_tokens(params, row->depth) - read;
@@ -129,7 +135,7 @@ static ft_status measure(const struct run *run, uint32_t i, double value[METRICS
                          struct ft_error *error) {
     int64_t us[2] = { 0 };
     struct ft_depth_row *row = &run->row[i];
-    bool is_peer = run->peer && i % 2 == 1;
+    bool is_peer = i % per_depth(run->params) == run->params->n_kv_type;
     FT_TRY(is_peer ? measure_peer(run, row, us, error) : measure_ours(run, row, us, error));
     value[PREFILL_S] = (double)FT_MAX(us[0], 1) / 1e6;
     value[DECODE_S] = (double)FT_MAX(us[1], 1) / 1e6;
@@ -143,13 +149,13 @@ static ft_status measure(const struct run *run, uint32_t i, double value[METRICS
 /* ---- rounds ---- */
 
 uint32_t ft_depth_rows(const struct ft_depth_params *params) {
-    return params->n_depth * (params->peer_path ? 2 : 1);
+    return params->n_depth * per_depth(params);
 }
 
 static ft_status run_rounds(struct run *run, double *foreign_cpu, struct ft_error *error) {
     const struct ft_depth_params *params = run->params;
     struct ft_host_use start = { 0 };
-    uint32_t n_row = ft_depth_rows(params), n_warm = params->peer_path ? 2 : 1;
+    uint32_t n_row = ft_depth_rows(params), n_warm = per_depth(params);
     uint32_t total = n_warm + params->n_repeat * n_row;
     for (uint32_t done = 0; done < total; done++) {
         double unused[METRICS];
@@ -227,18 +233,20 @@ static ft_status open_parts(struct run *run, struct ft_error *error) {
     }
     run->dram = ft_dram_new(session->n_thread ? session->n_thread : ft_cpu_count());
     return params->peer_path ? ft_peer_open(params->peer_path, (uint32_t)n_ctx, session->n_thread,
-                                            session->kv_type, &run->peer, error)
+                                            params->kv_type[0], &run->peer, error)
                              : FT_OK;
 }
 
 ft_status ft_depth_run(const struct ft_depth_params *params, struct ft_depth_row *row,
                        double *foreign_cpu, struct ft_error *error) {
     struct run run = { .params = params, .row = row };
-    uint32_t per_depth = params->peer_path ? 2 : 1;
+    uint32_t n = per_depth(params);
     double *work = ft_alloc(params->n_repeat, sizeof *work);
     for (uint32_t i = 0; i < ft_depth_rows(params); i++) {
-        row[i] = (struct ft_depth_row){ .engine = i % per_depth == 1 ? "libllama" : "foretoken",
-                                        .depth = params->depth[i / per_depth] };
+        bool is_peer = i % n == params->n_kv_type;
+        row[i] = (struct ft_depth_row){ .engine = is_peer ? "libllama" : "foretoken",
+                                        .kv_type = params->kv_type[is_peer ? 0 : i % n],
+                                        .depth = params->depth[i / n] };
     }
     ft_status status =
         work ? open_parts(&run, error) : ft_fail(error, FT_NOMEM, 0, "no memory for results");
@@ -247,8 +255,8 @@ ft_status ft_depth_run(const struct ft_depth_params *params, struct ft_depth_row
     }
     if (status == FT_OK) {
         conclude(&run, work);
-        for (uint32_t e = 0; e < per_depth; e++) {
-            extrapolate(row + e, params->n_depth, per_depth, params->n_pp);
+        for (uint32_t e = 0; e < n; e++) {
+            extrapolate(row + e, params->n_depth, n, params->n_pp);
         }
     }
     ft_peer_close(run.peer);

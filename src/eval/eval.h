@@ -158,7 +158,7 @@ ft_status ft_bench_prompt(const ft_model *model, uint64_t seed, uint32_t n, ft_t
 enum { FT_DEPTH_BASE = 128 }; /* tokens read before rows are copied */
 
 struct ft_depth_row {
-    const char *engine;
+    const char *engine, *kv_type;
     uint32_t depth, n_repeat;
     struct ft_spread prefill_s, prefill_tok_s; /* n_pp tokens behind `depth` rows */
     struct ft_spread decode_s, decode_tok_s;   /* n_tg tokens behind those */
@@ -171,7 +171,9 @@ struct ft_depth_row {
 };
 struct ft_depth_params {
     const ft_model *target;
-    const struct ft_session_params *session; /* methods, n_predict and n_ctx are set here */
+    const struct ft_session_params *session; /* methods, kv_type, n_predict and n_ctx are set here */
+    const char *const *kv_type;              /* [n_kv_type] that take turns; libllama has the first */
+    uint32_t n_kv_type;                      /* >= 1 */
     const char *peer_path;                   /* NULL: no libllama rows */
     const uint32_t *depth;                   /* [n_depth] increasing */
     uint32_t n_depth, n_pp, n_tg;            /* n_pp, n_tg >= 1 */
@@ -182,7 +184,7 @@ struct ft_depth_params {
     void *user;
 };
 
-/* ft_depth_rows - how many rows a run gives: depths x engines. */
+/* ft_depth_rows - how many rows a run gives: depths x (formats, and libllama). */
 uint32_t ft_depth_rows(const struct ft_depth_params *params);
 /* ft_depth_tokens - tokens that an engine must have room for at a depth. */
 uint64_t ft_depth_tokens(const struct ft_depth_params *params, uint32_t depth);
@@ -190,7 +192,7 @@ uint64_t ft_depth_tokens(const struct ft_depth_params *params, uint32_t depth);
 /* ft_depth_run - each round measures every row once; one cheap round at the first depth goes ahead
  * and is not counted.  The cache is brought to its depth by copied rows, which is not timed.
  *
- *   row          [ft_depth_rows] depths outermost, libllama behind foretoken
+ *   row          [ft_depth_rows] depths outermost, libllama behind foretoken's formats
  *   foreign_cpu  as for ft_bench_run */
 ft_status ft_depth_run(const struct ft_depth_params *params, struct ft_depth_row *row,
                        double *foreign_cpu, struct ft_error *error);

@@ -137,7 +137,7 @@ static void guard(ft_session *session) {
     (void)session;
 }
 
-static uint32_t n_step;
+static uint32_t n_step, n_step_total;
 
 static void count_step(uint32_t done, uint32_t total, const char *engine, uint32_t depth,
                        void *user) {
@@ -145,7 +145,7 @@ static void count_step(uint32_t done, uint32_t total, const char *engine, uint32
     (void)depth;
     (void)user;
     assert_int_equal(done, n_step++);
-    assert_int_equal(total, 2 + 2 * 4);
+    assert_int_equal(total, n_step_total);
 }
 
 static void test_run(void **state) {
@@ -161,8 +161,11 @@ static void test_run(void **state) {
     snprintf(path, sizeof(path), "%s/depth.gguf", FT_TEST_SCRATCH_DIR);
     ids_random(id, FT_COUNT(id), model, 7);
     session.n_thread = 1;
+    static const char *const kv_types[] = { "f16", "q8_0", "k4v2,residual=0" };
     struct ft_depth_params params = { .target = model,
                                       .session = &session,
+                                      .kv_type = kv_types,
+                                      .n_kv_type = 1,
                                       .peer_path = path,
                                       .depth = depth,
                                       .n_depth = 2,
@@ -173,6 +176,7 @@ static void test_run(void **state) {
                                       .guard = guard,
                                       .step = count_step };
     n_step = 0;
+    n_step_total = 2 + 2 * 4;
     assert_int_equal(ft_depth_rows(&params), 4);
     if (ft_depth_run(&params, row, &foreign, &err) != FT_OK) {
         fail_msg("%s", err.text);
@@ -190,7 +194,25 @@ static void test_run(void **state) {
         assert_true(r->dram_gb_s.low > 0);
         /* libllama's cell for the last token, which is not evaluated, counts */
         assert_int_equal(r->kv_bytes, token * (r->depth + 45 + i % 2));
+        assert_string_equal(r->kv_type, "f16");
     }
+    /* formats take turns at each depth; rows that are packed read as many tokens from fewer bytes */
+    struct ft_depth_row turn[8];
+    params.n_kv_type = 3;
+    n_step = 0;
+    n_step_total = 4 + 2 * 8;
+    assert_int_equal(ft_depth_rows(&params), 8);
+    if (ft_depth_run(&params, turn, &foreign, &err) != FT_OK) {
+        fail_msg("%s", err.text);
+    }
+    assert_int_equal(n_step, n_step_total);
+    for (uint32_t i = 0; i < 8; i++) {
+        assert_string_equal(turn[i].engine, i % 4 == 3 ? "libllama" : "foretoken");
+        assert_string_equal(turn[i].kv_type, kv_types[i % 4 == 3 ? 0 : i % 4]);
+        assert_int_equal(turn[i].depth, depth[i / 4]);
+        assert_true(turn[i].decode_tok_s.low > 0);
+    }
+    assert_true(turn[5].kv_bytes < turn[4].kv_bytes && turn[6].kv_bytes < turn[5].kv_bytes);
     ft_model_close(model);
 }
 
