@@ -14,12 +14,12 @@ set(FT_SOURCES_engine session.c prefill.c compress.c trial.c decode.c pair.c est
 
 set(FT_PROGRAM_FOLDERS conf eval cli)
 set(FT_SOURCES_conf conf.c text.c shard.c)
-set(FT_SOURCES_eval ppl.c drift.c calibrate.c agreement.c importance.c importance_rows.c bench.c breakeven.c depth.c host.c save.c plot.c
+set(FT_SOURCES_eval ppl.c drift.c calibrate.c kv_table.c agreement.c importance.c importance_rows.c bench.c breakeven.c depth.c host.c save.c plot.c
     explain.c blocks.c shape.c chat.c run.c eta.c record.c join.c about.c ruler.c ruler_text.c ruler_hay.c ruler_words.c
     ruler_needle.c ruler_vars.c ruler_qa.c pytext.c metrics.c longbench.c longbench_suite.c matrix.c results.c compare.c report.c
     report_needle.c report_importance.c)
 set(FT_SOURCES_cli ui.c json.c setup.c cmd_generate.c cmd_info.c cmd_methods.c cmd_tokens.c cmd_explain.c
-    cmd_perplexity.c cmd_calibrate.c cmd_bench.c cmd_breakeven.c depth.c cmd_eval.c eval_grid.c eval_sweep.c eval_manifest.c
+    cmd_perplexity.c cmd_calibrate.c auto_kv.c cmd_bench.c cmd_breakeven.c depth.c cmd_eval.c eval_grid.c eval_sweep.c eval_manifest.c
     eval_table.c eval_texts.c suite_ruler.c suite_needle.c suite_longbench.c suite_ppl.c suite_importance.c cmd_report.c
     cmd_score.c cmd_help.c)
 set(FT_MAIN_SOURCE main.c)

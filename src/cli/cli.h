@@ -111,6 +111,20 @@ struct ft_setup {
  *   kv_type      the caller frees it with ft_free;  fingerprint  of the model it was found for */
 int ft_calibration_read(const char *model, char **kv_type, char fingerprint[65]);
 
+/* ft_calibration_table - the table of measured methods that is kept beside a model; NULL where there is
+ * none.  One of another model is an error. */
+int ft_calibration_table(const char *path, const ft_model *model, json_t **table);
+
+/* What --kv auto:bytes=N became (auto_kv.c). */
+struct ft_auto_kv {
+    bool is_on;
+    char kv[288], kv_type[256], why[320];
+};
+bool ft_auto_kv_is_asked(const struct ft_conf *conf);
+/* ft_auto_kv_choose - method, rows and format for a prompt, from what was measured of the model; into
+ * *out, which setup->params then points to. */
+int ft_auto_kv_choose(struct ft_setup *setup, uint32_t n_prompt, struct ft_auto_kv *out);
+
 /* ft_setup_init - what can be checked without opening a model.  ft_setup_done in any case. */
 int ft_setup_init(struct ft_setup *setup, const struct ft_conf *conf);
 void ft_setup_done(struct ft_setup *setup);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cmd_calibrate.c - bits of each layer for one model, kept beside it. */
+/* cmd_calibrate.c - what is found out about one model and kept beside it: bits of each layer, and
+ * what methods and formats scored. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,8 +9,9 @@
 #include "cli/cli.h"
 #include "eval/calibrate.h"
 #include "eval/eval.h"
+#include "eval/kv_table.h"
 
-enum { PATH_CAP = 4096 };
+enum { PATH_CAP = 4096, KEPT_MAX = 16 << 20 };
 
 /* "x.gguf" -> "x.kv.json" */
 static int path_beside(const char *model, char *out, size_t cap) {
@@ -21,36 +23,85 @@ static int path_beside(const char *model, char *out, size_t cap) {
                : ft_complain(FT_EXIT_FAILED, "the path of %.100s is too long", model);
 }
 
-int ft_calibration_read(const char *model, char **kv_type, char fingerprint[65]) {
-    char path[PATH_CAP], *text = NULL;
+/* What is kept beside a model: an object, empty where there is nothing yet. */
+static int read_kept(const char *path, json_t **out) {
+    char *text = NULL;
     size_t n = 0;
+    *out = NULL;
+    if (access(path, F_OK) != 0) {
+        *out = json_object();
+        return FT_EXIT_OK;
+    }
+    int code = ft_read_file(path, KEPT_MAX, &text, &n);
+    if (code != FT_EXIT_OK) {
+        return code;
+    }
+    *out = json_loadb(text, n, JSON_REJECT_DUPLICATES, NULL);
+    free(text);
+    if (!json_is_object(*out)) {
+        json_decref(*out);
+        *out = NULL;
+        return ft_complain(FT_EXIT_FAILED, "%.200s is no result of foretoken calibrate: not JSON",
+                           path);
+    }
+    return FT_EXIT_OK;
+}
+
+static bool is_of(const json_t *kept, const ft_model *model) {
+    struct ft_model_info info;
+    const char *of = json_string_value(json_object_get(kept, "fingerprint"));
+    ft_model_info(model, &info);
+    return of && strcmp(of, info.fingerprint) == 0;
+}
+
+int ft_calibration_table(const char *path, const ft_model *model, json_t **table) {
+    char kept_path[PATH_CAP];
+    json_t *kept = NULL;
+    *table = NULL;
+    int code = path_beside(path, kept_path, sizeof kept_path);
+    if (code == FT_EXIT_OK) {
+        code = read_kept(kept_path, &kept);
+    }
+    json_t *found = json_object_get(kept, "table");
+    if (code == FT_EXIT_OK && found && !is_of(kept, model)) {
+        code = ft_complain(FT_EXIT_FAILED, "%.200s was measured of another model than %.100s",
+                           kept_path, path);
+    } else if (code == FT_EXIT_OK) {
+        *table = json_incref(found);
+    }
+    json_decref(kept);
+    return code;
+}
+
+int ft_calibration_read(const char *model, char **kv_type, char fingerprint[65]) {
+    char path[PATH_CAP];
+    json_t *root = NULL;
     int code = path_beside(model, path, sizeof path);
     if (code == FT_EXIT_OK && access(path, R_OK) != 0) {
-        return ft_complain(FT_EXIT_FAILED,
-                           "--kv-type calibrated: no %.200s; foretoken calibrate -m %.200s makes it",
-                           path, model);
+        return ft_complain(
+            FT_EXIT_FAILED,
+            "--kv-type calibrated: no %.200s; foretoken calibrate -m %.200s makes it", path, model);
     }
     if (code == FT_EXIT_OK) {
-        code = ft_read_file(path, 1 << 20, &text, &n);
+        code = read_kept(path, &root);
     }
     if (code != FT_EXIT_OK) {
         return code;
     }
-    json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, NULL);
     const char *found = json_string_value(json_object_get(root, "kv_type"));
     const char *of = json_string_value(json_object_get(root, "fingerprint"));
     if (!found || !of || strlen(of) != 64 || ft_kv_type_check(found, NULL) != FT_OK) {
-        code = ft_complain(FT_EXIT_FAILED,
-                           "%.200s is no result of foretoken calibrate: a kv_type and a fingerprint "
-                           "are expected",
-                           path);
+        code =
+            ft_complain(FT_EXIT_FAILED,
+                        "%.200s is no result of foretoken calibrate: a kv_type and a fingerprint "
+                        "are expected",
+                        path);
     } else {
         memcpy(fingerprint, of, 65);
         *kv_type = ft_strdup(found);
         code = *kv_type ? code : ft_complain(FT_EXIT_FAILED, "not enough memory for a kv type");
     }
     json_decref(root);
-    free(text);
     return code;
 }
 
@@ -88,16 +139,26 @@ static json_t *result_value(const struct ft_setup *setup, const char *text, size
     return value;
 }
 
+/* Put beside the model, or where -o says, with what is there of it already. */
 static int save(const struct ft_setup *setup, json_t *value) {
+    const struct ft_conf *conf = setup->conf;
     char path[PATH_CAP];
     struct ft_error error = { 0 };
-    int code = setup->conf->out ? FT_EXIT_OK
-                                : path_beside(setup->conf->model, path, sizeof path);
+    json_t *kept = NULL;
+    int code = conf->out ? FT_EXIT_OK : path_beside(conf->model, path, sizeof path);
+    const char *to = conf->out ? conf->out : path;
+    if (code == FT_EXIT_OK) {
+        code = strcmp(to, "-") == 0 ? FT_EXIT_OK : read_kept(to, &kept);
+    }
     if (code != FT_EXIT_OK) {
         return code;
     }
-    const char *to = setup->conf->out ? setup->conf->out : path;
-    char *text = json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    if (!kept || !is_of(kept, setup->target)) { /* another model's is replaced */
+        json_decref(kept);
+        kept = json_object();
+    }
+    json_object_update(kept, value);
+    char *text = json_dumps(kept, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     struct ft_save *file = NULL;
     ft_status status = text ? ft_save_open(to, &file, &error)
                             : ft_fail(&error, FT_NOMEM, 0, "not enough memory for %.100s", to);
@@ -106,14 +167,64 @@ static int save(const struct ft_setup *setup, json_t *value) {
         status = ft_save_done(file, true, &error);
     }
     free(text);
-    if (status == FT_OK && !setup->conf->is_json) {
-        ft_out("kept in %s: --kv-type calibrated uses it\n", to);
-    }
+    json_decref(kept);
     return status == FT_OK ? FT_EXIT_OK : ft_complain_error(NULL, &error);
 }
 
-static int run(struct ft_setup *setup, const struct ft_tokens *tokens, const char *text,
-               size_t n) {
+/* ---- measured methods, from records ---- */
+
+static int add_table(const struct ft_setup *setup, const struct ft_results *results) {
+    const struct ft_conf *conf = setup->conf;
+    struct ft_error error = { 0 };
+    struct ft_model_info info;
+    json_t *table = NULL;
+    const char *of = json_string_value(json_object_get(ft_results_manifest(results, 0), "target"));
+    ft_model_info(setup->target, &info);
+    if (!of || strcmp(of, info.fingerprint) != 0) {
+        return ft_complain(FT_EXIT_FAILED, "%.200s was measured of another model than %.100s",
+                           conf->arg[0], conf->model);
+    }
+    if (ft_kv_table_of(results, &table, &error) != FT_OK) {
+        return ft_complain_error(NULL, &error);
+    }
+    size_t n = json_array_size(table);
+    json_t *value = json_object();
+    json_object_set_new(value, "fingerprint", json_string(info.fingerprint));
+    json_object_set_new(value, "table", table);
+    json_object_set(value, "table_seed", json_object_get(ft_results_manifest(results, 0), "seed"));
+    json_object_set_new(value, "version", ft_json_text(ft_version()));
+    int code = save(setup, value);
+    if (conf->is_json) {
+        ft_json_print(value);
+        return code;
+    }
+    json_decref(value);
+    if (code == FT_EXIT_OK) {
+        ft_out("%zu measured methods and formats are kept: --kv auto:bytes=N chooses among them\n",
+               n);
+    }
+    return code;
+}
+
+static int run_table(struct ft_setup *setup) {
+    struct ft_error error = { 0 };
+    struct ft_results results;
+    int code = ft_setup_peek(setup, NULL);
+    if (code != FT_EXIT_OK) {
+        return code;
+    }
+    if (ft_results_load(setup->conf->arg, setup->conf->n_arg, &results, &error) != FT_OK) {
+        code = ft_complain_error(NULL, &error);
+    } else {
+        code = add_table(setup, &results);
+    }
+    ft_results_done(&results);
+    return code;
+}
+
+/* ---- bits, from a text ---- */
+
+static int run(struct ft_setup *setup, const struct ft_tokens *tokens, const char *text, size_t n) {
     const struct ft_conf *conf = setup->conf;
     struct ft_error error = { 0 };
     struct ft_calibrate found;
@@ -147,6 +258,9 @@ static int run(struct ft_setup *setup, const struct ft_tokens *tokens, const cha
            found.kv_type, found.average, found.kl, found.kl_same, found.n_tried);
     int code = save(setup, value);
     json_decref(value);
+    if (code == FT_EXIT_OK) {
+        ft_out("kept: --kv-type calibrated uses it\n");
+    }
     return code;
 }
 
@@ -157,6 +271,13 @@ int ft_cmd_calibrate(const struct ft_conf *conf) {
     char *text = NULL;
     size_t n = 0;
     int code = ft_setup_init(&setup, conf);
+    if (code == FT_EXIT_OK && conf->n_arg > 0) {
+        code = conf->file ? ft_complain(FT_EXIT_USAGE,
+                                        "-f and records exclude each other: bits or a table")
+                          : run_table(&setup);
+        ft_setup_done(&setup);
+        return code;
+    }
     if (code == FT_EXIT_OK) {
         code = ft_read_text(conf, &text, &n);
     }

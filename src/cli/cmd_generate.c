@@ -21,6 +21,7 @@ struct answer {
     size_t n_written, written_cap;
     char *piece; /* [piece_cap] */
     size_t piece_cap;
+    struct ft_auto_kv auto_kv;
     bool is_line_open; /* the answer's last character is no newline */
     const char *end;   /* why it ended */
 };
@@ -190,6 +191,10 @@ static void print_summary(const struct answer *answer, const struct ft_report *r
             (double)answer->setup.load_us / 1e3, (double)report->draft_us / 1e3,
             (double)report->score_us / 1e3, (double)report->prefill_us / 1e3,
             (double)report->ttft_us / 1e3);
+    if (answer->auto_kv.is_on) {
+        ft_note("auto      %s in %s: %s", answer->auto_kv.kv, answer->auto_kv.kv_type,
+                answer->auto_kv.why);
+    }
     if (report->automatic.is_on) {
         print_auto(report);
     }
@@ -317,6 +322,13 @@ static void print_json(const struct answer *answer, const struct ft_report *repo
     if (report->automatic.is_on) {
         json_object_set_new(root, "auto", ft_json_auto(report));
     }
+    if (answer->auto_kv.is_on) {
+        json_t *chosen = json_object();
+        json_object_set_new(chosen, "kv", ft_json_text(answer->auto_kv.kv));
+        json_object_set_new(chosen, "kv_type", ft_json_text(answer->auto_kv.kv_type));
+        json_object_set_new(chosen, "why", ft_json_text(answer->auto_kv.why));
+        json_object_set_new(root, "kv_auto", chosen);
+    }
     json_object_set_new(root, "method", method_value(answer, report));
     json_object_set_new(root, "models", models_value(&answer->setup));
     json_object_set_new(root, "kernels", ft_json_kernels(report));
@@ -382,6 +394,9 @@ static int prepare(struct answer *answer, const struct ft_conf *conf) {
     }
     if (conf->n_predict == FT_NO_LIMIT) {
         code = set_limit(answer);
+    }
+    if (code == FT_EXIT_OK && ft_auto_kv_is_asked(conf)) {
+        code = ft_auto_kv_choose(&answer->setup, answer->tokens.n, &answer->auto_kv);
     }
     return code == FT_EXIT_OK ? ft_setup_fit(&answer->setup, answer->tokens.n) : code;
 }

@@ -183,12 +183,13 @@ static void print_text(const struct result *result) {
     const struct ft_depth_params *params = result->params;
     char pp[TEXT_CAP], tg[TEXT_CAP], dram[TEXT_CAP], x_pp[16], x_tg[16];
     ft_out("%-9s  %-6s  %7s  %5s  %5s  %8s  %-22s  %8s  %-20s  %-18s  %6s  %6s\n", "engine", "KV",
-           "depth", "PP", "TG", "T_PP s", "S_PP tok/s", "T_TG s", "S_TG tok/s", "DRAM GB/s", "x PP", "x TG");
+           "depth", "PP", "TG", "T_PP s", "S_PP tok/s", "T_TG s", "S_TG tok/s", "DRAM GB/s", "x PP",
+           "x TG");
     for (uint32_t i = 0; i < result->n; i++) {
         const struct ft_depth_row *row = &result->row[i];
         ft_out("%-9s  %-6s  %7u  %5u  %5u  %8.3f  %-22s  %8.3f  %-20s  %-18s  %6s  %6s\n",
-               row->engine, row->kv_type, row->depth, params->n_pp, params->n_tg, row->prefill_s.median,
-               spread_text(&row->prefill_tok_s, pp), row->decode_s.median,
+               row->engine, row->kv_type, row->depth, params->n_pp, params->n_tg,
+               row->prefill_s.median, spread_text(&row->prefill_tok_s, pp), row->decode_s.median,
                spread_text(&row->decode_tok_s, tg), spread_text(&row->dram_gb_s, dram),
                ratio_text(ratio(result, i, false), x_pp), ratio_text(ratio(result, i, true), x_tg));
     }

@@ -129,13 +129,16 @@ const struct ft_command ft_commands[] = {
       "eval importance have their own: correlations, overlap over the number of tokens, and the "
       "scores of one prompt as points.",
       "foretoken report ruler.jsonl -o ruler.html", FT_CMD_REPORT, FT_ARG_CAP, ft_cmd_report },
-    { "calibrate", "", "find bits for the KV rows of each layer of a model",
-      "Reads a text and tries which layers need more bits for tada rows (--kv-type tada: the mean of "
+    { "calibrate", "[RECORD...]", "find out what KV rows of a model need, and keep it beside it",
+      "With records of eval of this model: keeps what each KV method and format scored, and with what "
+      "share of dense bytes, for generate --kv auto:bytes=N. Else reads a text and tries which layers need more bits for tada rows (--kv-type tada: the mean of "
       "a layer's KV heads in f16, each head's deviation from it in 2, 4 or 8 bits): random choices "
       "within the average of --bits, then exchanges between layers of the best one. What counts is "
       "the KL divergence of the dense run on the second half of the text. The result is kept beside "
       "the model with its fingerprint, and --kv-type calibrated uses it.",
-      "foretoken calibrate -m model.gguf -f text.txt --bits 3.5", FT_CMD_CALIBRATE, 0,
+      "foretoken calibrate -m model.gguf -f text.txt --bits 3.5\n"
+      "foretoken calibrate -m model.gguf formats.jsonl",
+      FT_CMD_CALIBRATE, FT_ARG_CAP,
       ft_cmd_calibrate },
     { "score", "", "run a method's scoring on your own arrays",
       "Runs the very code that generate uses, in 32-bit floats, on queries and keys from a JSON "

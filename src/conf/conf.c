@@ -242,6 +242,10 @@ static ft_status add_method(struct ft_conf *conf, const struct ft_option *option
     struct ft_error error = { 0 };
     char name[48];
     bool is_prompt = option->kind == FT_OPT_PROMPT_METHOD;
+    bool is_auto = strncmp(value, "auto", 4) == 0 && (value[4] == ':' || value[4] == '\0');
+    if (is_auto && !is_prompt && conf->command == GENERATE) {
+        return add_text(conf, option, value); /* whoever runs it chooses a method */
+    }
     ft_status status =
         ft_method_check(is_prompt ? FT_STAGE_PROMPT : FT_STAGE_KV, value, NULL, &error);
     if (status == FT_OK) {
@@ -418,6 +422,7 @@ ft_status ft_conf_set(const struct ft_option *option, const char *value, struct 
 
 ft_status ft_conf_init(uint32_t command, struct ft_conf *out) {
     memset(out, 0, sizeof *out);
+    out->command = command;
     for (size_t i = 0; i < FT_COUNT(table); i++) {
         const char *initial = ft_conf_initial(&table[i], command);
         if (initial && (table[i].commands & command)) {

@@ -78,6 +78,7 @@ enum ft_against_choice { FT_AGAINST_NONE, FT_AGAINST_LIBLLAMA };
 enum ft_prefix_choice { FT_PREFIX_ON, FT_PREFIX_OFF };
 
 struct ft_conf {
+    uint32_t command; /* the bit of whoever parsed */
     const char *model, *draft;
     const char *file, *text, *system;
     bool is_chat, is_escape, is_plain_text, is_bare;
@@ -167,6 +168,8 @@ bool ft_conf_cache_folder(char *out, size_t cap);
 
 bool ft_text_uint(const char *text, uint64_t high, uint64_t *out);
 bool ft_text_real(const char *text, double *out); /* finite or infinite, never NaN */
+/* ft_text_bytes - "64MiB": a number and B, KB, MB, GB, KiB, MiB or GiB; at least 1. */
+bool ft_text_bytes(const char *text, uint64_t *out);
 /* ft_text_bias - "15043+1", "15043-inf", "15043=0.5". */
 bool ft_text_bias(const char *text, struct ft_logit_bias *out);
 /* ft_text_self - "self:layers=K" -> K >= 1; false when it is not that. */

@@ -66,6 +66,33 @@ bool ft_text_bias(const char *text, struct ft_logit_bias *out) {
     return true;
 }
 
+bool ft_text_bytes(const char *text, uint64_t *out) {
+    static const struct {
+        const char *name;
+        double bytes;
+    } units[] = { { "KiB", 1024 }, { "MiB", 1048576 }, { "GiB", 1073741824 }, { "KB", 1e3 },
+                  { "MB", 1e6 },   { "GB", 1e9 },      { "B", 1 } };
+    char number[32];
+    double value;
+    size_t n = strspn(text, "0123456789.");
+    if (n == 0 || n >= sizeof number) {
+        return false;
+    }
+    memcpy(number, text, n);
+    number[n] = '\0';
+    for (size_t i = 0; i < FT_COUNT(units); i++) {
+        if (strcmp(text + n, units[i].name) == 0) {
+            if (!ft_text_real(number, &value) || !(value * units[i].bytes >= 1) ||
+                !(value * units[i].bytes < 1e18)) {
+                return false;
+            }
+            *out = (uint64_t)(value * units[i].bytes);
+            return true;
+        }
+    }
+    return false;
+}
+
 bool ft_text_self(const char *text, uint32_t *n_layer) {
     static const char head[] = "self:layers=";
     uint64_t value;

@@ -38,10 +38,9 @@ static ft_status pack_by_norm(const ft_model *model, const struct ft_kv_format *
     uint32_t n = 2 * hp->n_layer;
     uint8_t *bits = ft_alloc(n, sizeof *bits);
     uint16_t *group = ft_alloc(2 * (size_t)n, sizeof *group), *high = group ? group + n : NULL;
-    ft_status status = bits && group
-                           ? FT_OK
-                           : ft_fail(err, FT_NOMEM, 0, "no memory for the bits of %u layers",
-                                     hp->n_layer);
+    ft_status status = bits && group ? FT_OK
+                                     : ft_fail(err, FT_NOMEM, 0,
+                                               "no memory for the bits of %u layers", hp->n_layer);
     if (status == FT_OK) {
         status = norms_of(model, format, s, err);
     }
@@ -111,7 +110,8 @@ ft_status ft_formats_init(ft_session *s, struct ft_error *err) {
     FT_TRY(ft_kv_format_fit(format, s->lane.hp->head_dim, "target", err));
     if (format->is_mean && s->lane.hp->n_head_kv == 1) {
         return ft_fail(err, FT_ARG, 0,
-                       "kv type '%s': the target has one KV head, its mean is the head itself", type);
+                       "kv type '%s': the target has one KV head, its mean is the head itself",
+                       type);
     }
     if (s->draft) { /* its rows are never packed */
         struct ft_kv_format rows = { .k_fmt = format->k_fmt, .v_fmt = format->v_fmt };
@@ -195,10 +195,10 @@ ft_status ft_kv_type_layers(const ft_model *model, const char *spec, struct ft_k
     FT_TRY(ft_kv_format_fit(&format, hp->head_dim, "model", err));
     struct ft_packing *packing = ft_alloc(hp->n_layer, sizeof *packing);
     double *norm = ft_alloc(2 * (size_t)hp->n_layer, sizeof *norm);
-    ft_status status = packing && norm ? packings_of(model, &format, packing, norm, err)
-                                       : ft_fail(err, FT_NOMEM, 0,
-                                                 "no memory for the formats of %u layers",
-                                                 hp->n_layer);
+    ft_status status =
+        packing && norm
+            ? packings_of(model, &format, packing, norm, err)
+            : ft_fail(err, FT_NOMEM, 0, "no memory for the formats of %u layers", hp->n_layer);
     for (uint32_t l = 0; status == FT_OK && l < hp->n_layer; l++) {
         const struct ft_pack *k = &packing[l].k, *v = &packing[l].v;
         out[l] = (struct ft_kv_layer){ .k_norm = norm[2 * l],

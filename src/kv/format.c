@@ -354,9 +354,9 @@ ft_status ft_kv_type_check(const char *spec, struct ft_error *err) {
 
 const char *ft_kv_type_name(uint32_t index) {
     size_t special = index - FT_COUNT(formats);
-    return index < FT_COUNT(formats)        ? formats[index].name
+    return index < FT_COUNT(formats)      ? formats[index].name
            : special < FT_COUNT(specials) ? specials[special]
-                                            : NULL;
+                                          : NULL;
 }
 
 /* ---- heads ---- */
@@ -398,9 +398,10 @@ ft_status ft_kv_format_fit(struct ft_kv_format *format, uint32_t d, const char *
                        whose);
     }
     if (ft_kv_format_is_packed(format) && d % 16 != 0) {
-        return ft_fail(err, FT_ARG, 0,
-                       "kv type: packed rows, but the head size %u of the %s is not a multiple of 16",
-                       d, whose);
+        return ft_fail(
+            err, FT_ARG, 0,
+            "kv type: packed rows, but the head size %u of the %s is not a multiple of 16", d,
+            whose);
     }
     struct ft_pack *side[] = { &format->k_pack, &format->v_pack };
     for (int i = 0; i < 2; i++) {
@@ -463,10 +464,10 @@ bool ft_kv_type_setting(const char *spec, uint32_t head_dim, uint32_t index,
         return false;
     }
     /* bits that layers, or prompts, get one by one have no one name */
-    const char *chosen = f.is_by_norm       ? "kvq"
-                         : f.is_joint       ? "joint"
+    const char *chosen = f.is_by_norm         ? "kvq"
+                         : f.is_joint         ? "joint"
                          : f.n_layer_bits > 0 ? "by layer"
-                                            : NULL;
+                                              : NULL;
     tell_text(&told, "k", chosen ? chosen : name_of(f.k_fmt, &f.k_pack));
     tell_pack(&told, &f.k_pack);
     tell_text(&told, "v", chosen ? chosen : name_of(f.v_fmt, &f.v_pack));

@@ -16,7 +16,7 @@ struct ft_kv_format {
     struct ft_pack k_pack, v_pack; /* bits 0, in both: nothing is packed */
     uint32_t residual;
     bool is_k_rotated, is_v_rotated; /* by a Hadamard matrix, before they are stored */
-    bool is_row_grouped; /* a group that nobody named is a whole row, not 64 numbers */
+    bool is_row_grouped;             /* a group that nobody named is a whole row, not 64 numbers */
     bool is_mean; /* blocks hold deviations from the mean over a layer's heads (TaDA) */
     /* kvq: bits (and groups) of each layer by the norms of its weights; k_pack and v_pack have the
      * averages */

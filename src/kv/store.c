@@ -75,9 +75,9 @@ static void count_rows(struct ft_kv *kv, int64_t delta) {
 
 /* Of one block of K and one of V. */
 static size_t block_bytes(const struct ft_packing *packing, uint32_t d) {
-    return packing->k.bits == 0 ? 0
-                                : ft_pack_block_bytes(&packing->k, d) +
-                                      ft_pack_block_bytes(&packing->v, d);
+    return packing->k.bits == 0
+               ? 0
+               : ft_pack_block_bytes(&packing->k, d) + ft_pack_block_bytes(&packing->v, d);
 }
 
 /* Of the means of one block of K and one of V. */
@@ -312,8 +312,8 @@ static ft_status check_room(const struct ft_kv *kv, uint32_t layer, uint32_t h, 
     return n <= l->cap_exact - n_exact
                ? FT_OK
                : ft_fail(err, FT_LIMIT, 0,
-                         "KV rows of layer %u head %u: %u exact and %u more, room for %u", layer,
-                         h, n_exact, n, l->cap_exact);
+                         "KV rows of layer %u head %u: %u exact and %u more, room for %u", layer, h,
+                         n_exact, n, l->cap_exact);
 }
 
 ft_status ft_kv_extend(struct ft_kv *kv, uint32_t layer, const ft_pos *pos, uint32_t n,
@@ -406,7 +406,8 @@ static void average_heads(struct ft_kv *kv, const struct layer *l, const struct 
 }
 
 /* The `block`-th 64 of the oldest exact rows of all heads become a block each. */
-static void pack_side(struct ft_kv *kv, struct layer *l, bool is_value, uint32_t h, uint32_t block) {
+static void pack_side(struct ft_kv *kv, struct layer *l, bool is_value, uint32_t h,
+                      uint32_t block) {
     struct side side = side_of(kv, l, is_value);
     uint32_t d = kv->shape.d;
     float *mean = kv->wide, *rows = kv->wide + (size_t)FT_BLOCK_ROW * d;
@@ -611,13 +612,15 @@ static ft_status check_alike(const struct ft_kv *kv, const struct layer *to, uin
                              const struct ft_rows *keep, struct ft_error *err) {
     for (uint32_t h = 1; to->packing.is_mean && h < kv->shape.n_head_kv; h++) {
         bool is_listed = keep[0].row != NULL && keep[h].row != NULL;
-        bool is_same = keep[h].n == keep[0].n && (keep[h].row == keep[0].row ||
-                       (is_listed && memcmp(keep[h].row, keep[0].row,
-                                            keep[0].n * sizeof(*keep[0].row)) == 0));
+        bool is_same = keep[h].n == keep[0].n &&
+                       (keep[h].row == keep[0].row ||
+                        (is_listed &&
+                         memcmp(keep[h].row, keep[0].row, keep[0].n * sizeof(*keep[0].row)) == 0));
         if (!is_same) {
-            return ft_fail(err, FT_UNSUP, 0,
-                           "KV rows of layer %u: heads 0 and %u keep different rows, but share means",
-                           layer, h);
+            return ft_fail(
+                err, FT_UNSUP, 0,
+                "KV rows of layer %u: heads 0 and %u keep different rows, but share means", layer,
+                h);
         }
     }
     return FT_OK;
@@ -762,9 +765,8 @@ size_t ft_kv_token_bytes(const struct ft_kv_shape *shape) {
 
 uint64_t ft_kv_packed_bytes(const struct ft_kv_shape *shape, const struct ft_packing *packing,
                             uint64_t n) {
-    uint64_t n_block = packing->k.bits > 0 && n > packing->residual
-                           ? (n - packing->residual) / FT_BLOCK_ROW
-                           : 0;
+    uint64_t n_block =
+        packing->k.bits > 0 && n > packing->residual ? (n - packing->residual) / FT_BLOCK_ROW : 0;
     return n_block * mean_bytes(packing, shape->d) +
            shape->n_head_kv * (n_block * block_bytes(packing, shape->d) +
                                (n - n_block * FT_BLOCK_ROW) * row_bytes(shape));

@@ -87,9 +87,8 @@ static double spectral(const struct matrix *w, double *at, double *to) {
     return sigma;
 }
 
-static ft_status norm_of(const ft_model *model, const struct ggml_tensor *tensor,
-                         enum ft_norm norm, const float *scale, double *out,
-                         struct ft_error *err) {
+static ft_status norm_of(const ft_model *model, const struct ggml_tensor *tensor, enum ft_norm norm,
+                         const float *scale, double *out, struct ft_error *err) {
     struct matrix w = { 0 };
     ft_status status = matrix_decode(model, tensor, &w, err);
     if (status == FT_OK && norm == FT_NORM_SPECTRAL) {
@@ -122,8 +121,8 @@ ft_status ft_model_kv_norms(const ft_model *model, uint32_t layer, enum ft_norm 
                             double *v, struct ft_error *err) {
     const struct ft_layer *l = &model->layer[layer];
     ft_assert(layer < model->hp.n_layer && l->wk && l->wv);
-    bool is_f32 = l->attn_norm->type == GGML_TYPE_F32 &&
-                  (!l->k_norm || l->k_norm->type == GGML_TYPE_F32);
+    bool is_f32 =
+        l->attn_norm->type == GGML_TYPE_F32 && (!l->k_norm || l->k_norm->type == GGML_TYPE_F32);
     if (l->k_norm && !is_f32) {
         return ft_fail(err, FT_UNSUP, 0, "%s: a norm of type %s, expected F32", l->k_norm->name,
                        ggml_type_name(l->k_norm->type));

@@ -60,4 +60,24 @@ refuses 1 "512000 are needed (-c)" calibrate -m own.gguf -f "$text" -c 512000
 refuses 2 '--bits is "9", expected' calibrate -m own.gguf -f "$text" --bits 9
 refuses 2 "which model?" calibrate -f "$text"
 
+# ---- auto ----
+cp "$target" auto.gguf
+works generate -m auto.gguf -f "$text" -n 4 --json --kv auto:bytes=64KiB
+json 'j["kv_auto"]["kv"] == "snapkv:keep=64KiB" and j["kv_auto"]["kv_type"] == "joint" and j["kv_bytes"] <= 65536'
+json 'j["kv_auto"]["why"].startswith("nothing was measured of this model") and j["method"]["kv_type"] == "joint"'
+works eval ruler -m auto.gguf --tasks niah_single_2 --ctx 512 --samples 2 --kv dense --kv snapkv --keep 32KiB,128KiB --kv-type f16 --kv-type q4,residual=0 --out auto.jsonl
+works calibrate -m auto.gguf auto.jsonl --json
+json 'len(j["table"]) == 6 and [r["share"] for r in j["table"] if r["kv"] == "dense"][0] == 1'
+works generate -m auto.gguf -f "$text" -n 4 --json --kv auto:bytes=256KiB
+json 'j["kv_auto"]["kv"].startswith("snapkv:keep=256KiB") and "best of" in j["kv_auto"]["why"] and j["kv_bytes"] <= 262144'
+works generate -m auto.gguf -f "$text" -n 4 --json --kv auto:bytes=1GiB
+json 'j["kv_auto"]["why"] == "all rows fit" and j["kv_bytes"] == j["kv_bytes_full"]'
+works calibrate -m auto.gguf -f "$text" -c 512 --tries 1
+works generate -m auto.gguf -f "$text" -n 4 --json --kv auto:bytes=256KiB
+json '"best of" in j["kv_auto"]["why"]'
+refuses 2 'expected auto:bytes=64MiB' generate -m auto.gguf -f "$text" --kv auto:bytes=64
+refuses 2 "leave --kv-type out" generate -m auto.gguf -f "$text" --kv auto:bytes=1MiB --kv-type q4
+refuses 2 'unknown kv method "auto"' bench -m auto.gguf --kv auto:bytes=1MiB
+refuses 1 "was measured of another model" calibrate -m "$draft" auto.jsonl
+
 finish

@@ -37,13 +37,14 @@ static void test_bits(void **state) {
             }
         }
         assert_true(sum <= n * average);
-        for (uint32_t i = 0; i < n; i++) { /* what fits is used */
+        for (uint32_t i = 0; i < n; i++) {                            /* what fits is used */
             assert_true(bits[i] == 8 || sum + bits[i] > n * average); /* 2 more, or 4 */
         }
     }
     double same[8] = { 1, 1, 1, 1, 1, 1, 1, 1 };
     uint8_t bits[8];
-    assert_int_equal(ft_bits_by_norm(same, 8, 3, bits, NULL), FT_OK); /* what is left goes to the lower index */
+    assert_int_equal(ft_bits_by_norm(same, 8, 3, bits, NULL),
+                     FT_OK); /* what is left goes to the lower index */
     assert_memory_equal(bits, ((uint8_t[]){ 4, 4, 4, 4, 2, 2, 2, 2 }), 8);
     double keys[8] = { 9, 3, 8, 2, 7, 3, 9, 1 }; /* keys that are larger: K4V2 */
     assert_int_equal(ft_bits_by_norm(keys, 8, 3, bits, NULL), FT_OK);
@@ -82,7 +83,8 @@ static void test_groups(void **state) {
     static const uint32_t averages[] = { 16, 32, 64 };
     uint64_t seed = 3;
     for (int round = 0; round < 400; round++) {
-        uint32_t n = 2 + oracle_below(&seed, N_MOST - 2), average = averages[oracle_below(&seed, 3)];
+        uint32_t n = 2 + oracle_below(&seed, N_MOST - 2),
+                 average = averages[oracle_below(&seed, 3)];
         double s[N_MOST], cost = 0, ours = 0, same = 0;
         uint16_t high[N_MOST], group[N_MOST];
         sensitivities(&seed, s, n);
@@ -113,10 +115,11 @@ static void test_norms(void **state) {
     for (uint32_t l = 0; l < ft_model_hparams(model)->n_layer; l++) {
         double frobenius[2], spectral[2];
         struct ft_error err;
-        assert_int_equal(ft_model_kv_norms(model, l, FT_NORM_FROBENIUS, &frobenius[0],
-                                           &frobenius[1], &err), FT_OK);
-        assert_int_equal(ft_model_kv_norms(model, l, FT_NORM_SPECTRAL, &spectral[0], &spectral[1],
-                                           &err), FT_OK);
+        assert_int_equal(
+            ft_model_kv_norms(model, l, FT_NORM_FROBENIUS, &frobenius[0], &frobenius[1], &err),
+            FT_OK);
+        assert_int_equal(
+            ft_model_kv_norms(model, l, FT_NORM_SPECTRAL, &spectral[0], &spectral[1], &err), FT_OK);
         for (int i = 0; i < 2; i++) { /* 128 x 256: |W|_2 <= |W|_F <= sqrt(128) |W|_2 */
             assert_true(spectral[i] <= frobenius[i]);
             assert_true(frobenius[i] <= sqrt(128) * spectral[i]);
@@ -161,8 +164,8 @@ static void test_kvq(void **state) {
     assert_int_equal(report_of(s, &report)->kv_bytes, want);
     assert_non_null(strstr(report.kv_packing, "bits of k 4"));
     struct ft_estimate estimate;
-    ft_model *header = model_at(FT_TEST_SOURCE_DIR "/models/foretoken-target-f16.gguf",
-                                FT_LOAD_VOCAB);
+    ft_model *header =
+        model_at(FT_TEST_SOURCE_DIR "/models/foretoken-target-f16.gguf", FT_LOAD_VOCAB);
     assert_int_equal(ft_estimate(header, NULL, &params, 600, &estimate, &err), FT_OK);
     assert_int_equal(estimate.kv_bytes, want); /* whichever layers have them */
     ft_model_close(header);

@@ -94,6 +94,7 @@ static void test_search(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_draw), cmocka_unit_test(test_search) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_draw),
+                                        cmocka_unit_test(test_search) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

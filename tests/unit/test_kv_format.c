@@ -183,9 +183,9 @@ static const char *told(const char *text, uint32_t head_dim) {
     for (uint32_t i = 0; ft_kv_type_setting(text, head_dim, i, &setting); i++) {
         size_t used = strlen(all);
         assert_string_equal(setting.stage, "kv");
-        assert_int_equal(setting.is_number,
-                         strstr(setting.name, "_group") || !strcmp(setting.name, "residual") ||
-                             !strcmp(setting.name, "bits"));
+        assert_int_equal(setting.is_number, strstr(setting.name, "_group") ||
+                                                !strcmp(setting.name, "residual") ||
+                                                !strcmp(setting.name, "bits"));
         snprintf(all + used, sizeof all - used, "%s%s=%s", i > 0 ? " " : "", setting.name,
                  setting.value);
     }

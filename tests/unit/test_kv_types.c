@@ -40,7 +40,8 @@ static float *run(const ft_model *model, const char *kv, const char *kv_type, ui
 static double distance(const float *a, const float *b) {
     double worst = 0;
     for (uint32_t i = 0; i < 3; i++) {
-        worst = fmax(worst, logp_distance(a + (size_t)i * N_VOCAB, b + (size_t)i * N_VOCAB, N_VOCAB));
+        worst =
+            fmax(worst, logp_distance(a + (size_t)i * N_VOCAB, b + (size_t)i * N_VOCAB, N_VOCAB));
     }
     return worst;
 }
@@ -65,9 +66,9 @@ static void test_residual_holds_all(void **state) {
 static void test_nearer_with_bits(void **state) {
     (void)state;
     ft_model *model = model_made("types", MODEL, FT_LOAD_FULL);
-    static const char *const types[] = { "q2,rows=f32", "q4,rows=f32", "q8,rows=f32",
-                                         "tada,bits=2,rows=f32", "tada,bits=4,rows=f32",
-                                         "tada,bits=8,rows=f32" };
+    static const char *const types[] = { "q2,rows=f32",          "q4,rows=f32",
+                                         "q8,rows=f32",          "tada,bits=2,rows=f32",
+                                         "tada,bits=4,rows=f32", "tada,bits=8,rows=f32" };
     float *dense = run(model, NULL, "f32", 1);
     double last = INFINITY;
     for (size_t i = 0; i < FT_COUNT(types); i++) {
@@ -93,7 +94,8 @@ static void test_rotated(void **state) {
                                       "laq:keep=200,lookahead=8", "h2o:keep=200" };
     for (size_t i = 0; i < FT_COUNT(kv); i++) {
         float *want = run(model, kv[i], "f32", 1);
-        float *k = run(model, kv[i], "f32,rotate=k", 1), *both = run(model, kv[i], "f32,rotate=kv", 1);
+        float *k = run(model, kv[i], "f32,rotate=k", 1),
+              *both = run(model, kv[i], "f32,rotate=kv", 1);
         double far = fmax(distance(k, want), distance(both, want));
         if (!(far < 0.05 && far > 0)) { /* kernels that round rows to words round others now */
             fail_msg("%s: %.3g", kv[i] ? kv[i] : "dense", far);
@@ -173,8 +175,7 @@ static void test_budget_in_bytes(void **state) {
             assert_true(report.n_kv_kept < 3000);
             struct ft_kv_shape shape = *ft_kv_shape_of(s->lane.kv);
             uint64_t more = 0, n = report.n_kv_kept + 1;
-            more = shape.n_layer *
-                   ft_kv_packed_bytes(&shape, ft_kv_packing(s->lane.kv, 0), n);
+            more = shape.n_layer * ft_kv_packed_bytes(&shape, ft_kv_packing(s->lane.kv, 0), n);
             /* where a row more completes a block it may take less: then two blocks' rows more */
             if (more <= report.kv_bytes) {
                 more = shape.n_layer *
@@ -200,7 +201,7 @@ static void test_joint(void **state) {
         const char *keep;
         uint32_t rows, bits; /* in f16 */
     } cases[] = {
-        { "94", 94, 4 },      { "6.25%", 187, 4 }, { "12.5%", 375, 4 }, { "12.6%", 378, 8 },
+        { "94", 94, 4 },       { "6.25%", 187, 4 }, { "12.5%", 375, 4 }, { "12.6%", 378, 8 },
         { "200000B", 260, 4 }, { "50%", 1500, 8 },  { "60%", 1800, 16 },
     };
     static const char *const kv[] = { "snapkv", "h2o:decode=off,", "knorm" };
@@ -398,11 +399,15 @@ static void test_order_of_types(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_residual_holds_all), cmocka_unit_test(test_nearer_with_bits),
-        cmocka_unit_test(test_rotated),            cmocka_unit_test(test_bytes),
-        cmocka_unit_test(test_budget_in_bytes),    cmocka_unit_test(test_joint),
+        cmocka_unit_test(test_residual_holds_all),
+        cmocka_unit_test(test_nearer_with_bits),
+        cmocka_unit_test(test_rotated),
+        cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_budget_in_bytes),
+        cmocka_unit_test(test_joint),
         cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_keys_lose_more),     cmocka_unit_test(test_order_of_types),
+        cmocka_unit_test(test_keys_lose_more),
+        cmocka_unit_test(test_order_of_types),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

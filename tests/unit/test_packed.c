@@ -80,7 +80,8 @@ static void assert_rows(const struct ft_kv *kv, uint32_t layer, uint32_t h, cons
 }
 
 static uint64_t bytes_of(uint32_t n_row, uint32_t n_block) {
-    return N_HEAD * ((uint64_t)n_block * (K_BLOCK + V_BLOCK) + (uint64_t)(n_row - 64 * n_block) * ROW);
+    return N_HEAD *
+           ((uint64_t)n_block * (K_BLOCK + V_BLOCK) + (uint64_t)(n_row - 64 * n_block) * ROW);
 }
 
 /* ---- the store ---- */
@@ -179,9 +180,9 @@ static void test_gather(void **state) {
     assert_int_equal(ft_kv_blocks(kv, 1, 1), (n - 100) / 64);
     assert_rows(kv, 1, 0, pos);
     assert_rows(kv, 1, 1, (const ft_pos *)row);
-    assert_int_equal(ft_kv_bytes(kv), (ft_kv_packed_bytes(&shape, &four, N) +
-                                       ft_kv_packed_bytes(&shape, &four, n)) /
-                                          N_HEAD);
+    assert_int_equal(ft_kv_bytes(kv),
+                     (ft_kv_packed_bytes(&shape, &four, N) + ft_kv_packed_bytes(&shape, &four, n)) /
+                         N_HEAD);
     keep[0] = (struct ft_rows){ NULL, N + 1 };
     struct ft_error err;
     assert_int_equal(ft_kv_gather(kv, 0, stage, 0, keep, &err), FT_ARG);
@@ -429,10 +430,10 @@ static void test_rotate(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_settle), cmocka_unit_test(test_room),
-        cmocka_unit_test(test_gather), cmocka_unit_test(test_means),
+        cmocka_unit_test(test_settle),      cmocka_unit_test(test_room),
+        cmocka_unit_test(test_gather),      cmocka_unit_test(test_means),
         cmocka_unit_test(test_means_alike), cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_rotate),
+        cmocka_unit_test(test_attention),   cmocka_unit_test(test_rotate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
