@@ -84,6 +84,7 @@ static struct wanted wanted_of(const struct ft_tokens *tokens) {
     struct ft_session_params params = ft_session_defaults();
     struct ft_error err;
     struct wanted want;
+    params.n_thread = 1;
     ft_session *s = session_made(target, NULL, &params);
     prompt_read(s, tokens->id, tokens->n);
     want.dense = copy_of(s);
@@ -108,6 +109,7 @@ static void check_method(const struct ft_method *method, const struct ft_tokens 
              method->is_capped ? ",window=16777216" : "");
     *(is_prompt ? &params.prompt : &params.kv) = spec;
     params.n_predict = 8;
+    params.n_thread = 1;
     for (int is_off = 0; is_off < 2; is_off++) {
         ft_session *s = session_made(target, draft, &params);
         s->is_shortcut_off = is_off;
