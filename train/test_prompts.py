@@ -11,7 +11,7 @@ import unittest
 import gguf
 import prompts
 from tokenizer import Tokenizer
-from wording import is_held
+from wording import NOISE, VT_HEAD, is_held
 
 MODELS = os.path.join(prompts.HERE, "../models")
 DRAFT, TARGET = (os.path.join(MODELS, "foretoken-%s-f16.gguf" % m) for m in ("draft", "target"))
@@ -61,6 +61,17 @@ class Prompts(unittest.TestCase):
             for a in p["answers"]:
                 at = pairs[at]
                 self.assertEqual(at, a)
+
+    def test_tracking_is_rulers(self):
+        for p in self.make("vt", 1100):
+            example, text = p["prompt"].split("\n\n" + VT_HEAD)
+            self.assertEqual(len(example.split(", they are: ")[1].split()), 5)
+            value = re.search(r"the value (\d{5}), they are: $", text).group(1)
+            records = ["VAR %s = %s\n" % (p["answers"][0], value)]
+            records += ["VAR %s = VAR %s \n" % pair for pair in zip(p["answers"][1:], p["answers"])]
+            self.assertEqual(re.findall(r"VAR [A-Z]{5} = .*\n", text), records)
+            self.assertEqual(re.sub(r"VAR [A-Z]{5} = .*\n", "", text).split("\nQuestion")[0],
+                             "\n" + "\n".join([NOISE] * text.count(NOISE)))
 
     def test_same_seed_same_prompts(self):
         self.assertEqual(self.make("multikey4"), self.make("multikey4"))
