@@ -7,15 +7,16 @@ import argparse
 import random
 
 import numpy as np
-from wording import CHAIN_Q, HEAD, LETTERS, Q_FULL, Q_MANY, REC, VT_HEAD, VT_Q, sentences, split_words
+from wording import (CHAIN_Q, HEAD, LETTERS, MADE_UP, NOISE, Q_FULL, Q_MANY, REC, VT_HEAD, VT_Q, sentences,
+                     split_words)
 
 
 class Sample:
     """Tokens x; weights w of the loss on predicting each (-1: plain prose); answer groups g (0: no answer);
-    alt: for a token index, every token that would be right there (values may be listed in any order)."""
+    early: for a token index, the token that its state should already tell after model.EARLY layers."""
 
     def __init__(self, bos):
-        self.x, self.w, self.g, self.alt = [bos], [0.], [0], {}
+        self.x, self.w, self.g, self.early = [bos], [0.], [0], {}
 
     def add(self, ids, weight=0., group=0):
         self.x += ids
@@ -39,11 +40,16 @@ class Tasks:
             e, (HEAD, VT_HEAD, "\n", " ", ".", ",", ":"))
         self.rec, self.qf, self.qm, self.vq, self.cq = ([e(p) for p in x] for x in (REC, Q_FULL, Q_MANY, VT_Q, CHAIN_Q))
         self.var, self.vareq, self.eq, self.valof, self.is_ = map(e, (" VAR", " = VAR", " =", "\nThe value of", " is"))
-        self.and_ = e(", and")
+        self.and_, self.more, self.line_var, self.noise = map(e, (", and", " and", "VAR", NOISE + "\n"))
 
     # ---- small parts
     def key(self):
-        a, n = self.r.choice(self.adj), self.r.choice(self.noun)
+        """adjective and noun, or, one in six, two words that are none, as `eval ruler` makes them up"""
+        r = self.r
+        if r.random() < .16:
+            a, n = ("".join(r.choice(c) for c in MADE_UP) for _ in range(2))
+            return self.e(" " + a) + self.e("-" + n), self.e(a) + self.e("-" + n), a + "-" + n
+        a, n = r.choice(self.adj), r.choice(self.noun)
         return a[0] + n[0], a[1] + n[0], a[2] + "-" + n[1]      # mid-sentence, line start, text
 
     def keys(self, n):
@@ -57,13 +63,13 @@ class Tasks:
         s = str(self.r.randrange(10 ** (digits - 1), 10 ** digits))
         return [self.t.id[s[i:i + 3]] for i in range(0, digits, 3)]
 
-    def names(self, n):
-        """variable names: three letters, three tokens"""
+    def names(self, n, letters=0):
+        """variable names: letters, or three of a token each"""
         out = {}
         while len(out) < n:
-            s = "".join(self.r.choice(LETTERS) for _ in range(3))
+            s = "".join(self.r.choice(LETTERS) for _ in range(letters or 3))
             ids = self.e(" " + s)
-            if len(ids) == 3:
+            if letters or len(ids) == 3:
                 out[s] = ids
         return list(out.values())
 
@@ -84,21 +90,20 @@ class Tasks:
 
     def scatter(self, T, head, recs, tail):
         """One sample of at most T tokens: head, the records in this order at random sentence gaps of the
-        haystack, then the tail (a Sample whose first token is dropped), end-of-text."""
+        haystack, then the tail (a Sample whose first token is dropped), end-of-text; at: where records begin."""
         room = T - 2 - len(head) - sum(map(len, recs)) - (len(tail.x) - 1)
         h = self.hay(room) if room > 0 else []
         cuts = sorted(self.r.randint(0, len(h)) for _ in recs)
         s = Sample(self.t.bos).add(head)
-        j = 0
+        j, s.at = 0, []
         for i in range(len(h) + 1):
             while j < len(recs) and cuts[j] == i:
+                s.at.append(len(s.x))
                 s.add(recs[j])
                 j += 1
             if i < len(h):
                 s.add(h[i], -1.)
-        base = len(s.x) - 1
         s.x, s.w, s.g = s.x + tail.x[1:], s.w + tail.w[1:], s.g + tail.g[1:]
-        s.alt = {base + i: v for i, v in tail.alt.items()}
         return s.add([self.t.eos], .5)
 
     def pick_head(self, T, head, which):
@@ -170,155 +175,142 @@ class Tasks:
                 s.add(self.dot, .5)
         return s if same else s.add([self.t.eos], .5)
 
-    def mv(self, T, c=None, extra=None, head=None, maxq=0, short=0.):
-        """multi-value: several numbers for one key, listed in any order; short: share of samples that ask with
-        the last half of the question (and so fit more questions)"""
+    def mv(self, T, c=None, extra=None, head=None, short=0., bare=0.):
+        """multi-value: several numbers for one key, listed in the order of the text; short: share of samples that ask
+        with the last half of the question (and so fit more questions); bare: with records cut to "KEY is: 123." """
         r = self.r
         head = self.pick_head(T, head, self.head)
-        short = r.random() < short
+        short, pre = r.random() < short, [] if r.random() < bare else self.rec[0]
         room = T - 2 - len(head)
-        recs, todo, cost = [], [], 0
+        recs, asks, cost = [], [], 0
         for i, k in enumerate(self.keys(12)):
-            asked = i == 0 or (not c and (not maxq or i < maxq))
-            vs = [self.num() for _ in range(int(c or r.randint(1, 4)) if asked else 1)]
-            rec = [self.rec[0] + k[0] + self.rec[1] + self.sp + v + self.dot for v in vs]
-            qlen = (9 if short else 40) + (1 if short else 2) * len(k[0]) + 5 * len(vs) if asked else 0
-            if i and (cost + sum(map(len, rec)) + qlen > room * .9 or (extra is not None and i > extra)):
-                break
-            cost += sum(map(len, rec)) + qlen
-            recs += rec
+            asked = i == 0 or not c
+            n = int(c or min(max(2, T // 50), r.choice((1, 2, 2, 3, 3, 4, 4, 5))) if asked else 1)
+            size = n * (len(pre) + len(k[0]) + 7)
             if asked:
-                todo.append((k[0], vs))
-        r.shuffle(recs)
-        r.shuffle(todo)
-        tail = Sample(0)
-        for i, (k, vs) in enumerate(todo):
-            if short:
-                tail.add((self.nl if i == 0 else []) + self.qm[1][6:] + k + self.qm[2])
-            else:
-                tail.add(self.qm[0] + k + self.qm[1]).add(k, .2).add(self.qm[2])
-            self.listing(tail, vs, i + 1)
-        return self.scatter(T, head, recs, tail)
+                size += (12 if short else 43) + (2 if short else 3) * len(k[0]) + n * 5
+            if i and (cost + size > room * .95 or (extra is not None and i > extra)):
+                break
+            cost += size
+            if asked:
+                asks.append([k[0]])
+            recs += [(k[0], self.num()) for _ in range(n)]
+        return self.lists(T, head, pre, recs, asks, short)
 
-    def mq(self, T, n=None, m=None, head=None):
-        """multi-query: the numbers of several keys asked in one question, listed in any order; n needles, one
-        question for m of them, or questions for two to four until all are asked"""
+    def mq(self, T, n=None, m=None, head=None, short=0., bare=0.):
+        """multi-query: the numbers of several keys asked in one question, listed in its order; n needles, one
+        question for m of them, or questions for two to four until all are asked; short, bare: as for mv"""
         r = self.r
         head = self.pick_head(T, head, self.head)
+        short, pre = r.random() < short, [] if r.random() < bare else self.rec[0]
         left = (T - 2 - len(head)) * (r.uniform(.4, 1.) if n is None else 1.)
         asks, recs, cost = [], [], 0
-        ks = [(k[0], self.num()) for k in self.keys(int(n or 32))]
+        ks = [k[0] for k in self.keys(int(n or 32))]
         while ks:
-            ask = [ks.pop() for _ in range(min(len(ks), int(m or r.randint(2, 4 if T > 200 else 2))))]
-            rec = [self.rec[0] + k + self.rec[1] + self.sp + v + self.dot for k, v in ask]
-            cost += sum(map(len, rec)) + 40 + sum(2 * len(k) + 8 for k, _ in ask)
+            ask = [ks.pop() for _ in range(min(len(ks), int(m or r.randint(2, 5 if T > 300 else 3))))]
+            cost += (9 if short else 40) + sum(len(pre) + 16 + (3 if short else 4) * len(k) for k in ask)
             if asks and n is None and cost > left:
                 break
             asks.append(ask)
-            recs += rec
-        r.shuffle(recs)
-        tail = Sample(0)
-        for i, ask in enumerate(asks[:1] if m else asks):
-            names = list(ask[0][0])
-            for j, (k, _) in enumerate(ask[1:]):
-                names += (self.and_ if j + 2 == len(ask) else self.com) + k
-            tail.add(self.qm[0] + names + self.qm[1]).add(names, .2).add(self.qm[2])
-            self.listing(tail, [v for _, v in ask], i + 1)
-        return self.scatter(T, head, recs, tail)
+            recs += [(k, self.num()) for k in ask]
+        return self.lists(T, head, pre, recs, asks[:1] if m else asks, short)
 
-    def multi(self, T, easy=0.5, again=0.):
-        """lines "key value.", several of one key, then "key value, value." for each: what mv needs, dense; again:
-        share of samples that repeat the key before each value instead, so that only the choice is left to learn"""
+    def lists(self, T, head, pre, recs, asks, short):
+        """a sample of (key, number) records and questions, each for some keys: " KEY is: 123 and 456, KEY is: 789."
+        key by key as asked, the numbers of a key in the order of the text: every step has its cue in what was said"""
         r = self.r
-        again = r.random() < again
-        keys = [[r.choice(self.short)] if r.random() < easy else k[1] for k in self.keys(12)]
-        recs, todo, cost = [], [], 0
-        for k in keys:
-            vs = [self.num() for _ in range(r.randint(1, 3))]
-            cost += (2 + len(k) + 5) * len(vs) + 1 + len(k) + (5 + again * (1 + len(k))) * len(vs)
-            if todo and cost > T - 3:
-                break
-            recs += [self.nl + k + self.sp + v + self.dot for v in vs]
-            todo.append((k, vs))
         r.shuffle(recs)
-        r.shuffle(todo)
-        s = Sample(self.t.bos)
-        for rec in recs:
-            s.add(rec)
-        for i, (k, vs) in enumerate(todo):
-            self.listing(s.add(self.nl + k), vs, i + 1, self.dot + self.nl + k if again else None)
-        return s.add([self.t.eos], .5)
+        r.shuffle(asks)
+        tail = Sample(0)
+        for i, ask in enumerate(asks):
+            names = list(ask[0])
+            for j, k in enumerate(ask[1:]):
+                names += (self.and_ if j + 2 == len(ask) else self.com) + k
+            if short:
+                tail.add((self.nl if i == 0 else []) + self.qm[1][6:] + names + self.qm[2])
+            else:
+                tail.add(self.qm[0] + names + self.qm[1]).add(names, .2).add(self.qm[2])
+            for j, k in enumerate(ask):
+                tail.add(k[:1], 2., i + 1).add(k[1:], 1., i + 1).add(self.rec[1], 1., i + 1)
+                self.listing(tail, [v for key, v in recs if key == k], i + 1)
+                tail.add(self.com if j + 1 < len(ask) else self.dot, .7, i + 1)
+        s = self.scatter(T, head, [pre + k + self.rec[1] + self.sp + v + self.dot for k, v in recs], tail)
+        return self.linked(s, recs, [at + len(pre + k + self.rec[1] + self.sp) for at, (k, _) in zip(s.at, recs)])
 
-    def link(self, T, easy=0):
-        """records VAR DEF = VAR ABC, then "ABC DEF." for each: what vt needs, dense; easy: share of samples with
-        names of one token, which may stand closer together"""
+    def linked(self, s, recs, at):
+        """the number of a record, at at, should tell which number of the same key stands before it"""
+        last = {}
+        for (k, v), i in zip(recs, at):
+            s.early[i] = last.get(tuple(k), [self.t.bos])[0]
+            last[tuple(k)] = v
+        return s
+
+    def multi(self, T, easy=0.5):
+        """lines "key value", several of one key, then for each key its values in order: what mv needs, dense; easy:
+        share of samples with keys of one token"""
         r = self.r
         easy = r.random() < easy
-        mid = r.choice(([], self.eq, self.vareq)) if easy else self.vareq
-        n = max(2, int((T - 4) // (9 if easy else 17) * r.uniform(.4, 1)))
-        nm = [[t] for t in r.sample(self.short, n + 1)] if easy else self.names(n + 1)
-        if r.random() < .5:                             # a tree instead of a chain
-            pairs = [(nm[r.randrange(i)] if i > 1 and r.random() < .3 else nm[i - 1], nm[i]) for i in range(1, n + 1)]
-            pairs = list({tuple(a): (a, b) for a, b in pairs}.values())
-        else:
-            pairs = [(nm[i - 1], nm[i]) for i in range(1, n + 1)]
-        s = Sample(self.t.bos)
-        r.shuffle(pairs)
-        for a, b in pairs:
-            s.add(self.var + b + mid + a + self.dot)
-        r.shuffle(pairs)
-        s.add(self.nl)
-        for i, (a, b) in enumerate(pairs):
-            s.add(a).add(b, 1., i + 1).add(self.dot, .2)
-        return s.add([self.t.eos], .5)
-
-    def listing(self, tail, vs, group, between=None):
-        """" 123, 456." in random order; at the first token of a value every value not yet listed is right; between:
-        what stands between values, given, not asked"""
-        self.r.shuffle(vs)
-        for j, v in enumerate(vs):
-            tail.add(self.sp, .2)
-            tail.alt[len(tail.x)] = sorted({u[0] for u in vs[j:]})
-            tail.add(v[:1], 3. if j else 1., group).add(v[1:], 1., group)
-            if between and j + 1 < len(vs):
-                tail.add(between)
-            else:
-                tail.add(self.com if j + 1 < len(vs) else self.dot, .7, group)
-
-    def vt(self, T, hops=None, chains=None, head=None, short=0.):
-        """variable tracking: VAR ABC = 12345 ... VAR DEF = VAR ABC; list all variables of a value"""
-        r = self.r
-        head = self.pick_head(T, head, self.vhead)
-        short = r.random() < short
-        most = max(1, min(10, (T - len(head)) // (75 if short else 130)))
-        chains = int(chains or r.randint(1, most))
-        names = self.names(5 * chains)
-        lists, todo = [], []
-        for _ in range(chains):
-            h = int(hops or r.randint(1, 4 if T > 200 else 2))
-            nm = [names.pop() for _ in range(h + 1)]
-            v = self.num(5)
-            recs = [self.var + nm[0] + self.eq + self.sp + v + self.dot]
-            recs += [self.var + nm[i + 1] + self.vareq + nm[i] + self.dot for i in range(h)]
-            lists.append(recs)
-            todo.append((v, nm))
-        recs, pend = [], [x[:] for x in lists]
-        while any(pend):
-            recs.append(r.choice([p for p in pend if p]).pop(0))
+        keys = [[t] for t in r.sample(self.short, 24)] if easy else [k[1] for k in self.keys(12)]
+        recs, todo, cost, most = [], [], 0, r.randint(2, 5)
+        for k in keys:
+            n = r.randint(1, most)
+            cost += n * (10 + len(k)) + 2 + len(k)
+            if todo and cost > T - 3:
+                break
+            recs += [(k, self.num()) for _ in range(n)]
+            todo.append(k)
+        r.shuffle(recs)
         r.shuffle(todo)
-        tail = Sample(0)
-        for i, (v, nm) in enumerate(todo[:1 if hops else None]):
-            if short:
-                tail.add(self.vq[2] + self.sp + v + self.vq[3])
-            else:
-                tail.add(self.vq[0] + self.sp + v + self.vq[1] + self.e(" %d" % len(nm)) + self.vq[2] +
-                         self.sp + v + self.vq[3])
-            for n in nm:
-                tail.add(n, 1., i + 1)
-            tail.add(self.dot, .7, i + 1)
-        if len(head) + sum(map(len, recs)) + len(tail.x) + 2 > T and hops is None:
-            return self.vt(T, chains=chains - 1, short=short) if chains > 1 else self.niah(T)
-        return self.scatter(T, head, recs, tail)
+        s, at = Sample(self.t.bos), []
+        for k, v in recs:
+            s.add(self.nl + k + self.sp + v)
+            at.append(len(s.x) - len(v))
+        for i, k in enumerate(todo):
+            self.listing(s.add(self.dot + self.nl + k), [v for key, v in recs if key == k], i + 1)
+        return self.linked(s.add(self.dot, .5).add([self.t.eos], .5), recs, at)
+
+    def listing(self, s, values, group):
+        """adds " 123 and 456": what comes next is told by the value before, as the one after it in the text; most of
+        the weight is on the first tokens, where there is a choice"""
+        for j, v in enumerate(values):
+            s.add(self.more if j else [], 1., group).add(self.sp, .1).add(v[:1], 3., group).add(v[1:], 1., group)
+
+    def vt(self, T, hops=None, example=None, bare=0., letters=None):
+        """RULER's variable tracking: VAR ABC = 12345 ... VAR DEF = VAR ABC among lines of noise; all variables of the
+        value, the last first, so that every step follows a record as it is read.  example: RULER's solved one (its
+        names are of three letters and told first to last) in front; bare: share of samples without noise, which all
+        short ones are; letters: of a name"""
+        r = self.r
+        bare = r.random() < bare or T < 480             # seven records among as many lines take that much
+        s, end = Sample(self.t.bos), T - 2
+        if example or (example is None and T > 800 and r.random() < .8):
+            for name in self.tracking(s, min(500, T // 4), 4, 3, False):
+                s.add(name)
+            s.add(self.nl + self.nl)
+        names = self.tracking(s, end - len(s.x), int(hops or r.choice((4, r.randint(1, 6)))),
+                              int(letters or r.choice((5, 5, 3))), bare)
+        for name in reversed(names):
+            s.add(name[:1], 3., 1).add(name[1:], 1., 1)
+        return s.add(self.dot, .5).add([self.t.eos], .5)
+
+    def tracking(self, s, room, hops, letters, bare):
+        """adds the lines of a chain, at most room tokens where there is that much, and the question; -> names"""
+        r, v, nm = self.r, self.num(5), self.names(hops + 1, letters)
+        recs = [self.line_var + nm[0] + self.eq + self.sp + v + self.nl]
+        recs += [self.line_var + b + self.vareq + a + self.sp + self.nl for a, b in zip(nm, nm[1:])]
+        head = self.vhead + self.nl
+        ask = (self.vq[0] + self.sp + v + self.vq[1] + self.e(" %d" % len(nm)) + self.vq[2] + self.sp + v + self.vq[3] +
+               self.sp)
+        lines = (room - len(head + ask) - sum(map(len, recs + nm))) // len(self.noise)
+        lines = 0 if bare else max(len(recs), lines)
+        at = set(r.sample(range(lines), len(recs)) if lines else ())
+        text = list(head)
+        for i in range(lines):
+            text += (recs.pop(0) if i in at else []) + self.noise
+        for rec in recs:
+            text += rec
+        s.add(text[:-1]).add(ask)                       # the question begins with the last line's end
+        return nm
 
     def trace(self, T, hops=None, chains=None, head=None, short=0.):
         """pointer chasing: the records of vt in any order; follow one variable to its value, in the records' words"""
@@ -388,38 +380,37 @@ class Tasks:
 
 
 def pack(samples, T, pad, fixed=False):
-    """padded arrays x, w, g and a list of (row, index of the predicted token, right tokens)"""
+    """padded arrays x, w, g and a list of (row, index, token that should be told early)"""
     n = T if fixed else min(T, max(len(s.x) for s in samples))
     x = np.full((len(samples), n), pad)
-    w, g, alt = np.zeros(x.shape, np.float32), np.zeros(x.shape, np.int64), []
+    w, g, early = np.zeros(x.shape, np.float32), np.zeros(x.shape, np.int64), []
     for i, s in enumerate(samples):
         m = min(n, len(s.x))
         x[i, :m], w[i, :m], g[i, :m] = s.x[:m], s.w[:m], s.g[:m]
-        alt += [(i, j, a) for j, a in s.alt.items() if j < n and len(a) > 1]
-    return x, w, g, alt
+        early += [(i, j, a) for j, a in s.early.items() if j < n - 1]
+    return x, w, g, early
 
 
 def picked(batch, lm_share, rng, unit=1):
     """What a step needs of a packed batch, small and free of shapes that only the loss would know: x; where, among
     the predictions in a row, the loss looks (at), for which token (y), with which weight (w; -1: prose) and for which
-    answer (g, numbered over the batch; 0: none); rows of these with several right tokens (ids, padded with the first
-    where off is not 0).  lm_share: share of the prose positions; unit: their number is rounded up to one of these."""
-    x, w, g, alt = batch
+    answer (g, numbered over the batch; 0: none); early_at, early_y: positions and tokens of what should be told early.
+    lm_share: share of the prose positions; unit: their number is rounded up to one of these."""
+    x, w, g, early = batch
     y, w, g = x[:, 1:], w[:, 1:], g[:, 1:]
     keep = (w > 0) | ((w < 0) & (rng.random(w.shape, np.float32) < lm_share))
     at = np.flatnonzero(keep)
     more = -len(at) % unit
     group = g.ravel()[at] + (g > 0).ravel()[at] * (at // w.shape[1]) * 1000
     group = np.unique(np.append(group, 0), return_inverse=True)[1].ravel()[:-1]
-    row = np.cumsum(keep.ravel()) - 1
-    width = max([len(a) for _, _, a in alt], default=1)
+    few = max(1, unit // 4)
+    early = early[:len(early) // few * few]
     return dict(
         x=x.astype(np.int16), at=np.append(at, [0] * more).astype(np.int32),
         y=np.append(y.ravel()[at], [0] * more).astype(np.int16),
         w=np.append(w.ravel()[at], [0.] * more).astype(np.float32), g=np.append(group, [0] * more).astype(np.int32),
-        rows=np.array([row[i * w.shape[1] + j - 1] for i, j, _ in alt], np.int32),
-        ids=np.array([a + a[:1] * (width - len(a)) for _, _, a in alt], np.int16).reshape(-1, width),
-        off=np.array([[0.] * len(a) + [-1e9] * (width - len(a)) for _, _, a in alt], np.float32).reshape(-1, width))
+        early_at=np.array([i * w.shape[1] + j for i, j, _ in early], np.int32),
+        early_y=np.array([t for _, _, t in early], np.int16))
 
 
 if __name__ == "__main__":

@@ -27,18 +27,28 @@ START = [
     stage("question", {128: .5, 256: .5}, {"kv:same=0.6": .3, "niah:same=0.5": .7}, tok=.6),
 ]
 
-SKILLS = {"trace:short=0.8": .30, "multi": .15, "mv:short=0.7": .20, "niah:same=0.2": .25, "kv:same=0.3": .10}
-ALL = {"trace:short=0.4": .25, "mv:short=0.4": .14, "niah:same=0.1": .48, "kv:same=0.3": .05, "prose": .08}
-ASKED = {"trace:short=0.2": .10, "trace:hops=2:chains=2:head=1": .07, "trace:hops=4:chains=2:head=1": .08,
-         "mv:short=0.2": .06, "mv:c=2:extra=2:head=1": .03, "mv:c=4:extra=2:head=1": .03, "niah:same=0.1": .24,
-         "niah:n=1:m=1:same=0:full=1:head=1": .15, "niah:n=8:m=1:same=0:full=1:head=1": .17, "kv:same=0.3": .03,
-         "prose": .04}
+SKILLS = {"trace:short=0.8": .45, "niah:same=0.2": .40, "kv:same=0.3": .15}
+ALL = {"trace:short=0.4": .30, "niah:same=0.1": .57, "kv:same=0.3": .05, "prose": .08}
+ASKED = {"trace:short=0.2": .12, "trace:hops=2:chains=2:head=1": .08, "trace:hops=4:chains=2:head=1": .09,
+         "niah:same=0.1": .29, "niah:n=1:m=1:same=0:full=1:head=1": .17, "niah:n=8:m=1:same=0:full=1:head=1": .18,
+         "kv:same=0.3": .03, "prose": .04}
 # many questions a sample: what made the most of few tokens at the end
 MANY = {"niah:same=0.1": .50, "niah:n=1:m=1:same=0:full=1:head=1": .12, "niah:n=8:m=1:same=0:full=1:head=1": .18,
         "trace:short=0.2": .08, "trace:hops=2:chains=2:head=1": .04, "trace:hops=4:chains=2:head=1": .04, "prose": .04}
 # lists of 16 keys in the question's wording are a skill of their own and fade without samples of them
 LISTS = dict({task: .75 * share for task, share in MANY.items()},
              **{"kv:n=16:m=1:same=0": .10, "kv:n=16:same=0": .10, "kv:same=0.3": .05})
+
+# Answers in steps of which each has its cue in what was said: lists of several keys and values, RULER's variable
+# tracking.  Short and dense first; then among the older skills, which come back within few samples of their length
+ANSWERS = {"mv:bare=0.8:short=0.8": .35, "multi:easy=0.6": .20, "mq:bare=0.5:short=0.6": .15, "vt:bare=0.9": .15,
+           "niah:same=0.2": .10, "trace:short=0.5": .05}
+BOTH_DENSE = {"mv:bare=0.5:short=0.7": .26, "mv:c=4:extra=0:bare=0.4:short=0.6": .08, "multi:easy=0.4": .10,
+              "mq:bare=0.4:short=0.6": .16, "vt:bare=1": .14, "niah:same=0.2": .08, "trace:short=0.5": .08,
+              "kv:n=16:m=1:same=0": .06, "kv:n=16:same=0": .04}
+BOTH = {"mv:short=0.6": .14, "mv:c=4:extra=0": .14, "mq:short=0.5": .08, "mq:n=4:m=4:head=1": .08, "vt": .02,
+        "vt:hops=4:example=1:letters=5": .12, "niah:same=0.1": .16, "niah:n=4:m=1:same=0:full=1:head=1": .03,
+        "niah:n=8:m=1:same=0:full=1:head=1": .04, "trace:short=0.2": .17, "prose": .02}
 
 
 def cpu(lr, s):
@@ -50,6 +60,11 @@ def cpu(lr, s):
         stage("4096", {512: .1, 1024: .15, 2048: .3, MID: .45}, ASKED, lr, tok=1.5 * s),
         stage("long", {512: .2, 1024: .3, 2048: .25, MID: .25}, MANY, lr, tok=1.5 * s, decay=True),
         stage("lists", {256: .4, 512: .15, 1024: .15, 2048: .15, MID: .15}, LISTS, lr / 3, tok=s, decay=True),
+        stage("answers", {96: .3, 128: .3, 192: .4}, ANSWERS, lr, batch=3072, tok=1.4 * s),
+        stage("answers-1024", {128: .2, 192: .3, 256: .2, 512: .2, 1024: .1}, BOTH, lr * .7, batch=4096, tok=.8 * s,
+              dense=BOTH_DENSE, decay=True),
+        stage("answers-4096", {160: .15, 256: .15, 512: .2, 1024: .2, 2048: .18, MID: .12}, BOTH, lr * .6, batch=4096,
+              tok=3.5 * s, dense=BOTH_DENSE, decay=True),
     ]
 
 
@@ -58,30 +73,28 @@ def cpu(lr, s):
 GPU_START = [
     stage("copy-small", {40: 1}, {"copy:small=1": 1}, batch=12288, share=5., until=.7),
     stage("copy", {64: 1}, {"copy": .6, "copy:small=1": .4}, batch=12288, share=6., until=.5),
-    stage("list-1", {64: 1}, {"kv:easy=1": .3, "copy": .1, "link:easy=1": .35, "multi:easy=1:again=1": .25},
-          batch=12288, share=20., until=.9),
-    stage("list-2", {96: 1}, {"kv:easy=1": .15, "kv:easy=2": .4, "copy": .05, "link:easy=1": .2,
-                              "multi:easy=1:again=0.6": .2}, batch=12288, share=6., until=.85),
-    stage("needle", {128: 1}, {"kv:easy=2": .1, "kv:same=1": .3, "niah:same=0.9": .35, "link:easy=1": .12,
-                               "multi:easy=1:again=0.6": .13}, batch=12288, share=6., until=.85),
-    stage("question", {128: .5, 256: .5}, {"kv:same=0.6": .2, "niah:same=0.5": .5, "link:easy=0.7": .15,
-                                           "multi:again=0.3": .15}, batch=12288, share=5.),
+    stage("list-1", {64: 1}, {"kv:easy=1": .3, "copy": .1, "multi:easy=1": .6}, batch=12288, share=20., until=.9),
+    stage("list-2", {96: 1}, {"kv:easy=1": .15, "kv:easy=2": .4, "copy": .05, "multi:easy=1": .4},
+          batch=12288, share=6., until=.85),
+    stage("needle", {128: 1}, {"kv:easy=2": .1, "kv:same=1": .3, "niah:same=0.9": .35, "multi:easy=1": .25},
+          batch=12288, share=6., until=.85),
+    stage("question", {128: .5, 256: .5}, {"kv:same=0.6": .2, "niah:same=0.5": .5, "multi:easy=0.5": .3},
+          batch=12288, share=5.),
 ]
-BARE_1 = {"link:easy=1": .35, "multi:easy=1:again=0.6": .35, "kv:same=0.6": .15, "niah:same=0.5": .15}
-BARE_2 = {"link:easy=0.3": .25, "multi:easy=0.3:again=0.2": .25, "trace:short=0.9": .15, "mv:short=1": .10,
-          "kv:same=0.3": .10, "niah:same=0.3": .15}
-ASK = {"mv:short=0.6": .18, "vt:short=0.6": .18, "mq": .15, "trace:short=0.7": .10, "niah:same=0.2": .12,
-       "kv:same=0.2": .10, "link": .08, "multi": .09}
-TEXT = {"mv:short=0.3": .20, "vt:short=0.3": .18, "mq": .16, "trace:short=0.3": .12, "niah:same=0.1": .26, "prose": .08}
+BARE_1 = {"multi:easy=1": .35, "mv:bare=1:short=1": .25, "kv:same=0.6": .20, "niah:same=0.5": .20}
+BARE_2 = {"multi:easy=0.3": .20, "mv:bare=0.8:short=0.8": .25, "mq:bare=0.8:short=0.8": .10, "vt:bare=1": .20,
+          "trace:short=0.9": .10, "kv:same=0.3": .05, "niah:same=0.3": .10}
+ASK = {"mv:bare=0.5:short=0.6": .24, "vt:bare=0.7": .18, "mq:bare=0.5:short=0.5": .16, "trace:short=0.7": .10,
+       "niah:same=0.2": .14, "kv:same=0.2": .10, "multi": .08}
+TEXT = {"mv:short=0.3": .22, "vt:bare=0.1": .16, "mq": .16, "trace:short=0.3": .12, "niah:same=0.1": .26, "prose": .08}
 # as they are asked in the end: one question, and many for their richer loss
 FINAL = {"niah:same=0.1": .17, "niah:n=1:m=1:same=0:full=1:head=1": .05, "niah:n=8:m=1:same=0:full=1:head=1": .07,
          "mq": .08, "mq:n=4:m=4:head=1": .06, "mv:short=0.2": .11, "mv:c=2:extra=2:head=1": .05,
-         "mv:c=4:extra=2:head=1": .08, "vt:short=0.2": .10, "vt:hops=2:chains=2:head=1": .04,
-         "vt:hops=4:chains=1:head=1": .06, "trace:short=0.2": .05, "trace:hops=2:chains=2:head=1": .02,
-         "trace:hops=4:chains=2:head=1": .03, "prose": .03}
+         "mv:c=4:extra=2:head=1": .05, "mv:c=4:extra=0:head=1": .05, "vt": .08, "vt:hops=4:example=1:letters=5": .10,
+         "trace:short=0.2": .05, "trace:hops=2:chains=2:head=1": .02, "trace:hops=4:chains=2:head=1": .03, "prose": .03}
 FINAL_DENSE = dict({task: .6 * share for task, share in ASK.items()}, **{
-    "kv:n=16:m=1:same=0": .08, "mq:n=4:m=4:head=1": .06, "mv:c=2:extra=2:head=1": .05, "mv:c=4:extra=2:head=1": .07,
-    "vt:hops=2:chains=2:head=1": .06, "vt:hops=4:chains=1:head=1": .08})
+    "kv:n=16:m=1:same=0": .08, "mq:n=4:m=4:head=1": .06, "mv:c=2:extra=2:head=1": .05, "mv:c=4:extra=2:head=1": .09,
+    "vt:bare=1:hops=4": .12})
 
 
 def gpu(lr, bare, shares):

@@ -15,13 +15,13 @@ import sys
 
 sys.dont_write_bytecode = True          # no __pycache__ in the source tree
 from tokenizer import Tokenizer
-from wording import CHAIN_Q, HEAD, LETTERS, Q_FULL, Q_MANY, REC, VT_HEAD, VT_Q, sentences
+from wording import CHAIN_Q, HEAD, LETTERS, NOISE, Q_FULL, Q_MANY, REC, VT_HEAD, VT_Q, sentences
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LONGEST = 80            # tokens of a haystack sentence, as in training
 TASKS = {"single": ("needle", 1, 1), "multikey4": ("needle", 4, 1), "multikey8": ("needle", 8, 1),
          "multiquery4": ("queries", 4, 4), "multivalue2": ("needle", 3, 2), "multivalue4": ("needle", 3, 4),
-         "chain2": ("chain", 2, 2), "chain4": ("chain", 2, 4), "vt2": ("tracking", 2, 2), "vt4": ("tracking", 1, 4),
+         "chain2": ("chain", 2, 2), "chain4": ("chain", 2, 4), "vt": ("tracking", 5, 3),
          "list16": ("lines", 16, 1)}
 
 
@@ -117,14 +117,29 @@ def chain(r, words, tok, n, hops):
     return VT_HEAD, recs, tail, nm[-2::-1] + [v]
 
 
-def tracking(r, words, tok, n, hops):
-    """RULER's variable tracking: every variable of a value"""
-    cs = chains(r, tok, n, hops)
-    recs, pend = [], [c[2][:] for c in cs]
-    while any(pend):
-        recs.append(r.choice([p for p in pend if p]).pop(0))
-    nm, v, _ = cs[0]
-    return VT_HEAD, recs, "%s %s%s %d%s %s%s" % (VT_Q[0], v, VT_Q[1], len(nm), VT_Q[2], v, VT_Q[3]), nm
+def tracked(r, letters, lines):
+    """five variables of one value among lines of noise, as text with the question; the variables"""
+    nm = different(5, lambda: "".join(r.choice(LETTERS) for _ in range(letters)))
+    v, text = number(r, 5), [NOISE + "\n"] * lines
+    recs = ["VAR %s = %s\n" % (nm[0], v)] + ["VAR %s = VAR %s \n" % pair for pair in zip(nm[1:], nm)]
+    for i, rec in zip(sorted(r.sample(range(lines), 5)), recs):
+        text[i] = rec + text[i]
+    ask = "%s %s%s %d%s %s%s " % (VT_Q[0], v, VT_Q[1], len(nm), VT_Q[2], v, VT_Q[3])
+    return VT_HEAD + "\n" + "".join(text)[:-1] + ask, nm
+
+
+def tracking(r, tok, tokens, letters, example):
+    """RULER's variable tracking: a solved example with shorter names, then as many lines as fit"""
+    line, text = len(tok.encode(NOISE + "\n")), ""
+    for letters, room in (example, min(500, tokens // 4)), (letters, tokens - 1):
+        state = r.getstate()
+        more = (room - len(tok.encode(text + tracked(r, letters, 5)[0]))) // line
+        r.setstate(state)                               # the same variables among more lines
+        part, nm = tracked(r, letters, 5 + max(0, more))
+        text += part
+        if room < tokens - 1:
+            text += " %s\n\n" % " ".join(nm)
+    return text, nm
 
 
 def lines(r, words, tok, n, _):
@@ -136,23 +151,34 @@ def lines(r, words, tok, n, _):
     return "", recs, "The value of %s is" % ks[ask], [vs[ask]]
 
 
-KINDS = {"lines": lines, "needle": needle, "queries": queries, "chain": chain, "tracking": tracking}
+KINDS = {"lines": lines, "needle": needle, "queries": queries, "chain": chain}
 
 
 def prompt(task, r, book, words, tok, tokens):
     kind, n, m = TASKS[task]
+    if kind == "tracking":
+        text, answers = tracking(r, tok, tokens, n, m)
+        return finished(task, text, answers, tok, tokens)
     head, recs, tail, answers = KINDS[kind](r, words, tok, n, m)
     fixed = 1 + len(tok.encode(head)) + len(tok.encode("".join(recs))) + len(tok.encode(tail))
     if fixed > tokens:
-        raise SystemExit("--tokens %d is too few: %s takes %d without any haystack" % (tokens, task, fixed))
+        too_few(task, tokens, fixed)
     hay = book.hay(r, tokens - fixed) if kind != "lines" else []
     cuts = sorted(r.randint(0, len(hay)) for _ in recs)
     for i in range(len(recs) - 1, -1, -1):
         hay.insert(cuts[i], recs[i])
-    text = head + "".join(hay) + tail
+    return finished(task, head + "".join(hay) + tail, answers, tok, tokens)
+
+
+def finished(task, text, answers, tok, tokens):
     size = 1 + len(tok.encode(text))
-    assert size <= tokens
+    if size > tokens:
+        too_few(task, tokens, size)
     return {"task": task, "prompt": text, "answers": answers, "tokens": size}
+
+
+def too_few(task, tokens, least):
+    raise SystemExit("--tokens %d is too few: %s takes %d without any haystack" % (tokens, task, least))
 
 
 def make(book, tok, words, task, tokens, n, seed):

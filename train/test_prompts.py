@@ -11,7 +11,7 @@ import unittest
 import gguf
 import prompts
 from tokenizer import Tokenizer
-from wording import is_held
+from wording import HEAD, NOISE, Q_MANY, REC, VT_HEAD, VT_Q, is_held
 
 MODELS = os.path.join(prompts.HERE, "../models")
 DRAFT, TARGET = (os.path.join(MODELS, "foretoken-%s-f16.gguf" % m) for m in ("draft", "target"))
@@ -62,6 +62,17 @@ class Prompts(unittest.TestCase):
                 at = pairs[at]
                 self.assertEqual(at, a)
 
+    def test_tracking_is_rulers(self):
+        for p in self.make("vt", 1100):
+            example, text = p["prompt"].split("\n\n" + VT_HEAD)
+            self.assertEqual(len(example.split(", they are: ")[1].split()), 5)
+            value = re.search(r"the value (\d{5}), they are: $", text).group(1)
+            records = ["VAR %s = %s\n" % (p["answers"][0], value)]
+            records += ["VAR %s = VAR %s \n" % pair for pair in zip(p["answers"][1:], p["answers"])]
+            self.assertEqual(re.findall(r"VAR [A-Z]{5} = .*\n", text), records)
+            self.assertEqual(re.sub(r"VAR [A-Z]{5} = .*\n", "", text).split("\nQuestion")[0],
+                             "\n" + "\n".join([NOISE] * text.count(NOISE)))
+
     def test_same_seed_same_prompts(self):
         self.assertEqual(self.make("multikey4"), self.make("multikey4"))
         self.assertNotEqual(self.make("multikey4"), self.make("multikey4", seed=2))
@@ -74,6 +85,30 @@ class Prompts(unittest.TestCase):
         self.assertEqual(len(self.words), 2)
         for w in sum(self.words, []):
             self.assertTrue(is_held(w))
+
+
+def literals(name):
+    """a C source with adjacent string literals joined, unescaped"""
+    with open(os.path.join(prompts.HERE, "../src/eval", name)) as f:
+        return re.sub(r'"\s*\n\s*"', "", f.read()).replace("\\n", "\n")
+
+
+class Wording(unittest.TestCase):
+    """what is asked here and by `foretoken eval ruler` is the same"""
+
+    def test_tracking(self):
+        source = literals("ruler_vars.c")
+        form, prefix = (re.search(r"vt_%s\[\] =\s*\"(.*?)\";" % n, source, re.S).group(1) for n in ("form", "prefix"))
+        self.assertEqual(form + prefix, VT_HEAD + "\n{context}" + VT_Q[0] + " {query}" + VT_Q[1] + " {num_v}" +
+                         VT_Q[2] + " {query}" + VT_Q[3] + " ")
+        self.assertIn('"%s"' % NOISE, literals("ruler_hay.c"))
+
+    def test_needles(self):
+        source = literals("ruler_needle.c").replace("{type_needle_v}", "numbers")
+        self.assertIn('"%s {key}%s {value}."' % (REC[0][1:], REC[1]), source)
+        self.assertIn('"%s{context}\n",' % HEAD, source)
+        self.assertIn('"%s {query}%s?",' % (Q_MANY[0][1:], Q_MANY[1].split("?")[0]), source)
+        self.assertIn('"%s {query}%s"' % (Q_MANY[1].split("?")[1], Q_MANY[2]), source)
 
 
 class Files(unittest.TestCase):

@@ -17,10 +17,12 @@ Q_MANY = ("\nWhat are all the special magic numbers for", " mentioned in the pro
 VT_Q = ("\nQuestion: Find all variables that are assigned the value", " in the text above."
         " Answer: According to the chain(s) of variable assignment in the text above,",
         " variables are assigned the value", ", they are:")
+NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 CHAIN_Q = ("\nQuestion: What is the value of the variable", " in the text above?"
            " Answer: According to the chain(s) of variable assignment in the text above, VAR", " =")
 TEMPLATES = [HEAD, VT_HEAD, "".join(REC), "".join(Q_FULL), "".join(Q_MANY), "".join(VT_Q), " VAR =",
              "The value of is"]
+MADE_UP = "bdfgklmnprstvz", "aeiou", "bdfgklmnprstvz", "aeiou", "bdklmnrst"      # letters of a word that is none
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ASCII = (("\u2018", "'"), ("\u2019", "'"), ("\u201c", '"'), ("\u201d", '"'), ("\u2014", "--"), ("\u2013", "-"),
          ("\u2026", "..."), ("\xa0", " "))
