@@ -41,6 +41,8 @@
 #include "kern/kern.h"
 
 enum { CHUNK = 512, FIRST = 2, N_GREEDY = 64, N_SEQUENCE = 9 };
+/* Where the largest of nine sequences lie within one percent, on one machine or another, by chance. */
+enum { N_STEADY = 32 };
 
 static const double KL_MAX = 1e-3; /* nats */
 
@@ -57,7 +59,7 @@ struct parity_case {
     const char *make;     /* arguments of mkmodel, or NULL: `path` */
     const char *path;     /* below the source tree, or absolute */
     uint32_t n, n_scored; /* tokens fed; the last n_scored have their logits compared */
-    uint32_t n_sequence;  /* 1..N_SEQUENCE */
+    uint32_t n_sequence;
     uint32_t n_thread;    /* of both sides; two wait for each other on a busy machine */
     const char *kv_type;  /* of our default run and libllama's own; NULL: f16, as both have it */
 };
@@ -386,7 +388,7 @@ static const struct parity_case cases[] = {
     { "llama q4_0 d64 yarn", "--arch llama --type q4_0 --rope yarn" HEAD64, NULL, 250, 248,
       N_SEQUENCE, 1, NULL },
     { "llama q5_k d64 linear", "--arch llama --type q5_k --rope linear" HEAD64, NULL, 250, 248,
-      N_SEQUENCE, 1, NULL },
+      N_STEADY, 1, NULL },
     { "qwen2 q8_0 d64 bias", "--arch qwen2 --type q8_0 --bias" HEAD64, NULL, 600, 598, N_SEQUENCE,
       1, NULL },
     { "qwen2 q4_k d128 bias", "--arch qwen2 --type q4_k --bias" WIDE128, NULL, 250, 248, N_SEQUENCE,
