@@ -37,7 +37,7 @@ json '{c["kv_type"] for c in j if c["estimator"] == "h2o:decode=on" and c["runs"
 works methods --matrix
 check "what runs stands together" grep -q '^snapkv  *uniform  score     f32 f16 bf16 q8_0 q8 q4 q2 k4v2: runs$' out
 check "what does not has its reason" grep -q "^  *k4v2: tova with kv type 'k4v2': rows leave at every step (decode=on), " out
-check "for all formats, where it is not they" grep -q '^streamingllm:.* ada  *score     f32 f16 bf16 q8_0 q8 q4 q2 k4v2: streamingllm: budget=ada makes no sense' out
+check "for all formats, where it is not they" grep -q '^streamingllm:.* ada  *score     f32 f16 bf16 q8_0 q8 q4 q2 k4v2 tada kvq joint: streamingllm: budget=ada makes no sense' out
 refuses 2 "--matrix and --markdown exclude each other" methods --matrix --markdown
 
 # ---- tokens ----

@@ -71,7 +71,7 @@ json 'all(j["rows"][m + 2]["kv_bytes"] < j["rows"][m + 4]["kv_bytes"] < j["rows"
 json 'j["means"][3]["kv_type"] == "q4,residual=0"'
 json 'j["manifest"]["kv_type"] == "f16"'
 json 'j["manifest"]["run"]["methods"]["dense q4,residual=0"]["kv_type"] == {"name": "q4,residual=0", "k": "q4", "k_by": "channel",
-    "k_group": 64, "v": "q4", "v_by": "token", "v_group": 64, "residual": 0, "rows": "f16", "rotate": "none"}'
+    "k_group": 64, "v": "q4", "v_by": "token", "v_group": 64, "residual": 0, "rows": "f16", "mean": "none", "rotate": "none"}'
 json 'j["manifest"]["run"]["methods"]["dense"]["kv_type"] == {"name": "f16", "k": "f16", "v": "f16", "rotate": "none"}'
 check "what f16 has answered is not asked again" [ "$(wc -l <err)" -eq 9 ]
 check "a record of three formats" [ "$(told formats.jsonl | wc -l)" -eq 13 ]
