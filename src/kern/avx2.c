@@ -12,9 +12,15 @@
  *   3  as prefill, K transposed                                             85 / 162
  *   4  8 rows at a time widened to a buffer, untransposed                   70 / 122
  *   5  2 rows x 4 queries in registers                                      59 / 103
+ * and of q8_0, d 64:
+ *   5  as f16 with a scale for every 8 numbers; V of a tile as f32 first    89
+ *   6  K by blocks; the scale of V in the weights, bytes multiplied, and
+ *      V asked for a tile ahead as K is                                     74
  * On a Zen 3 whose memory is read at 10 GB/s by one thread and 17 by two, step 5 decodes at 9 to 12
  * out of the cache, 5 to 7 out of memory and 8 to 10.5 on two threads (`kernbench 32768 3 2`).  All
- * of the next tile asked for at once is slower than a row at a time.
+ * of the next tile asked for at once is slower than a row at a time.  Step 6, same machine, other
+ * programs beside it, alternating: q8_0 2.7 to 3.0 before, 3.4 to 4.1 after, where f16 has 4.5 to 6 in
+ * rows twice as long.
  */
 #include <math.h>
 #include <string.h>
@@ -229,6 +235,16 @@ static void softmax_rows(float *s, uint32_t m, const uint32_t *count, bool full,
 
 /* ---- p v ---- */
 
+/* where number t of a row lies; of q8_0, where its block does: a scale and then bytes */
+INLINE size_t number_at(uint32_t t, enum ft_fmt fmt) {
+    return fmt == FT_Q8_0 ? (size_t)(t / 32) * 34 : (size_t)t * 2;
+}
+
+INLINE __m256 load8_bytes(const char *p) {
+    __m128i byte = _mm_loadl_epi64((const __m128i *)(const void *)p);
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(byte));
+}
+
 INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int m, int n_vec,
                      uint32_t from, uint32_t to, const float *shrink, float *acc, uint32_t d,
                      uint32_t t) {
@@ -242,13 +258,15 @@ INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int 
         }
     }
     const char *row = v->data + from * v->stride;
+    const uint32_t byte = 2 + t % 32;
     for (uint32_t j = from; j < to; j++, row += v->stride) {
         __m256 x[2];
         if (fmt != FT_F32 && t % 32 == 0) {
-            fetch(row + t * 2, v->ahead);
+            fetch(row + number_at(t, fmt), v->ahead);
         }
         UNROLL for (int c = 0; c < n_vec; c++) {
-            x[c] = load8(row, t + 8 * (uint32_t)c, fmt);
+            x[c] = fmt == FT_Q8_0 ? load8_bytes(row + number_at(t, fmt) + byte + 8 * c)
+                                  : load8(row, t + 8 * (uint32_t)c, fmt);
         }
         UNROLL for (int i = 0; i < m; i++) {
             __m256 w = _mm256_broadcast_ss(p + i * FT_TILE_ROW + (int)j);
@@ -277,9 +295,38 @@ INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, const float *p, ui
     }
 }
 
+/* Scales of 8 rows from r on, of the block that number t is in; rows behind the last are the last. */
+INLINE __m256 scales_q8(const struct rows *v, uint32_t r, uint32_t t) {
+    short half[8];
+    UNROLL for (uint32_t e = 0; e < 8; e++) {
+        memcpy(half + e, v->data + FT_MIN(r + e, v->n - 1) * v->stride + number_at(t, FT_Q8_0),
+               sizeof *half);
+    }
+    return _mm256_cvtph_ps(
+        _mm_setr_epi16(half[0], half[1], half[2], half[3], half[4], half[5], half[6], half[7]));
+}
+
+/* The scale of a row's block goes into its weight, so that bytes are multiplied as they are. */
+static void values_q8(const struct rows *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
+                      const float *shrink, float *acc, uint32_t d) {
+    float scaled[MR * FT_TILE_ROW];
+    for (uint32_t t = 0; t < d; t += 16) {
+        for (uint32_t r = from / 8 * 8; t % 32 == 0 && r < to; r += 8) {
+            __m256 scale = scales_q8(v, r, t);
+            for (size_t i = r; i < (size_t)m * FT_TILE_ROW; i += FT_TILE_ROW) {
+                _mm256_storeu_ps(scaled + i, _mm256_mul_ps(scale, _mm256_loadu_ps(p + i)));
+            }
+        }
+#define CALL_BYTES(n) values_n(v, FT_Q8_0, scaled, n, 2, from, to, shrink, acc, d, t)
+        BY_ROWS_6(m, CALL_BYTES)
+    }
+}
+
 static void values_add(const struct rows *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
                        const float *shrink, float *acc, uint32_t d) {
-    if (v->fmt == FT_F32) {
+    if (v->fmt == FT_Q8_0) {
+        values_q8(v, p, m, from, to, shrink, acc, d);
+    } else if (v->fmt == FT_F32) {
         values_fmt(v, FT_F32, p, m, from, to, shrink, acc, d);
     } else if (v->fmt == FT_F16) {
         values_fmt(v, FT_F16, p, m, from, to, shrink, acc, d);
@@ -317,19 +364,19 @@ static void attend_words(const struct ft_attend *a) {
 
 enum { FEW_QUERY = 4, FEW_SUM = 8 }; /* sums that are reduced to one register together */
 
-/* 8 numbers of a row from t on; scale: of their q8_0 block, read at its beginning. */
-INLINE __m256 few_numbers(const char *row, uint32_t t, enum ft_fmt fmt, __m256 *scale) {
+/* 8 numbers of a row, the c-th of those from t on; scale: of their block, of q8_0 */
+INLINE __m256 few_numbers(const char *row, uint32_t t, uint32_t c, enum ft_fmt fmt, __m256 scale) {
+    return fmt == FT_Q8_0 ? _mm256_mul_ps(scale, load8_bytes(row + number_at(t, fmt) + 2 + 8 * c))
+                          : load8(row, t + 8 * c, fmt);
+}
+
+INLINE __m256 few_scale(const char *row, uint32_t t, enum ft_fmt fmt) {
     if (fmt != FT_Q8_0) {
-        return load8(row, t, fmt);
+        return _mm256_setzero_ps();
     }
-    const char *block = row + t / 32 * 34;
-    if (t % 32 == 0) {
-        uint16_t half;
-        memcpy(&half, block, sizeof half);
-        *scale = _mm256_set1_ps(_cvtsh_ss(half));
-    }
-    __m128i byte = _mm_loadl_epi64((const __m128i *)(const void *)(block + 2 + t % 32));
-    return _mm256_mul_ps(*scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(byte)));
+    uint16_t half;
+    memcpy(&half, row + number_at(t, fmt), sizeof half);
+    return _mm256_set1_ps(_cvtsh_ss(half));
 }
 
 /* Logits of n queries with n_row rows of a tile from r on, n * n_row <= FEW_SUM; rows behind the
@@ -346,20 +393,26 @@ INLINE void few_block(const struct rows *k, enum ft_fmt fmt, const float *q, siz
                 fetch(row[e] + at, k->ahead);
             }
         }
-        scale[e] = _mm256_setzero_ps();
     }
     UNROLL for (uint32_t e = 0; e < FEW_SUM; e++) {
         sum[e] = _mm256_setzero_ps();
     }
-    for (uint32_t t = 0; t < d; t += 8) {
-        __m256 x[FEW_SUM];
+    const uint32_t n_vec =
+        fmt == FT_Q8_0 ? 4 : 1; /* a block of q8_0 at once: its scales are read once */
+    for (uint32_t t = 0; t < d; t += 8 * n_vec) {
         UNROLL for (uint32_t e = 0; e < n_row; e++) {
-            x[e] = few_numbers(row[e], t, fmt, &scale[e]);
+            scale[e] = few_scale(row[e], t, fmt);
         }
-        UNROLL for (uint32_t i = 0; i < n; i++) {
-            __m256 y = _mm256_loadu_ps(q + i * q_stride + t);
+        UNROLL for (uint32_t c = 0; c < n_vec; c++) {
+            __m256 x[FEW_SUM];
             UNROLL for (uint32_t e = 0; e < n_row; e++) {
-                sum[i * n_row + e] = _mm256_fmadd_ps(x[e], y, sum[i * n_row + e]);
+                x[e] = few_numbers(row[e], t, c, fmt, scale[e]);
+            }
+            UNROLL for (uint32_t i = 0; i < n; i++) {
+                __m256 y = _mm256_loadu_ps(q + i * q_stride + t + 8 * c);
+                UNROLL for (uint32_t e = 0; e < n_row; e++) {
+                    sum[i * n_row + e] = _mm256_fmadd_ps(x[e], y, sum[i * n_row + e]);
+                }
             }
         }
     }
@@ -417,7 +470,6 @@ static void attend_few(const struct ft_attend *a) {
         tile_counts(a->vis, a->m, first, k.n, w.count);
         few_logits(&k, a, w.s);
         tile_softmax(a->m, a->scale, a->max, a->sum, true, &w);
-        v = rows_widened(v, a->d, &w);
         tile_values(&v, a->m, a->d, a->acc, &w);
     }
 }
