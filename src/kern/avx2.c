@@ -12,13 +12,14 @@
  *   3  as prefill, K transposed                                             85 / 162
  *   4  8 rows at a time widened to a buffer, untransposed                   70 / 122
  *   5  2 rows x 4 queries in registers                                      59 / 103
+ *   6  V two rows at a time                                                 55 / 94
  * and of q8_0, d 64:
  *   5  as f16 with a scale for every 8 numbers; V of a tile as f32 first    89
  *   6  K by blocks; the scale of V in the weights, bytes multiplied, and
- *      V asked for a tile ahead as K is                                     74
+ *      V asked for a tile ahead as K is; V two rows at a time               70
  * On a Zen 3 whose memory is read at 10 GB/s by one thread and 17 by two, step 5 decodes at 9 to 12
  * out of the cache, 5 to 7 out of memory and 8 to 10.5 on two threads (`kernbench 32768 3 2`).  All
- * of the next tile asked for at once is slower than a row at a time.  Step 6, same machine, other
+ * of the next tile asked for at once is slower than a row at a time.  With step 6, same machine, other
  * programs beside it, alternating: q8_0 2.7 to 3.0 before, 3.4 to 4.1 after, where f16 has 4.5 to 6 in
  * rows twice as long.
  */
@@ -245,9 +246,25 @@ INLINE __m256 load8_bytes(const char *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(byte));
 }
 
+/* One row's numbers times the weights of m queries, into their sums. */
+INLINE void values_row(const char *row, enum ft_fmt fmt, const float *p, int m, int n_vec,
+                       uint32_t t, __m256 sum[MR][2]) {
+    __m256 x[2];
+    UNROLL for (int c = 0; c < n_vec; c++) {
+        x[c] = fmt == FT_Q8_0 ? load8_bytes(row + number_at(t, fmt) + 2 + t % 32 + 8 * (size_t)c)
+                              : load8(row, t + 8 * (uint32_t)c, fmt);
+    }
+    UNROLL for (int i = 0; i < m; i++) {
+        __m256 w = _mm256_broadcast_ss(p + i * FT_TILE_ROW);
+        UNROLL for (int c = 0; c < n_vec; c++) {
+            sum[i][c] = _mm256_fmadd_ps(w, x[c], sum[i][c]);
+        }
+    }
+}
+
 INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int m, int n_vec,
                      uint32_t from, uint32_t to, const float *shrink, float *acc, uint32_t d,
-                     uint32_t t) {
+                     uint32_t t, bool ask) {
     __m256 sum[MR][2];
     UNROLL for (int i = 0; i < m; i++) {
         UNROLL for (int c = 0; c < n_vec; c++) {
@@ -257,23 +274,19 @@ INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int 
             }
         }
     }
-    const char *row = v->data + from * v->stride;
-    const uint32_t byte = 2 + t % 32;
-    for (uint32_t j = from; j < to; j++, row += v->stride) {
-        __m256 x[2];
-        if (fmt != FT_F32 && t % 32 == 0) {
+    const size_t stride = v->stride;
+    const char *row = v->data + from * stride;
+    const float *weight = p + from, *end = p + to;
+    for (; weight + 2 <= end; weight += 2, row += 2 * stride) {
+        if (ask) {
             fetch(row + number_at(t, fmt), v->ahead);
+            fetch(row + stride + number_at(t, fmt), v->ahead);
         }
-        UNROLL for (int c = 0; c < n_vec; c++) {
-            x[c] = fmt == FT_Q8_0 ? load8_bytes(row + number_at(t, fmt) + byte + 8 * c)
-                                  : load8(row, t + 8 * (uint32_t)c, fmt);
-        }
-        UNROLL for (int i = 0; i < m; i++) {
-            __m256 w = _mm256_broadcast_ss(p + i * FT_TILE_ROW + (int)j);
-            UNROLL for (int c = 0; c < n_vec; c++) {
-                sum[i][c] = _mm256_fmadd_ps(w, x[c], sum[i][c]);
-            }
-        }
+        values_row(row, fmt, weight, m, n_vec, t, sum);
+        values_row(row + stride, fmt, weight + 1, m, n_vec, t, sum);
+    }
+    if (weight < end) {
+        values_row(row, fmt, weight, m, n_vec, t, sum);
     }
     UNROLL for (int i = 0; i < m; i++) {
         UNROLL for (int c = 0; c < n_vec; c++) {
@@ -284,14 +297,17 @@ INLINE void values_n(const struct rows *v, enum ft_fmt fmt, const float *p, int 
 
 INLINE void values_fmt(const struct rows *v, enum ft_fmt fmt, const float *p, uint32_t m,
                        uint32_t from, uint32_t to, const float *shrink, float *acc, uint32_t d) {
-    uint32_t t = 0;
-#define CALL_2(n) values_n(v, fmt, p, n, 2, from, to, shrink, acc, d, t)
-#define CALL_1(n) values_n(v, fmt, p, n, 1, from, to, shrink, acc, d, t)
-    for (; d - t >= 16; t += 16) {
-        BY_ROWS_6(m, CALL_2)
-    }
-    if (t < d) {
-        BY_ROWS_6(m, CALL_1)
+#define CALL_1(n) values_n(v, fmt, p, n, 1, from, to, shrink, acc, d, t, false)
+#define CALL_2(n) values_n(v, fmt, p, n, 2, from, to, shrink, acc, d, t, false)
+#define CALL_ASK(n) values_n(v, fmt, p, n, 2, from, to, shrink, acc, d, t, fmt != FT_F32)
+    for (uint32_t t = 0; t < d; t += 16) {
+        if (d - t < 16) {
+            BY_ROWS_6(m, CALL_1)
+        } else if (t % 32 == 0) { /* 64 bytes of 16-bit numbers */
+            BY_ROWS_6(m, CALL_ASK)
+        } else {
+            BY_ROWS_6(m, CALL_2)
+        }
     }
 }
 
@@ -310,15 +326,17 @@ INLINE __m256 scales_q8(const struct rows *v, uint32_t r, uint32_t t) {
 static void values_q8(const struct rows *v, const float *p, uint32_t m, uint32_t from, uint32_t to,
                       const float *shrink, float *acc, uint32_t d) {
     float scaled[MR * FT_TILE_ROW];
-    for (uint32_t t = 0; t < d; t += 16) {
-        for (uint32_t r = from / 8 * 8; t % 32 == 0 && r < to; r += 8) {
+#define CALL_BYTES(n) values_n(v, FT_Q8_0, scaled, n, 2, from, to, shrink, acc, d, t, true)
+#define CALL_MORE(n) values_n(v, FT_Q8_0, scaled, n, 2, from, to, shrink, acc, d, t + 16, false)
+    for (uint32_t t = 0; t < d; t += 32) {
+        for (uint32_t r = from / 8 * 8; r < to; r += 8) {
             __m256 scale = scales_q8(v, r, t);
             for (size_t i = r; i < (size_t)m * FT_TILE_ROW; i += FT_TILE_ROW) {
                 _mm256_storeu_ps(scaled + i, _mm256_mul_ps(scale, _mm256_loadu_ps(p + i)));
             }
         }
-#define CALL_BYTES(n) values_n(v, FT_Q8_0, scaled, n, 2, from, to, shrink, acc, d, t)
         BY_ROWS_6(m, CALL_BYTES)
+        BY_ROWS_6(m, CALL_MORE)
     }
 }
 
