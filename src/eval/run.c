@@ -209,6 +209,9 @@ json_t *ft_row_new(const struct ft_cell *cell, const struct ft_record_key *key, 
     if (cell->has_depth) {
         set_count(row, "depth", cell->depth);
     }
+    if (report->kv_packing[0]) {
+        json_object_set_new(row, "kv_packing", json_string(report->kv_packing));
+    }
     set_count(row, "prompt_tokens", report->n_prompt);
     set_count(row, "kept_tokens", report->n_kept);
     set_count(row, "kept_rows", report->n_kv_kept);
