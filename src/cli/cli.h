@@ -101,9 +101,9 @@ struct ft_setup {
     bool needs_draft;
     uint32_t self_layers;
     int64_t load_us;
-    char *grammar; /* owned */
-    char *kv_type; /* owned: --kv-type calibrated, as it was found, and for which model */
-    char calibrated[65];
+    char *grammar;          /* owned */
+    char *calibrated;       /* owned: what --kv-type calibrated means; NULL where nobody asked */
+    char calibrated_of[65]; /* fingerprint of the model it was found for */
     struct ft_logit_bias bias[FT_TEXTS_CAP];
 };
 
@@ -128,6 +128,8 @@ int ft_auto_kv_choose(struct ft_setup *setup, uint32_t n_prompt, struct ft_auto_
 /* ft_setup_init - what can be checked without opening a model.  ft_setup_done in any case. */
 int ft_setup_init(struct ft_setup *setup, const struct ft_conf *conf);
 void ft_setup_done(struct ft_setup *setup);
+/* ft_setup_kv_type - a format as it was typed, or what calibrated means; NULL stays NULL. */
+const char *ft_setup_kv_type(const struct ft_setup *setup, const char *typed);
 /* ft_setup_peek - open headers and vocabularies only; checks the pair and token ids.
  *   misfit   NULL: a pair that does not fit is an error; else it is only noted here */
 int ft_setup_peek(struct ft_setup *setup, struct ft_error *misfit);

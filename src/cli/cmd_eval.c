@@ -42,12 +42,15 @@ static int make_grid(struct ft_eval *eval) {
     const struct ft_conf *conf = eval->setup.conf;
     struct ft_error error = { 0 };
     eval->grid.kv_type = conf->is_exact ? "f32" : "f16";
+    eval->grid.calibrated = eval->setup.calibrated;
     if (eval->kind->takes_methods) { /* its cells say which, all in one format */
         if (conf->kv_types.n > 1) {
             return ft_complain(FT_EXIT_USAGE, "eval %s: --kv-type is given %u times, expected one",
                                eval->kind->name, conf->kv_types.n);
         }
-        eval->grid.kv_type = conf->kv_types.n > 0 ? conf->kv_types.text[0] : eval->grid.kv_type;
+        if (conf->kv_types.n > 0) {
+            eval->grid.kv_type = ft_setup_kv_type(&eval->setup, conf->kv_types.text[0]);
+        }
         return ft_grid_add(&eval->grid, &dense, &error) == FT_OK ? FT_EXIT_OK
                                                                  : ft_complain_error(NULL, &error);
     }
@@ -100,9 +103,6 @@ static int check_options(struct ft_eval *eval, const struct ft_conf *conf) {
         code = ft_complain(FT_EXIT_USAGE,
                            "--out is \"-\", expected a file name: a later run goes on with the "
                            "record, so it cannot be standard output");
-    }
-    if (code == FT_EXIT_OK) {
-        code = make_grid(eval);
     }
     return code == FT_EXIT_OK ? set_path(eval) : code;
 }
@@ -184,6 +184,9 @@ static int try_cells(struct ft_eval *eval) {
 static void step(const struct ft_suite_step *now, void *user) {
     char text[FT_EVAL_LABEL_CAP + 96] = "done";
     if (now->cell) {
+    }
+    if (code == FT_EXIT_OK) {
+        code = make_grid(eval);
         snprintf(text, sizeof text, "%s, %u tokens, %s", now->cell->name, now->cell->ctx,
                  now->method);
     }

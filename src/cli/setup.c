@@ -246,6 +246,19 @@ static int check_auto(struct ft_setup *setup) {
                              "(-d), or a method that drops something (--prompt, --kv)");
 }
 
+/* Is it among the formats given? */
+static bool wants_calibrated(const struct ft_conf *conf) {
+    bool is_wanted = ft_text_is_calibrated(conf->kv_type);
+    for (uint32_t i = 0; i < conf->kv_types.n; i++) {
+        is_wanted = is_wanted || ft_text_is_calibrated(conf->kv_types.text[i]);
+    }
+    return is_wanted;
+}
+
+const char *ft_setup_kv_type(const struct ft_setup *setup, const char *typed) {
+    return ft_text_is_calibrated(typed) ? setup->calibrated : typed;
+}
+
 static bool is_exact_format(const struct ft_conf *conf) {
     bool is_f32 = !conf->kv_type || strcmp(conf->kv_type, "f32") == 0;
     for (uint32_t i = 0; i < conf->kv_types.n; i++) {
@@ -322,7 +335,7 @@ static void set_params(struct ft_setup *setup) {
     *params = ft_session_defaults();
     params->prompt = conf->prompt.n > 0 ? conf->prompt.text[conf->prompt.n - 1] : NULL;
     params->kv = conf->kv.n > 0 ? conf->kv.text[conf->kv.n - 1] : NULL;
-    params->kv_type = conf->is_exact ? "f32" : conf->kv_type;
+    params->kv_type = conf->is_exact ? "f32" : ft_setup_kv_type(setup, conf->kv_type);
     params->self_layers = setup->needs_draft ? setup->self_layers : 0;
     params->n_predict = conf->n_predict;
     params->n_ctx = conf->n_ctx;
@@ -356,15 +369,14 @@ int ft_setup_init(struct ft_setup *setup, const struct ft_conf *conf) {
     if (code != FT_EXIT_OK) {
         return code;
     }
-    ft_progress_init(&setup->progress, conf);
-    set_params(setup);
-    if (conf->kv_type && strcmp(conf->kv_type, "calibrated") == 0) {
-        code = ft_calibration_read(conf->model, &setup->kv_type, setup->calibrated);
-        setup->params.kv_type = setup->kv_type;
+    if (wants_calibrated(conf)) {
+        code = ft_calibration_read(conf->model, &setup->calibrated, setup->calibrated_of);
     }
     if (code != FT_EXIT_OK) {
         return code;
     }
+    ft_progress_init(&setup->progress, conf);
+    set_params(setup);
     /* Only generate has sampling options; elsewhere their fields are zero and mean nothing. */
     return conf->repeat_penalty > 0 ? set_sampling(setup) : FT_EXIT_OK;
 }
@@ -388,11 +400,11 @@ static int open_models(struct ft_setup *setup, enum ft_load load, bool has_draft
     }
     struct ft_model_info info;
     ft_model_info(setup->target, &info);
-    if (setup->kv_type && strcmp(info.fingerprint, setup->calibrated) != 0) {
+    if (setup->calibrated && strcmp(info.fingerprint, setup->calibrated_of) != 0) {
         return ft_complain(FT_EXIT_FAILED,
                            "--kv-type calibrated: what is kept beside %.100s was found for another "
                            "model (fingerprint %.12s..., this one is %.12s...)",
-                           setup->conf->model, setup->calibrated, info.fingerprint);
+                           setup->conf->model, setup->calibrated_of, info.fingerprint);
     }
     return FT_EXIT_OK;
 }
@@ -475,6 +487,6 @@ void ft_setup_done(struct ft_setup *setup) {
     ft_model_close(setup->target);
     ft_model_close(setup->draft);
     free(setup->grammar);
-    ft_free(setup->kv_type);
+    ft_free(setup->calibrated);
     *setup = (struct ft_setup){ 0 };
 }
