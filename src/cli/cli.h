@@ -135,6 +135,9 @@ const char *ft_setup_kv_type(const struct ft_setup *setup, const char *typed);
 int ft_setup_peek(struct ft_setup *setup, struct ft_error *misfit);
 /* ft_setup_fit - after ft_setup_peek: refuse a run whose estimate is above the memory there is. */
 int ft_setup_fit(const struct ft_setup *setup, uint32_t n_prompt);
+/* ft_setup_fit_case - the same for one of several cases, whose label the message begins with. */
+int ft_setup_fit_case(const struct ft_setup *setup, const struct ft_bench_case *method,
+                      uint32_t n_prompt);
 /* ft_setup_context - positions that a run may use: -c, else all that were trained. */
 uint32_t ft_setup_context(const struct ft_setup *setup);
 /* ft_setup_load - open the weights instead. */
@@ -163,15 +166,15 @@ ft_status ft_prompt_tokens(const struct ft_setup *setup, const char *text, struc
 
 /* ---- bench (cmd_bench.c, depth.c) ---- */
 
-/* Combinations of the --prompt and --kv methods given. */
+/* Combinations of the --prompt and --kv methods given, and of several --kv-type. */
 enum { FT_CASES_CAP = 64, FT_LABEL_CAP = 256 };
 struct ft_cases {
     struct ft_bench_case all[FT_CASES_CAP];
     char label[FT_CASES_CAP][FT_LABEL_CAP];
     uint32_t n;
 };
-/* ft_cases_init - every combination; one dense case where nothing was given. */
-int ft_cases_init(struct ft_cases *cases, const struct ft_conf *conf);
+/* ft_cases_init - every combination; one dense case where nothing was given.  After ft_setup_init. */
+int ft_cases_init(struct ft_cases *cases, const struct ft_setup *setup);
 
 /* ft_bench_ids - n tokens: the beginning of -f, or random pieces.
  *   out      caller frees with ft_free */

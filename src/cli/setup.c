@@ -450,6 +450,23 @@ int ft_setup_fit(const struct ft_setup *setup, uint32_t n_prompt) {
     return FT_EXIT_OK;
 }
 
+int ft_setup_fit_case(const struct ft_setup *setup, const struct ft_bench_case *method,
+                      uint32_t n_prompt) {
+    struct ft_session_params params = setup->params;
+    struct ft_error error = { 0 };
+    struct ft_estimate estimate;
+    const ft_model *draft = setup->needs_draft ? setup->draft : NULL;
+    params.prompt = method->prompt;
+    params.kv = method->kv;
+    params.kv_type = ft_case_kv_type(method, &setup->params);
+    if (ft_estimate(setup->target, draft, &params, n_prompt, &estimate, &error) != FT_OK) {
+        return ft_complain_error(method->label, &error);
+    }
+    return estimate.fits ? FT_EXIT_OK
+                         : ft_complain(FT_EXIT_FAILED, "%s: a prompt of %u tokens %s",
+                                       method->label, n_prompt, estimate.why);
+}
+
 uint32_t ft_setup_context(const struct ft_setup *setup) {
     const struct ft_session_params *params = &setup->params;
     struct ft_model_info info;
