@@ -158,6 +158,19 @@ int ft_read_document(const char *path, char **out, size_t *n);
  *   out      caller frees with free */
 int ft_read_text(const struct ft_conf *conf, char **out, size_t *n);
 
+/* A text that is read in chunks of -c tokens, the second half of each scored: calibrate, perplexity. */
+struct ft_chunks {
+    char *text; /* [n_text] */
+    size_t n_text;
+    struct ft_tokens tokens;
+};
+/* ft_chunks_open - after ft_setup_init: the text of -f, headers and vocabularies, tokens, memory; what
+ * is left is ft_setup_load.
+ *   n_least  chunks that the text has to have
+ *   out      ended with ft_chunks_done, also after a failure */
+int ft_chunks_open(struct ft_setup *setup, uint32_t n_least, struct ft_chunks *out);
+void ft_chunks_done(struct ft_chunks *chunks);
+
 /* ft_prompt_tokens - a text as its model reads it, in the chat template with --chat and --system.
  *   n_head   out: leading tokens that belong to the system's header
  *   out      ended with ft_tokens_free, also after a failure */

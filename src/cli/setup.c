@@ -499,6 +499,37 @@ int ft_setup_load(struct ft_setup *setup) {
     return code;
 }
 
+/* ---- a text in chunks ---- */
+
+int ft_chunks_open(struct ft_setup *setup, uint32_t n_least, struct ft_chunks *out) {
+    const struct ft_conf *conf = setup->conf;
+    struct ft_error error = { 0 };
+    *out = (struct ft_chunks){ .text = NULL };
+    int code = ft_read_text(conf, &out->text, &out->n_text);
+    if (code == FT_EXIT_OK) {
+        code = ft_setup_peek(setup, NULL);
+    }
+    if (code == FT_EXIT_OK && ft_tokenize(setup->target, out->text, out->n_text, FT_TOKENIZE_BOS,
+                                          &out->tokens, &error) != FT_OK) {
+        code = ft_complain_error(NULL, &error);
+    }
+    if (code == FT_EXIT_OK && out->tokens.n / n_least < conf->n_ctx) {
+        code = ft_complain(FT_EXIT_FAILED, "the text has %u tokens; %s of %u are needed (-c)",
+                           out->tokens.n, n_least == 1 ? "a chunk" : "two chunks", conf->n_ctx);
+    }
+    if (code == FT_EXIT_OK) {
+        setup->params.n_predict = conf->n_ctx - conf->n_ctx / 2;
+        code = ft_setup_fit(setup, conf->n_ctx / 2);
+    }
+    return code;
+}
+
+void ft_chunks_done(struct ft_chunks *chunks) {
+    ft_tokens_free(&chunks->tokens);
+    free(chunks->text);
+    *chunks = (struct ft_chunks){ .text = NULL };
+}
+
 void ft_setup_done(struct ft_setup *setup) {
     ft_ui_guard(NULL);
     ft_model_close(setup->target);
