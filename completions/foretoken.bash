@@ -18,10 +18,10 @@ _foretoken() {
     -n|--predict|--n-predict) COMPREPLY=(); return ;;
     -c|--ctx-size) COMPREPLY=(); return ;;
     -t|--threads) COMPREPLY=(); return ;;
-    --kv-type) COMPREPLY=($(compgen -W "f32 f16 bf16 q8_0 q8 q4 q2 k4v2 tada kvq joint" -- "$current")); return ;;
+    --kv-type) COMPREPLY=($(compgen -W "f32 f16 bf16 q8_0 q8 q4 q2 k4v2 tada kvq joint calibrated" -- "$current")); return ;;
     --bits) COMPREPLY=(); return ;;
     --tries) COMPREPLY=(); return ;;
-    --kv-type) COMPREPLY=($(compgen -W "f32 f16 bf16 q8_0 q8 q4 q2 k4v2 tada kvq joint" -- "$current")); return ;;
+    --kv-type) COMPREPLY=($(compgen -W "f32 f16 bf16 q8_0 q8 q4 q2 k4v2 tada kvq joint calibrated" -- "$current")); return ;;
     --rope-scale) COMPREPLY=(); return ;;
     --temp) COMPREPLY=(); return ;;
     --top-k) COMPREPLY=(); return ;;

@@ -396,6 +396,7 @@ struct ft_report {             /* what happened to the last prompt, measured */
     uint64_t draft_kv_bytes_peak, activation_bytes_peak, compute_bytes_peak;
     /* ttft: prompt given to first logits; draft: reading and writing ahead, (laq) by the target */
     int64_t draft_us, score_us, prefill_us, ttft_us, decode_us;
+    int64_t pack_us; /* of prefill_us (laq: of score_us): quantising the prompt's rows */
     /* as run: "dense" when nothing had to be dropped */
     const char *prompt_method, *kv_method;
     uint32_t n_setting, n_fallback;

@@ -101,9 +101,9 @@ struct ft_setup {
     bool needs_draft;
     uint32_t self_layers;
     int64_t load_us;
-    char *grammar; /* owned */
-    char *kv_type; /* owned: --kv-type calibrated, as it was found, and for which model */
-    char calibrated[65];
+    char *grammar;          /* owned */
+    char *calibrated;       /* owned: what --kv-type calibrated means; NULL where nobody asked */
+    char calibrated_of[65]; /* fingerprint of the model it was found for */
     struct ft_logit_bias bias[FT_TEXTS_CAP];
 };
 
@@ -128,11 +128,16 @@ int ft_auto_kv_choose(struct ft_setup *setup, uint32_t n_prompt, struct ft_auto_
 /* ft_setup_init - what can be checked without opening a model.  ft_setup_done in any case. */
 int ft_setup_init(struct ft_setup *setup, const struct ft_conf *conf);
 void ft_setup_done(struct ft_setup *setup);
+/* ft_setup_kv_type - a format as it was typed, or what calibrated means; NULL stays NULL. */
+const char *ft_setup_kv_type(const struct ft_setup *setup, const char *typed);
 /* ft_setup_peek - open headers and vocabularies only; checks the pair and token ids.
  *   misfit   NULL: a pair that does not fit is an error; else it is only noted here */
 int ft_setup_peek(struct ft_setup *setup, struct ft_error *misfit);
 /* ft_setup_fit - after ft_setup_peek: refuse a run whose estimate is above the memory there is. */
 int ft_setup_fit(const struct ft_setup *setup, uint32_t n_prompt);
+/* ft_setup_fit_case - the same for one of several cases, whose label the message begins with. */
+int ft_setup_fit_case(const struct ft_setup *setup, const struct ft_bench_case *method,
+                      uint32_t n_prompt);
 /* ft_setup_context - positions that a run may use: -c, else all that were trained. */
 uint32_t ft_setup_context(const struct ft_setup *setup);
 /* ft_setup_load - open the weights instead. */
@@ -153,6 +158,19 @@ int ft_read_document(const char *path, char **out, size_t *n);
  *   out      caller frees with free */
 int ft_read_text(const struct ft_conf *conf, char **out, size_t *n);
 
+/* A text that is read in chunks of -c tokens, the second half of each scored: calibrate, perplexity. */
+struct ft_chunks {
+    char *text; /* [n_text] */
+    size_t n_text;
+    struct ft_tokens tokens;
+};
+/* ft_chunks_open - after ft_setup_init: the text of -f, headers and vocabularies, tokens, memory; what
+ * is left is ft_setup_load.
+ *   n_least  chunks that the text has to have
+ *   out      ended with ft_chunks_done, also after a failure */
+int ft_chunks_open(struct ft_setup *setup, uint32_t n_least, struct ft_chunks *out);
+void ft_chunks_done(struct ft_chunks *chunks);
+
 /* ft_prompt_tokens - a text as its model reads it, in the chat template with --chat and --system.
  *   n_head   out: leading tokens that belong to the system's header
  *   out      ended with ft_tokens_free, also after a failure */
@@ -161,15 +179,15 @@ ft_status ft_prompt_tokens(const struct ft_setup *setup, const char *text, struc
 
 /* ---- bench (cmd_bench.c, depth.c) ---- */
 
-/* Combinations of the --prompt and --kv methods given. */
+/* Combinations of the --prompt and --kv methods given, and of several --kv-type. */
 enum { FT_CASES_CAP = 64, FT_LABEL_CAP = 256 };
 struct ft_cases {
     struct ft_bench_case all[FT_CASES_CAP];
     char label[FT_CASES_CAP][FT_LABEL_CAP];
     uint32_t n;
 };
-/* ft_cases_init - every combination; one dense case where nothing was given. */
-int ft_cases_init(struct ft_cases *cases, const struct ft_conf *conf);
+/* ft_cases_init - every combination; one dense case where nothing was given.  After ft_setup_init. */
+int ft_cases_init(struct ft_cases *cases, const struct ft_setup *setup);
 
 /* ft_bench_ids - n tokens: the beginning of -f, or random pieces.
  *   out      caller frees with ft_free */

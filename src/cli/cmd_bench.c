@@ -40,19 +40,26 @@ void ft_method_label(const char *prompt, const char *kv, char *out, size_t cap) 
     }
 }
 
-int ft_cases_init(struct ft_cases *cases, const struct ft_conf *conf) {
+int ft_cases_init(struct ft_cases *cases, const struct ft_setup *setup) {
+    const struct ft_conf *conf = setup->conf;
     uint32_t n_prompt = FT_MAX(conf->prompt.n, 1u), n_kv = FT_MAX(conf->kv.n, 1u);
-    if (n_prompt * n_kv > FT_CASES_CAP) {
-        return ft_complain(FT_EXIT_USAGE, "%u combinations of methods, expected at most %d",
-                           n_prompt * n_kv, FT_CASES_CAP);
+    uint32_t n_type = FT_MAX(conf->kv_types.n, 1u);
+    cases->n = n_prompt * n_kv * n_type;
+    if (cases->n > FT_CASES_CAP) {
+        return ft_complain(FT_EXIT_USAGE,
+                           "%u combinations of methods and formats, expected at most %d", cases->n,
+                           FT_CASES_CAP);
     }
-    cases->n = n_prompt * n_kv;
     for (uint32_t i = 0; i < cases->n; i++) {
-        const char *prompt = conf->prompt.n > 0 ? conf->prompt.text[i / n_kv] : NULL;
-        const char *kv = conf->kv.n > 0 ? conf->kv.text[i % n_kv] : NULL;
+        uint32_t at = i / n_type;
+        const char *prompt = conf->prompt.n > 0 ? conf->prompt.text[at / n_kv] : NULL;
+        const char *kv = conf->kv.n > 0 ? conf->kv.text[at % n_kv] : NULL;
+        const char *kv_type = conf->kv_types.n > 0 ? conf->kv_types.text[i % n_type] : NULL;
         char *label = cases->label[i];
         ft_method_label(prompt, kv, label, FT_LABEL_CAP);
-        cases->all[i] = (struct ft_bench_case){ .prompt = prompt, .kv = kv, .label = label };
+        cases->all[i] = (struct ft_bench_case){
+            .prompt = prompt, .kv = kv, .kv_type = ft_setup_kv_type(setup, kv_type), .label = label
+        };
     }
     return FT_EXIT_OK;
 }
@@ -130,7 +137,8 @@ int ft_bench_plot(const struct ft_setup *setup, const char *x_title,
              info.file_type);
     snprintf(note, sizeof note,
              "foretoken %s, %u threads, KV %s; medians of %u rounds, bars: lowest to highest",
-             ft_version(), ft_bench_threads(setup), ft_bench_kv_type(setup), conf->n_repeat);
+             ft_version(), ft_bench_threads(setup),
+             conf->kv_types.n > 1 ? "as named" : ft_bench_kv_type(setup), conf->n_repeat);
     const struct ft_plot_panel panel[] = { { "prefill, tokens/s", "tok/s", prefill, n },
                                            { "decode, tokens/s", "tok/s", decode, n } };
     const struct ft_plot plot = {
@@ -174,6 +182,7 @@ static json_t *row_value(const struct ft_setup *setup, const struct ft_bench_row
     json_object_set_new(value, "draft_ms", json_real(row->draft_ms.median));
     json_object_set_new(value, "score_ms", json_real(row->score_ms.median));
     json_object_set_new(value, "prefill_ms", json_real(row->prefill_ms.median));
+    json_object_set_new(value, "pack_ms", json_real(row->pack_ms.median));
     json_object_set_new(value, "low", spread_value(row, true));
     json_object_set_new(value, "high", spread_value(row, false));
     json_object_set_new(value, "repeats", json_integer(row->n_repeat));
@@ -183,7 +192,8 @@ static json_t *row_value(const struct ft_setup *setup, const struct ft_bench_row
     json_object_set_new(value, "foreign_cpu",
                         foreign_cpu < 0 ? json_null() : json_real(foreign_cpu));
     json_object_set_new(value, "kernels", ft_json_text(row->kernels));
-    json_object_set_new(value, "kv_type", ft_json_text(ft_bench_kv_type(setup)));
+    json_object_set_new(value, "kv_type", ft_json_text(row->kv_type));
+    json_object_set_new(value, "kv_packing", ft_json_text(row->kv_packing));
     json_object_set_new(value, "threads", json_integer(ft_bench_threads(setup)));
     json_object_set_new(value, "model", ft_json_text(ft_file_name(setup->conf->model)));
     json_object_set_new(value, "version", ft_json_text(ft_version()));
@@ -200,19 +210,21 @@ static void print_json(const struct ft_setup *setup, const struct ft_bench_row *
 }
 
 static void print_csv(const struct ft_bench_row *row, uint32_t n) {
-    ft_out("engine,method,n_prompt,prefill_tok_s,ttft_ms,decode_tok_s,kv_bytes,kv_bytes_peak,"
-           "draft_kv_bytes_peak,resident_bytes_peak,draft_ms,score_ms,prefill_ms\n");
+    ft_out(
+        "engine,method,n_prompt,prefill_tok_s,ttft_ms,decode_tok_s,kv_bytes,kv_bytes_peak,"
+        "draft_kv_bytes_peak,resident_bytes_peak,draft_ms,score_ms,prefill_ms,kv_type,pack_ms\n");
     for (uint32_t i = 0; i < n; i++) {
         const struct ft_bench_row *r = &row[i];
         char resident[24] = ""; /* unknown: empty */
         if (r->resident_peak > 0) {
             snprintf(resident, sizeof resident, "%llu", (unsigned long long)r->resident_peak);
         }
-        ft_out("%s,\"%s\",%u,%.3f,%.3f,%.3f,%llu,%llu,%llu,%s,%.3f,%.3f,%.3f\n", r->engine,
-               r->method, r->n_prompt, r->prefill_tok_s.median, r->ttft_ms.median,
+        ft_out("%s,\"%s\",%u,%.3f,%.3f,%.3f,%llu,%llu,%llu,%s,%.3f,%.3f,%.3f,\"%s\",%.3f\n",
+               r->engine, r->method, r->n_prompt, r->prefill_tok_s.median, r->ttft_ms.median,
                r->decode_tok_s.median, (unsigned long long)r->kv_bytes,
                (unsigned long long)r->kv_bytes_peak, (unsigned long long)r->draft_kv_bytes_peak,
-               resident, r->draft_ms.median, r->score_ms.median, r->prefill_ms.median);
+               resident, r->draft_ms.median, r->score_ms.median, r->prefill_ms.median, r->kv_type,
+               r->pack_ms.median);
     }
 }
 
@@ -221,41 +233,69 @@ static const char *spread_text(const struct ft_spread *spread, char out[48]) {
     return out;
 }
 
-static void print_text(const struct ft_bench_row *row, uint32_t n, double foreign_cpu) {
+/* "snapkv:keep=64 at 1024", with the format where there are several. */
+static void print_name(const struct ft_bench_row *row, bool has_formats) {
+    ft_out("%s%s%s at %u", row->method, has_formats ? " " : "", has_formats ? row->kv_type : "",
+           row->n_prompt);
+}
+
+/* What drafting and packing took, and choices that were made, row by row. */
+static void print_parts(const struct ft_bench_row *row, bool has_formats) {
+    char kv[24];
+    if (row->draft_ms.median > 0) {
+        print_name(row, has_formats);
+        ft_out(": draft %.0f ms, scoring %.0f ms, target %.0f ms; KV of the draft %s\n",
+               row->draft_ms.median, row->score_ms.median, row->prefill_ms.median,
+               ft_size_text(row->draft_kv_bytes_peak, kv));
+    }
+    if (row->kv_packing[0]) {
+        print_name(row, has_formats);
+        ft_out(": packing %.1f ms, %.2f %% of the target's %.0f ms; %s\n", row->pack_ms.median,
+               100 * row->pack_ms.median / FT_MAX(row->prefill_ms.median, 1e-3),
+               row->prefill_ms.median, row->kv_packing);
+    }
+}
+
+static void print_fallbacks(const struct ft_bench_row *row, bool has_formats) {
+    for (uint32_t f = 0; f < row->n_fallback; f++) {
+        print_name(row, has_formats);
+        ft_out(": ");
+        ft_out_safe(row->fallback[f]);
+        ft_out("\n");
+    }
+}
+
+static void print_text(const struct ft_setup *setup, const struct ft_bench_row *row, uint32_t n,
+                       double foreign_cpu) {
     char prefill[48], ttft[48], decode[48], kv[24], peak[24], resident[24];
-    int width = 6;
+    bool has_formats = setup->conf->kv_types.n > 1;
+    int width = 6, kv_width = 4;
     for (uint32_t i = 0; i < n; i++) {
         width = FT_MAX(width, (int)strlen(row[i].method));
+        kv_width = FT_MAX(kv_width, (int)strlen(row[i].kv_type));
     }
-    ft_out("%-9s  %-*s  %6s  %-24s  %-24s  %-24s  %-10s  %-10s  %s\n", "engine", width, "method",
-           "prompt", "prefill tok/s", "first token ms", "decode tok/s", "KV", "KV peak",
-           "resident");
+    ft_out("%-9s  %-*s  %-*s  %6s  %-24s  %-24s  %-24s  %-10s  %-10s  %s\n", "engine", width,
+           "method", kv_width, "rows", "prompt", "prefill tok/s", "first token ms", "decode tok/s",
+           "KV", "KV peak", "resident");
     for (uint32_t i = 0; i < n; i++) {
-        ft_out("%-9s  %-*s  %6u  %-24s  %-24s  %-24s  %-10s  %-10s  %s\n", row[i].engine, width,
-               row[i].method, row[i].n_prompt, spread_text(&row[i].prefill_tok_s, prefill),
-               spread_text(&row[i].ttft_ms, ttft), spread_text(&row[i].decode_tok_s, decode),
-               ft_size_text(row[i].kv_bytes, kv), ft_size_text(row[i].kv_bytes_peak, peak),
+        ft_out("%-9s  %-*s  %-*s  %6u  %-24s  %-24s  %-24s  %-10s  %-10s  %s\n", row[i].engine,
+               width, row[i].method, kv_width, row[i].kv_type, row[i].n_prompt,
+               spread_text(&row[i].prefill_tok_s, prefill), spread_text(&row[i].ttft_ms, ttft),
+               spread_text(&row[i].decode_tok_s, decode), ft_size_text(row[i].kv_bytes, kv),
+               ft_size_text(row[i].kv_bytes_peak, peak),
                row[i].resident_peak > 0 ? ft_size_text(row[i].resident_peak, resident) : "-");
     }
     ft_out("medians of %u rounds [lowest-highest]; prefill counts everything before the first "
            "logits; resident: the process at most, libllama apart\n",
            row[0].n_repeat);
     for (uint32_t i = 0; i < n; i++) {
-        if (row[i].draft_ms.median > 0) {
-            ft_out("%s at %u: draft %.0f ms, scoring %.0f ms, target %.0f ms; KV of the draft %s\n",
-                   row[i].method, row[i].n_prompt, row[i].draft_ms.median, row[i].score_ms.median,
-                   row[i].prefill_ms.median, ft_size_text(row[i].draft_kv_bytes_peak, kv));
-        }
+        print_parts(&row[i], has_formats);
     }
     if (foreign_cpu >= 0) {
         ft_out("other processes used %.2f of %u cores meanwhile\n", foreign_cpu, ft_cpu_count());
     }
     for (uint32_t i = 0; i < n; i++) {
-        for (uint32_t f = 0; f < row[i].n_fallback; f++) {
-            ft_out("%s at %u: ", row[i].method, row[i].n_prompt);
-            ft_out_safe(row[i].fallback[f]);
-            ft_out("\n");
-        }
+        print_fallbacks(&row[i], has_formats);
     }
 }
 
@@ -277,14 +317,16 @@ static void step(uint32_t done, uint32_t total, const char *engine, const char *
 
 static int plot_rows(const struct ft_setup *setup, const struct ft_bench_row *row, uint32_t n) {
     struct ft_plot_point *point = ft_alloc(2 * (size_t)n, sizeof *point);
-    char(*name)[FT_LABEL_CAP + 16] = ft_alloc(n, sizeof *name);
+    char(*name)[2 * FT_LABEL_CAP + 16] = ft_alloc(n, sizeof *name);
+    bool has_formats = setup->conf->kv_types.n > 1;
     if (!point || !name) {
         ft_free(point);
         ft_free(name);
         return ft_complain(FT_EXIT_FAILED, "not enough memory to plot %u rows", n);
     }
     for (uint32_t i = 0; i < n; i++) {
-        snprintf(name[i], sizeof *name, "%s %s", row[i].engine, row[i].method);
+        snprintf(name[i], sizeof *name, "%s %s%s%s", row[i].engine, row[i].method,
+                 has_formats ? " " : "", has_formats ? row[i].kv_type : "");
         point[i] = (struct ft_plot_point){ name[i], row[i].n_prompt, row[i].prefill_tok_s };
         point[n + i] = (struct ft_plot_point){ name[i], row[i].n_prompt, row[i].decode_tok_s };
     }
@@ -329,7 +371,7 @@ static int run(struct ft_setup *setup, struct plan *plan) {
     } else if (conf->is_csv) {
         print_csv(row, n);
     } else {
-        print_text(row, n, foreign_cpu);
+        print_text(setup, row, n, foreign_cpu);
     }
     if (status == FT_OK) {
         code = plot_rows(setup, row, n);
@@ -340,8 +382,8 @@ static int run(struct ft_setup *setup, struct plan *plan) {
 
 static int run_lengths(struct ft_setup *setup, struct plan *plan) {
     int code = ft_bench_ids(setup, plan->longest, &plan->id);
-    if (code == FT_EXIT_OK) {
-        code = ft_setup_fit(setup, plan->longest);
+    for (uint32_t i = 0; code == FT_EXIT_OK && i < plan->cases.n; i++) {
+        code = ft_setup_fit_case(setup, &plan->cases.all[i], plan->longest);
     }
     if (code == FT_EXIT_OK) {
         code = ft_setup_load(setup);
@@ -390,9 +432,11 @@ static int check_options(const struct ft_conf *conf) {
         return ft_complain(FT_EXIT_USAGE,
                            "--draft-shape needs --shape: invented words fit no real vocabulary");
     }
-    if (conf->depth.n == 0 && conf->kv_types.n > 1) {
-        return ft_complain(FT_EXIT_USAGE, "%u times --kv-type, expected one without --depth",
-                           conf->kv_types.n);
+    for (uint32_t i = 0; conf->shape && i < conf->kv_types.n; i++) {
+        if (ft_text_is_calibrated(conf->kv_types.text[i])) {
+            return ft_complain(FT_EXIT_USAGE, "--kv-type calibrated goes with -m: nothing is kept "
+                                              "beside a synthetic model");
+        }
     }
     if (conf->depth.n > 0 && conf->ctx.n > 0) {
         return ft_complain(FT_EXIT_USAGE, "--depth and --ctx exclude each other");
@@ -408,7 +452,6 @@ static int check_options(const struct ft_conf *conf) {
     return FT_EXIT_OK;
 }
 
-/* A plot that cannot be written is said before minutes of work, not after. */
 /* ---- shapes ---- */
 
 struct shapes {
@@ -490,10 +533,10 @@ int ft_cmd_bench(const struct ft_conf *given) {
         code = ft_setup_init(&setup, &conf);
     }
     if (code == FT_EXIT_OK) {
-        code = ft_cases_init(&plan.cases, &conf);
+        code = ft_cases_init(&plan.cases, &setup);
     }
     if (code == FT_EXIT_OK) {
-        code = ft_check_file("--svg", conf.svg);
+        code = ft_check_file("--svg", conf.svg); /* said before minutes of work, not after */
     }
     if (code == FT_EXIT_OK) {
         code = make_shapes(&setup, &conf, &shapes);

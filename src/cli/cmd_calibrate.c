@@ -47,6 +47,13 @@ static int read_kept(const char *path, json_t **out) {
     return FT_EXIT_OK;
 }
 
+/* Bits or a table, and of which model they are. */
+static bool is_result(const json_t *kept) {
+    return json_is_string(json_object_get(kept, "fingerprint")) &&
+           (json_is_string(json_object_get(kept, "kv_type")) ||
+            json_is_array(json_object_get(kept, "table")));
+}
+
 static bool is_of(const json_t *kept, const ft_model *model) {
     struct ft_model_info info;
     const char *of = json_string_value(json_object_get(kept, "fingerprint"));
@@ -139,29 +146,65 @@ static json_t *result_value(const struct ft_setup *setup, const char *text, size
     return value;
 }
 
+/* Where the result goes, and what is there of this model already: an object, empty where there is
+ * nothing yet.  What is not of this model stays as it is. */
+static int open_kept(const struct ft_setup *setup, char path[PATH_CAP], json_t **kept) {
+    const struct ft_conf *conf = setup->conf;
+    struct ft_model_info info;
+    int code = FT_EXIT_OK;
+    *kept = NULL;
+    if (!conf->out) {
+        code = path_beside(conf->model, path, PATH_CAP);
+    } else if (snprintf(path, PATH_CAP, "%s", conf->out) >= PATH_CAP) {
+        code = ft_complain(FT_EXIT_FAILED, "--out: the path %.100s... is too long", conf->out);
+    }
+    if (code == FT_EXIT_OK) {
+        code = read_kept(path, kept);
+    }
+    if (code != FT_EXIT_OK || json_object_size(*kept) == 0 ||
+        (is_result(*kept) && is_of(*kept, setup->target))) {
+        return code;
+    }
+    ft_model_info(setup->target, &info);
+    code =
+        is_result(*kept)
+            ? ft_complain(FT_EXIT_FAILED,
+                          "%.200s has the result of another model (fingerprint %.12s..., this one "
+                          "is %.12s...); move it away, or name another file with -o",
+                          path, json_string_value(json_object_get(*kept, "fingerprint")),
+                          info.fingerprint)
+            : ft_complain(FT_EXIT_FAILED,
+                          "%.200s is no result of foretoken calibrate: a fingerprint, and a "
+                          "kv_type or a table, are expected; it stays as it is",
+                          path);
+    json_decref(*kept);
+    *kept = NULL;
+    return code;
+}
+
+/* Before work begins: may the result go where it is meant to? */
+static int check_kept(const struct ft_setup *setup) {
+    char path[PATH_CAP];
+    json_t *kept = NULL;
+    int code = open_kept(setup, path, &kept);
+    json_decref(kept);
+    return code == FT_EXIT_OK ? ft_check_file("--out", path) : code;
+}
+
 /* Put beside the model, or where -o says, with what is there of it already. */
 static int save(const struct ft_setup *setup, json_t *value) {
-    const struct ft_conf *conf = setup->conf;
     char path[PATH_CAP];
     struct ft_error error = { 0 };
     json_t *kept = NULL;
-    int code = conf->out ? FT_EXIT_OK : path_beside(conf->model, path, sizeof path);
-    const char *to = conf->out ? conf->out : path;
-    if (code == FT_EXIT_OK) {
-        code = strcmp(to, "-") == 0 ? FT_EXIT_OK : read_kept(to, &kept);
-    }
+    int code = open_kept(setup, path, &kept);
     if (code != FT_EXIT_OK) {
         return code;
-    }
-    if (!kept || !is_of(kept, setup->target)) { /* another model's is replaced */
-        json_decref(kept);
-        kept = json_object();
     }
     json_object_update(kept, value);
     char *text = json_dumps(kept, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     struct ft_save *file = NULL;
-    ft_status status = text ? ft_save_open(to, &file, &error)
-                            : ft_fail(&error, FT_NOMEM, 0, "not enough memory for %.100s", to);
+    ft_status status = text ? ft_save_open(path, &file, &error)
+                            : ft_fail(&error, FT_NOMEM, 0, "not enough memory for %.100s", path);
     if (status == FT_OK) {
         ft_save_print(file, "%s\n", text);
         status = ft_save_done(file, true, &error);
@@ -210,6 +253,9 @@ static int run_table(struct ft_setup *setup) {
     struct ft_error error = { 0 };
     struct ft_results results;
     int code = ft_setup_peek(setup, NULL);
+    if (code == FT_EXIT_OK) {
+        code = check_kept(setup);
+    }
     if (code != FT_EXIT_OK) {
         return code;
     }
@@ -224,7 +270,7 @@ static int run_table(struct ft_setup *setup) {
 
 /* ---- bits, from a text ---- */
 
-static int run(struct ft_setup *setup, const struct ft_tokens *tokens, const char *text, size_t n) {
+static int run(struct ft_setup *setup, const struct ft_chunks *chunks) {
     const struct ft_conf *conf = setup->conf;
     struct ft_error error = { 0 };
     struct ft_calibrate found;
@@ -232,7 +278,7 @@ static int run(struct ft_setup *setup, const struct ft_tokens *tokens, const cha
     ft_model_info(setup->target, &info);
     struct ft_calibrate_params params = { .target = setup->target,
                                           .session = &setup->params,
-                                          .id = tokens->id,
+                                          .id = chunks->tokens.id,
                                           .n_ctx = conf->n_ctx,
                                           .n_layer = info.n_layer,
                                           .average = conf->bits,
@@ -247,7 +293,7 @@ static int run(struct ft_setup *setup, const struct ft_tokens *tokens, const cha
     if (status != FT_OK) {
         return ft_complain_error(NULL, &error);
     }
-    json_t *value = result_value(setup, text, n, &found);
+    json_t *value = result_value(setup, chunks->text, chunks->n_text, &found);
     if (conf->is_json) {
         int code = save(setup, value);
         ft_json_print(value);
@@ -264,46 +310,31 @@ static int run(struct ft_setup *setup, const struct ft_tokens *tokens, const cha
     return code;
 }
 
+static int run_text(struct ft_setup *setup) {
+    struct ft_chunks chunks;
+    int code = ft_chunks_open(setup, 1, &chunks);
+    if (code == FT_EXIT_OK) {
+        code = check_kept(setup);
+    }
+    if (code == FT_EXIT_OK) {
+        code = ft_setup_load(setup);
+    }
+    if (code == FT_EXIT_OK) {
+        code = run(setup, &chunks);
+    }
+    ft_chunks_done(&chunks);
+    return code;
+}
+
 int ft_cmd_calibrate(const struct ft_conf *conf) {
     struct ft_setup setup = { 0 };
-    struct ft_tokens tokens = { 0 };
-    struct ft_error error = { 0 };
-    char *text = NULL;
-    size_t n = 0;
     int code = ft_setup_init(&setup, conf);
-    if (code == FT_EXIT_OK && conf->n_arg > 0) {
-        code = conf->file ? ft_complain(FT_EXIT_USAGE,
-                                        "-f and records exclude each other: bits or a table")
-                          : run_table(&setup);
-        ft_setup_done(&setup);
-        return code;
+    if (code == FT_EXIT_OK && conf->n_arg > 0 && conf->file) {
+        code = ft_complain(FT_EXIT_USAGE, "-f and records exclude each other: bits or a table");
     }
     if (code == FT_EXIT_OK) {
-        code = ft_read_text(conf, &text, &n);
+        code = conf->n_arg > 0 ? run_table(&setup) : run_text(&setup);
     }
-    if (code == FT_EXIT_OK) {
-        code = ft_setup_peek(&setup, NULL);
-    }
-    if (code == FT_EXIT_OK &&
-        ft_tokenize(setup.target, text, n, FT_TOKENIZE_BOS, &tokens, &error) != FT_OK) {
-        code = ft_complain_error(NULL, &error);
-    }
-    if (code == FT_EXIT_OK && tokens.n < conf->n_ctx) {
-        code = ft_complain(FT_EXIT_FAILED, "the text has %u tokens, %u are needed (-c)", tokens.n,
-                           conf->n_ctx);
-    }
-    if (code == FT_EXIT_OK) {
-        setup.params.n_predict = conf->n_ctx - conf->n_ctx / 2;
-        code = ft_setup_fit(&setup, conf->n_ctx / 2);
-    }
-    if (code == FT_EXIT_OK) {
-        code = ft_setup_load(&setup);
-    }
-    if (code == FT_EXIT_OK) {
-        code = run(&setup, &tokens, text, n);
-    }
-    ft_tokens_free(&tokens);
-    free(text);
     ft_setup_done(&setup);
     return code;
 }

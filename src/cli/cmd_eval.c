@@ -42,12 +42,15 @@ static int make_grid(struct ft_eval *eval) {
     const struct ft_conf *conf = eval->setup.conf;
     struct ft_error error = { 0 };
     eval->grid.kv_type = conf->is_exact ? "f32" : "f16";
+    eval->grid.calibrated = eval->setup.calibrated;
     if (eval->kind->takes_methods) { /* its cells say which, all in one format */
         if (conf->kv_types.n > 1) {
             return ft_complain(FT_EXIT_USAGE, "eval %s: --kv-type is given %u times, expected one",
                                eval->kind->name, conf->kv_types.n);
         }
-        eval->grid.kv_type = conf->kv_types.n > 0 ? conf->kv_types.text[0] : eval->grid.kv_type;
+        if (conf->kv_types.n > 0) {
+            eval->grid.kv_type = ft_setup_kv_type(&eval->setup, conf->kv_types.text[0]);
+        }
         return ft_grid_add(&eval->grid, &dense, &error) == FT_OK ? FT_EXIT_OK
                                                                  : ft_complain_error(NULL, &error);
     }
@@ -101,9 +104,6 @@ static int check_options(struct ft_eval *eval, const struct ft_conf *conf) {
                            "--out is \"-\", expected a file name: a later run goes on with the "
                            "record, so it cannot be standard output");
     }
-    if (code == FT_EXIT_OK) {
-        code = make_grid(eval);
-    }
     return code == FT_EXIT_OK ? set_path(eval) : code;
 }
 
@@ -124,24 +124,11 @@ ft_status ft_eval_count(const char *text, const char *prefix, uint32_t *n, void 
 }
 
 /* Which methods need more memory than there is: each is said. */
-static int check_memory(struct ft_eval *eval, uint32_t n_prompt) {
-    struct ft_setup *setup = &eval->setup;
-    const ft_model *draft = setup->needs_draft ? setup->draft : NULL;
+static int check_memory(const struct ft_eval *eval, uint32_t n_prompt) {
     int code = FT_EXIT_OK;
     for (uint32_t m = 0; m < eval->grid.n; m++) {
-        const struct ft_bench_case *method = &eval->grid.all[m];
-        struct ft_session_params params = setup->params;
-        struct ft_estimate estimate;
-        struct ft_error error = { 0 };
-        params.prompt = method->prompt;
-        params.kv = method->kv;
-        params.kv_type = ft_grid_kv_type(&eval->grid, m);
-        if (ft_estimate(setup->target, draft, &params, n_prompt, &estimate, &error) != FT_OK) {
-            code = ft_complain_error(method->label, &error);
-        } else if (!estimate.fits) {
-            code = ft_complain(FT_EXIT_FAILED, "%s: a prompt of %u tokens %s", method->label,
-                               n_prompt, estimate.why);
-        }
+        int found = ft_setup_fit_case(&eval->setup, &eval->grid.all[m], n_prompt);
+        code = found == FT_EXIT_OK ? code : found;
     }
     return code;
 }
@@ -197,6 +184,9 @@ static int prepare(struct ft_eval *eval) {
     int code = check_options(eval, conf);
     if (code == FT_EXIT_OK) {
         code = ft_setup_init(&eval->setup, conf);
+    }
+    if (code == FT_EXIT_OK) {
+        code = make_grid(eval);
         eval->setup.params.kv_type = eval->grid.kv_type;
     }
     if (code == FT_EXIT_OK) {

@@ -130,7 +130,7 @@ int ft_cmd_explain(const struct ft_conf *conf) {
     uint32_t n_head = 0;
     int code = ft_setup_init(&setup, conf);
     if (code == FT_EXIT_OK && is_given(conf)) {
-        code = ft_cases_init(&cases, conf);
+        code = ft_cases_init(&cases, &setup);
     } else if (code == FT_EXIT_OK) {
         every_method(&cases, spec, &setup);
     }

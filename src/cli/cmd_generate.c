@@ -165,6 +165,14 @@ static void print_slower(const struct ft_report *report) {
     }
 }
 
+/* print_packing - how rows are stored, and what it cost to bring them there; nothing of plain ones. */
+static void print_packing(const struct ft_report *report) {
+    if (report->kv_packing[0]) {
+        ft_note("packed    %s; packing took %.1f ms", report->kv_packing,
+                (double)report->pack_us / 1e3);
+    }
+}
+
 static void print_summary(const struct answer *answer, const struct ft_report *report) {
     char full[24], now[24], peak[24], draft[24], activations[24], rate[32] = "";
     const struct ft_sampling *sampling = &answer->setup.params.sampling;
@@ -177,6 +185,7 @@ static void print_summary(const struct answer *answer, const struct ft_report *r
             ft_size_text(report->kv_bytes_peak, peak),
             ft_size_text(report->draft_kv_bytes_peak, draft),
             ft_size_text(report->activation_bytes_peak, activations));
+    print_packing(report);
     if (report->n_evicted > 0) {
         ft_note("evicted   %llu rows of KV heads while the answer grew; %s held at its end",
                 (unsigned long long)report->n_evicted, ft_size_text(report->kv_bytes_now, now));
@@ -316,6 +325,7 @@ static void print_json(const struct answer *answer, const struct ft_report *repo
     json_object_set_new(root, "draft_ms", ft_json_ms(report->draft_us));
     json_object_set_new(root, "score_ms", ft_json_ms(report->score_us));
     json_object_set_new(root, "prefill_ms", ft_json_ms(report->prefill_us));
+    json_object_set_new(root, "pack_ms", ft_json_ms(report->pack_us));
     json_object_set_new(root, "ttft_ms", ft_json_ms(report->ttft_us));
     json_object_set_new(root, "decode_tok_s", json_real(decode_rate(report)));
     json_object_set_new(root, "fallbacks", ft_json_fallbacks(report));

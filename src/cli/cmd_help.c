@@ -264,6 +264,7 @@ static void completion_words(const struct ft_option *option) {
         for (uint32_t i = 0; ft_kv_type_name(i); i++) {
             ft_out(i > 0 ? " %s" : "%s", ft_kv_type_name(i));
         }
+        ft_out(" calibrated");
         return;
     }
     enum ft_stage stage = option->kind == FT_OPT_KV_METHOD ? FT_STAGE_KV : FT_STAGE_PROMPT;

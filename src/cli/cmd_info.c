@@ -21,32 +21,33 @@ struct layers {
 };
 
 /* read_layers - kvq looks at the weights: the model is mapped for it. */
-static ft_status read_layers(const struct ft_conf *conf, struct layers *out,
+static ft_status read_layers(const struct ft_setup *setup, struct layers *out,
                              struct ft_error *error) {
     ft_model *model = NULL;
     struct ft_model_info info;
-    if (!conf->kv_type) {
+    const char *kv_type = setup->conf->kv_type ? setup->params.kv_type : NULL;
+    if (!kv_type) {
         return FT_OK;
     }
-    ft_status status = ft_model_open(conf->model, FT_LOAD_PLAIN, &model, error);
+    ft_status status = ft_model_open(setup->conf->model, FT_LOAD_PLAIN, &model, error);
     if (status != FT_OK) {
         return status;
     }
     ft_model_info(model, &info);
     out->at = ft_alloc(info.n_layer, sizeof *out->at);
-    status = out->at ? ft_kv_type_layers(model, conf->kv_type, out->at, error)
+    status = out->at ? ft_kv_type_layers(model, kv_type, out->at, error)
                      : ft_fail(error, FT_NOMEM, 0, "not enough memory for a table");
     out->n = status == FT_OK && out->at[0].k_bits > 0 ? info.n_layer : 0;
     ft_model_close(model);
     return status;
 }
 
-static void print_layers(const struct ft_conf *conf, const struct layers *layers) {
+static void print_layers(const struct ft_setup *setup, const struct layers *layers) {
     if (layers->n == 0) {
         return;
     }
     ft_out("rows of each layer  --kv-type ");
-    ft_out_safe(conf->kv_type);
+    ft_out_safe(setup->params.kv_type);
     ft_out("\n  %5s  %8s  %8s  %6s  %6s  %7s  %7s\n", "layer", "|W_K|", "|W_V|", "K bits", "V bits",
            "K group", "V group");
     for (uint32_t l = 0; l < layers->n; l++) {
@@ -283,7 +284,7 @@ int ft_cmd_info(const struct ft_conf *conf) {
     if (code == FT_EXIT_OK) {
         code = ft_setup_peek(&setup, &misfit);
     }
-    if (code == FT_EXIT_OK && read_layers(&own, &layers, &error) != FT_OK) {
+    if (code == FT_EXIT_OK && read_layers(&setup, &layers, &error) != FT_OK) {
         code = ft_complain_error(NULL, &error);
     }
     if (code == FT_EXIT_OK) {
@@ -295,7 +296,7 @@ int ft_cmd_info(const struct ft_conf *conf) {
             print_json(&setup, &estimates, &layers, why);
         } else {
             print_text(&setup, &estimates, why);
-            print_layers(&own, &layers);
+            print_layers(&setup, &layers);
         }
         code = is_no(&own, &estimates, why) ? FT_EXIT_FAILED : FT_EXIT_OK;
     }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cmd_perplexity.c - perplexity of a text, in llama.cpp's words. */
 #define _POSIX_C_SOURCE 200809L
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -78,41 +77,21 @@ static int run(struct ft_setup *setup, const struct ft_tokens *tokens) {
 
 int ft_cmd_perplexity(const struct ft_conf *conf) {
     struct ft_setup setup = { 0 };
-    struct ft_tokens tokens = { 0 };
-    struct ft_error error = { 0 };
-    char *text = NULL;
-    size_t n = 0;
+    struct ft_chunks chunks = { .text = NULL };
     int code = ft_setup_init(&setup, conf);
     if (isatty(STDOUT_FILENO)) {
         setup.progress.is_bar = false; /* the running estimate is there already */
     }
     if (code == FT_EXIT_OK) {
-        code = ft_read_text(conf, &text, &n);
-    }
-    if (code == FT_EXIT_OK) {
-        code = ft_setup_peek(&setup, NULL);
-    }
-    if (code == FT_EXIT_OK &&
-        ft_tokenize(setup.target, text, n, FT_TOKENIZE_BOS, &tokens, &error) != FT_OK) {
-        code = ft_complain_error(NULL, &error);
-    }
-    if (code == FT_EXIT_OK && tokens.n / 2 < conf->n_ctx) {
-        code =
-            ft_complain(FT_EXIT_FAILED, "the text has %u tokens; two chunks of %u are needed (-c)",
-                        tokens.n, conf->n_ctx);
-    }
-    if (code == FT_EXIT_OK) {
-        setup.params.n_predict = conf->n_ctx - conf->n_ctx / 2;
-        code = ft_setup_fit(&setup, conf->n_ctx / 2);
+        code = ft_chunks_open(&setup, 2, &chunks);
     }
     if (code == FT_EXIT_OK) {
         code = ft_setup_load(&setup);
     }
     if (code == FT_EXIT_OK) {
-        code = run(&setup, &tokens);
+        code = run(&setup, &chunks.tokens);
     }
-    ft_tokens_free(&tokens);
-    free(text);
+    ft_chunks_done(&chunks);
     ft_setup_done(&setup);
     return code;
 }

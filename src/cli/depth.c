@@ -297,7 +297,7 @@ int ft_bench_depth(struct ft_setup *setup) {
     session.progress = NULL;
     const char *kv_type[FT_TEXTS_CAP] = { ft_bench_kv_type(setup) };
     for (uint32_t i = 0; i < conf->kv_types.n; i++) {
-        kv_type[i] = conf->kv_types.text[i];
+        kv_type[i] = ft_setup_kv_type(setup, conf->kv_types.text[i]);
     }
     struct ft_depth_params params = { .session = &session,
                                       .kv_type = kv_type,

@@ -201,8 +201,9 @@ ft_status ft_grid_add(struct ft_grid *grid, const struct ft_grid_block *block,
                     block->keep);
     }
     for (uint32_t i = 0; status == FT_OK && i < FT_MAX(block->kv_type.n, 1u); i++) {
-        status =
-            add_format(grid, specs, block->kv_type.n > 0 ? block->kv_type.text[i] : NULL, error);
+        const char *kv_type = block->kv_type.n > 0 ? block->kv_type.text[i] : NULL;
+        kv_type = ft_text_is_calibrated(kv_type) ? grid->calibrated : kv_type;
+        status = add_format(grid, specs, kv_type, error);
     }
     if (specs) {
         specs_done(&specs[0]);

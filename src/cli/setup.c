@@ -246,6 +246,19 @@ static int check_auto(struct ft_setup *setup) {
                              "(-d), or a method that drops something (--prompt, --kv)");
 }
 
+/* Is it among the formats given? */
+static bool wants_calibrated(const struct ft_conf *conf) {
+    bool is_wanted = ft_text_is_calibrated(conf->kv_type);
+    for (uint32_t i = 0; i < conf->kv_types.n; i++) {
+        is_wanted = is_wanted || ft_text_is_calibrated(conf->kv_types.text[i]);
+    }
+    return is_wanted;
+}
+
+const char *ft_setup_kv_type(const struct ft_setup *setup, const char *typed) {
+    return ft_text_is_calibrated(typed) ? setup->calibrated : typed;
+}
+
 static bool is_exact_format(const struct ft_conf *conf) {
     bool is_f32 = !conf->kv_type || strcmp(conf->kv_type, "f32") == 0;
     for (uint32_t i = 0; i < conf->kv_types.n; i++) {
@@ -322,7 +335,7 @@ static void set_params(struct ft_setup *setup) {
     *params = ft_session_defaults();
     params->prompt = conf->prompt.n > 0 ? conf->prompt.text[conf->prompt.n - 1] : NULL;
     params->kv = conf->kv.n > 0 ? conf->kv.text[conf->kv.n - 1] : NULL;
-    params->kv_type = conf->is_exact ? "f32" : conf->kv_type;
+    params->kv_type = conf->is_exact ? "f32" : ft_setup_kv_type(setup, conf->kv_type);
     params->self_layers = setup->needs_draft ? setup->self_layers : 0;
     params->n_predict = conf->n_predict;
     params->n_ctx = conf->n_ctx;
@@ -356,15 +369,14 @@ int ft_setup_init(struct ft_setup *setup, const struct ft_conf *conf) {
     if (code != FT_EXIT_OK) {
         return code;
     }
-    ft_progress_init(&setup->progress, conf);
-    set_params(setup);
-    if (conf->kv_type && strcmp(conf->kv_type, "calibrated") == 0) {
-        code = ft_calibration_read(conf->model, &setup->kv_type, setup->calibrated);
-        setup->params.kv_type = setup->kv_type;
+    if (wants_calibrated(conf)) {
+        code = ft_calibration_read(conf->model, &setup->calibrated, setup->calibrated_of);
     }
     if (code != FT_EXIT_OK) {
         return code;
     }
+    ft_progress_init(&setup->progress, conf);
+    set_params(setup);
     /* Only generate has sampling options; elsewhere their fields are zero and mean nothing. */
     return conf->repeat_penalty > 0 ? set_sampling(setup) : FT_EXIT_OK;
 }
@@ -388,11 +400,11 @@ static int open_models(struct ft_setup *setup, enum ft_load load, bool has_draft
     }
     struct ft_model_info info;
     ft_model_info(setup->target, &info);
-    if (setup->kv_type && strcmp(info.fingerprint, setup->calibrated) != 0) {
+    if (setup->calibrated && strcmp(info.fingerprint, setup->calibrated_of) != 0) {
         return ft_complain(FT_EXIT_FAILED,
                            "--kv-type calibrated: what is kept beside %.100s was found for another "
                            "model (fingerprint %.12s..., this one is %.12s...)",
-                           setup->conf->model, setup->calibrated, info.fingerprint);
+                           setup->conf->model, setup->calibrated_of, info.fingerprint);
     }
     return FT_EXIT_OK;
 }
@@ -438,6 +450,23 @@ int ft_setup_fit(const struct ft_setup *setup, uint32_t n_prompt) {
     return FT_EXIT_OK;
 }
 
+int ft_setup_fit_case(const struct ft_setup *setup, const struct ft_bench_case *method,
+                      uint32_t n_prompt) {
+    struct ft_session_params params = setup->params;
+    struct ft_error error = { 0 };
+    struct ft_estimate estimate;
+    const ft_model *draft = setup->needs_draft ? setup->draft : NULL;
+    params.prompt = method->prompt;
+    params.kv = method->kv;
+    params.kv_type = ft_case_kv_type(method, &setup->params);
+    if (ft_estimate(setup->target, draft, &params, n_prompt, &estimate, &error) != FT_OK) {
+        return ft_complain_error(method->label, &error);
+    }
+    return estimate.fits ? FT_EXIT_OK
+                         : ft_complain(FT_EXIT_FAILED, "%s: a prompt of %u tokens %s",
+                                       method->label, n_prompt, estimate.why);
+}
+
 uint32_t ft_setup_context(const struct ft_setup *setup) {
     const struct ft_session_params *params = &setup->params;
     struct ft_model_info info;
@@ -470,11 +499,42 @@ int ft_setup_load(struct ft_setup *setup) {
     return code;
 }
 
+/* ---- a text in chunks ---- */
+
+int ft_chunks_open(struct ft_setup *setup, uint32_t n_least, struct ft_chunks *out) {
+    const struct ft_conf *conf = setup->conf;
+    struct ft_error error = { 0 };
+    *out = (struct ft_chunks){ .text = NULL };
+    int code = ft_read_text(conf, &out->text, &out->n_text);
+    if (code == FT_EXIT_OK) {
+        code = ft_setup_peek(setup, NULL);
+    }
+    if (code == FT_EXIT_OK && ft_tokenize(setup->target, out->text, out->n_text, FT_TOKENIZE_BOS,
+                                          &out->tokens, &error) != FT_OK) {
+        code = ft_complain_error(NULL, &error);
+    }
+    if (code == FT_EXIT_OK && out->tokens.n / n_least < conf->n_ctx) {
+        code = ft_complain(FT_EXIT_FAILED, "the text has %u tokens; %s of %u are needed (-c)",
+                           out->tokens.n, n_least == 1 ? "a chunk" : "two chunks", conf->n_ctx);
+    }
+    if (code == FT_EXIT_OK) {
+        setup->params.n_predict = conf->n_ctx - conf->n_ctx / 2;
+        code = ft_setup_fit(setup, conf->n_ctx / 2);
+    }
+    return code;
+}
+
+void ft_chunks_done(struct ft_chunks *chunks) {
+    ft_tokens_free(&chunks->tokens);
+    free(chunks->text);
+    *chunks = (struct ft_chunks){ .text = NULL };
+}
+
 void ft_setup_done(struct ft_setup *setup) {
     ft_ui_guard(NULL);
     ft_model_close(setup->target);
     ft_model_close(setup->draft);
     free(setup->grammar);
-    ft_free(setup->kv_type);
+    ft_free(setup->calibrated);
     *setup = (struct ft_setup){ 0 };
 }

@@ -343,7 +343,8 @@ static ft_status measure(const struct ft_suite_params *params, const struct ft_b
         status = ft_importance_points(&side[0], &side[1], &points, error);
     }
     if (status == FT_OK) {
-        *row = row_of(cell, key, ft_suite_kv_type(params, method), &side[0], &budgets, &found);
+        *row =
+            row_of(cell, key, ft_case_kv_type(method, params->session), &side[0], &budgets, &found);
         if (points) {
             json_object_set_new(*row, "points", points);
         }

@@ -51,7 +51,7 @@ static ft_status measure(const struct ft_suite_params *params, const struct ft_b
     struct ft_session_params session = *params->session;
     session.prompt = method->prompt;
     session.kv = method->kv;
-    session.kv_type = ft_suite_kv_type(params, method);
+    session.kv_type = ft_case_kv_type(method, params->session);
     const struct ft_drift_params drift = { .target = params->target,
                                            .draft = params->draft,
                                            .session = &session,

@@ -28,7 +28,8 @@ struct ft_grid_block { /* every --prompt with every --kv in every --kv-type */
 struct ft_grid {
     struct ft_bench_case *all; /* [n] with different labels; owned, with their texts */
     uint32_t n;
-    const char *kv_type; /* how rows are stored where a label does not say it; borrowed */
+    const char *kv_type;    /* how rows are stored where a label does not say it; borrowed */
+    const char *calibrated; /* what that format is for this model; borrowed */
 };
 /* ft_grid_add - the combinations of a block that are not there yet; ft_grid_done in any case.
  * Errors     FT_ARG: --keep is no list, or no method takes it; FT_LIMIT, FT_NOMEM */

@@ -263,9 +263,7 @@ static ft_status set_kv_type(struct ft_conf *conf, const struct ft_option *optio
                              const char *value) {
     struct ft_error error = { 0 };
     char name[48];
-    /* what foretoken calibrate kept beside a model is read with the model */
-    bool is_kept = option->kind == FT_OPT_KV_TYPE && strcmp(value, "calibrated") == 0;
-    if (!is_kept && ft_kv_type_check(value, &error) != FT_OK) {
+    if (!ft_text_is_calibrated(value) && ft_kv_type_check(value, &error) != FT_OK) {
         ft_option_name(option, name, sizeof name);
         snprintf(conf->error, sizeof conf->error, "%s %.100s: %s", name, value, error.text);
         return FT_ARG;

@@ -39,7 +39,7 @@ enum ft_option_kind {
     FT_OPT_SHARD,         /* struct ft_shard, "i/n" */
     FT_OPT_PROMPT_METHOD, /* struct ft_texts, each checked by ft_method_check */
     FT_OPT_KV_METHOD,     /* likewise */
-    FT_OPT_KV_TYPE,       /* const char *, checked by ft_kv_type_check */
+    FT_OPT_KV_TYPE,       /* const char *, checked by ft_kv_type_check, or "calibrated" */
     FT_OPT_KV_TYPES,      /* struct ft_texts, likewise */
 };
 
@@ -174,6 +174,9 @@ bool ft_text_bytes(const char *text, uint64_t *out);
 bool ft_text_bias(const char *text, struct ft_logit_bias *out);
 /* ft_text_self - "self:layers=K" -> K >= 1; false when it is not that. */
 bool ft_text_self(const char *text, uint32_t *n_layer);
+/* ft_text_is_calibrated - the format of KV rows that is read with a model: what foretoken calibrate kept
+ * beside it; NULL is none. */
+bool ft_text_is_calibrated(const char *text);
 /* ft_text_escape - \n \r \t \\ \" \' become characters; others stay.
  *   out      [strlen(text) + 1], may be text */
 void ft_text_escape(const char *text, char *out);

@@ -104,6 +104,10 @@ bool ft_text_self(const char *text, uint32_t *n_layer) {
     return true;
 }
 
+bool ft_text_is_calibrated(const char *text) {
+    return text && strcmp(text, "calibrated") == 0;
+}
+
 void ft_text_escape(const char *text, char *out) {
     static const char letter[] = "nrt\\\"'", meaning[] = "\n\r\t\\\"'";
     while (*text != '\0') {

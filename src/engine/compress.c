@@ -614,6 +614,7 @@ ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
     }
     ft_free(in.id);
     ft_free(in.pos);
+    s->report.pack_us = ft_kv_pack_us(s->lane.kv);
     s->report.prefill_us += ft_time_us() - start;
     if (plan->is_prompt_on || plan->is_kv_on) {
         s->report.dense_most_us = ft_cost_dense_most(plan, in.n, s->report.prefill_us);

@@ -18,7 +18,7 @@
 enum { WARM_TOKEN = 2048, WARM_PEER = 64 };
 
 /* of a row's numbers: what stands where in a sample */
-enum { PREFILL_TOK_S, TTFT_MS, DECODE_TOK_S, DRAFT_MS, SCORE_MS, PREFILL_MS, VALUE_COUNT };
+enum { PREFILL_TOK_S, TTFT_MS, DECODE_TOK_S, DRAFT_MS, SCORE_MS, PREFILL_MS, PACK_MS, VALUE_COUNT };
 
 struct sample {
     double value[VALUE_COUNT];
@@ -34,6 +34,12 @@ struct run {
 
 /* ---- one measurement ---- */
 
+const char *ft_case_kv_type(const struct ft_bench_case *method,
+                            const struct ft_session_params *session) {
+    const char *asked = method->kv_type ? method->kv_type : session->kv_type;
+    return asked ? asked : session->is_exact ? "f32" : "f16";
+}
+
 static double rate(double n, double us) {
     return us > 0 ? n * 1e6 / us : 0;
 }
@@ -46,6 +52,7 @@ static void note_report(struct ft_bench_row *row, const struct ft_report *report
     row->n_fallback = FT_MIN(report->n_fallback, (uint32_t)FT_FALLBACK_CAP);
     memcpy(row->fallback, report->fallback, sizeof row->fallback);
     memcpy(row->kernels, report->kernels, sizeof row->kernels);
+    memcpy(row->kv_packing, report->kv_packing, sizeof row->kv_packing);
 }
 
 static ft_status measure_ours(struct run *run, const struct ft_bench_case *which, uint32_t n,
@@ -57,6 +64,7 @@ static ft_status measure_ours(struct run *run, const struct ft_bench_case *which
     ft_session *session = NULL;
     session_params.prompt = which->prompt;
     session_params.kv = which->kv;
+    session_params.kv_type = row->kv_type;
     session_params.n_ctx = 0;
     FT_TRY(ft_session_new(params->target, params->draft, &session_params, &session, error));
     params->guard(session);
@@ -83,6 +91,7 @@ static ft_status measure_ours(struct run *run, const struct ft_bench_case *which
         out->value[DRAFT_MS] = (double)report.draft_us / 1e3;
         out->value[SCORE_MS] = (double)report.score_us / 1e3;
         out->value[PREFILL_MS] = (double)report.prefill_us / 1e3;
+        out->value[PACK_MS] = (double)report.pack_us / 1e3;
     }
     ft_session_free(session);
     return status;
@@ -170,9 +179,13 @@ static void conclude(struct run *run, double *work) {
         const struct sample *sample = run->sample + (size_t)i * n;
         struct ft_bench_row *row = &run->row[i];
         struct ft_spread *const spread[VALUE_COUNT] = {
-            [PREFILL_TOK_S] = &row->prefill_tok_s, [TTFT_MS] = &row->ttft_ms,
-            [DECODE_TOK_S] = &row->decode_tok_s,   [DRAFT_MS] = &row->draft_ms,
-            [SCORE_MS] = &row->score_ms,           [PREFILL_MS] = &row->prefill_ms,
+            [PREFILL_TOK_S] = &row->prefill_tok_s,
+            [TTFT_MS] = &row->ttft_ms,
+            [DECODE_TOK_S] = &row->decode_tok_s,
+            [DRAFT_MS] = &row->draft_ms,
+            [SCORE_MS] = &row->score_ms,
+            [PREFILL_MS] = &row->prefill_ms,
+            [PACK_MS] = &row->pack_ms,
         };
         for (uint32_t v = 0; v < VALUE_COUNT; v++) {
             for (uint32_t r = 0; r < n; r++) {
@@ -205,8 +218,11 @@ static void name_rows(const struct ft_bench_params *params, struct ft_bench_row 
     for (uint32_t i = 0; i < ft_bench_rows(params); i++) {
         uint32_t which = i % per_length;
         bool is_peer = which == params->n_case;
+        const struct ft_bench_case peer = { .label = "dense" };
+        const struct ft_bench_case *method = is_peer ? &peer : &params->cases[which];
         row[i] = (struct ft_bench_row){ .engine = is_peer ? "libllama" : "foretoken",
-                                        .method = is_peer ? "dense" : params->cases[which].label,
+                                        .method = method->label,
+                                        .kv_type = ft_case_kv_type(method, params->session),
                                         .n_prompt = params->n_prompt[i / per_length] };
     }
 }

@@ -63,21 +63,26 @@ double ft_dram_rate(const struct ft_dram *dram);
 
 struct ft_bench_case {
     const char *prompt, *kv; /* method specs, NULL: dense */
-    const char *kv_type;     /* eval: how rows are stored; NULL: as the session says */
+    const char *kv_type;     /* how rows are stored; NULL: as the session says */
     const char *label;
 };
+/* ft_case_kv_type - how a case's rows are stored: its own format, else the session's. */
+const char *ft_case_kv_type(const struct ft_bench_case *method,
+                            const struct ft_session_params *session);
+
 struct ft_spread {
     double median, low, high;
 };
 /* ft_spread_of - sorts value[n], n >= 1. */
 struct ft_spread ft_spread_of(double *value, uint32_t n);
 struct ft_bench_row {
-    const char *engine, *method;
+    const char *engine, *method, *kv_type;
     uint32_t n_prompt, n_kept, n_repeat;
     struct ft_spread prefill_tok_s; /* prompt tokens over everything before the first logits */
     struct ft_spread ttft_ms, decode_tok_s;
     struct ft_spread draft_ms, score_ms,
-        prefill_ms; /* parts of ttft_ms; the last is the target's */
+        prefill_ms;           /* parts of ttft_ms; the last is the target's */
+    struct ft_spread pack_ms; /* quantising the prompt's rows: as pack_us of ft_report */
     uint64_t kv_bytes, kv_bytes_peak, draft_kv_bytes_peak;
     /* most memory resident during a run; the peer's: above what there was before it was opened;
      * 0: unknown */
@@ -85,12 +90,14 @@ struct ft_bench_row {
     uint32_t n_fallback;
     char fallback[FT_FALLBACK_CAP][160];
     char kernels[256];
+    char kv_packing[512]; /* as in ft_report */
 };
 struct ft_bench_params {
     const ft_model *target, *draft;
-    const struct ft_session_params *session; /* prompt, kv and n_ctx are set here */
-    const char *peer_path;                   /* NULL: no libllama rows */
-    const struct ft_bench_case *cases;       /* [n_case] */
+    /* prompt, kv, n_ctx and, where a case has its own, kv_type are set here */
+    const struct ft_session_params *session;
+    const char *peer_path;             /* NULL: no libllama rows; they have the session's kv_type */
+    const struct ft_bench_case *cases; /* [n_case] */
     uint32_t n_case;
     const uint32_t *n_prompt; /* [n_length] */
     uint32_t n_length;

@@ -187,13 +187,6 @@ static void set_answers(json_t *row, const struct ft_sample *sample, const struc
     json_object_set_new(row, "references", references);
 }
 
-const char *ft_suite_kv_type(const struct ft_suite_params *params,
-                             const struct ft_bench_case *method) {
-    const struct ft_session_params *session = params->session;
-    const char *asked = method->kv_type ? method->kv_type : session->kv_type;
-    return asked ? asked : session->is_exact ? "f32" : "f16";
-}
-
 json_t *ft_row_new(const struct ft_cell *cell, const struct ft_record_key *key, const char *kv_type,
                    const struct ft_report *report) {
     json_t *row = json_object(), *fallbacks = json_array();
@@ -216,6 +209,9 @@ json_t *ft_row_new(const struct ft_cell *cell, const struct ft_record_key *key, 
     set_count(row, "kv_bytes_full", report->kv_bytes_full);
     set_count(row, "kv_bytes_peak", report->kv_bytes_peak);
     set_count(row, "draft_kv_bytes_peak", report->draft_kv_bytes_peak);
+    if (report->kv_packing[0]) {
+        json_object_set_new(row, "kv_packing", json_string(report->kv_packing));
+    }
     json_object_set_new(row, "fallbacks", fallbacks);
     json_object_set_new(row, "times", times_of(report));
     return row;
@@ -236,7 +232,7 @@ static json_t *row_of(const struct ft_suite_params *params, const struct ft_benc
         }
         sum += score[t];
     }
-    json_t *row = ft_row_new(cell, key, ft_suite_kv_type(params, method), report);
+    json_t *row = ft_row_new(cell, key, ft_case_kv_type(method, params->session), report);
     if (sample->n_cut > 0) {
         set_count(row, "cut_tokens", sample->n_cut);
     }
@@ -278,7 +274,7 @@ static ft_status ask(const struct ft_suite_params *params, const struct ft_bench
     ft_session *session = NULL;
     session_params.prompt = method->prompt;
     session_params.kv = method->kv;
-    session_params.kv_type = ft_suite_kv_type(params, method);
+    session_params.kv_type = ft_case_kv_type(method, params->session);
     session_params.n_predict = asked->n_more;
     FT_TRY(ft_session_new(params->target, params->draft, &session_params, &session, error));
     params->guard(session);

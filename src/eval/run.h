@@ -172,9 +172,6 @@ struct ft_suite_params {
     void (*step)(const struct ft_suite_step *step, void *user);
     void *user;
 };
-/* ft_suite_kv_type - how a method's rows are stored: its own format, else the session's. */
-const char *ft_suite_kv_type(const struct ft_suite_params *params,
-                             const struct ft_bench_case *method);
 /* ft_suite_missing - samples times methods of this part that the record does not have. */
 uint64_t ft_suite_missing(const struct ft_suite_params *params);
 /* ft_suite_run - those of every cell, one after the other: each is made once and asked with every

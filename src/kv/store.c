@@ -51,7 +51,8 @@ struct ft_kv {
     /* [2][64][d] of a block that is being packed, the mean's first; NULL until a layer is packed */
     float *wide;
     size_t k_row_bytes, v_row_bytes, page_bytes;
-    uint64_t bytes; /* of rows held, all heads of all layers */
+    uint64_t bytes;  /* of rows held, all heads of all layers */
+    int64_t pack_us; /* since ft_kv_set_packing */
 };
 
 static struct layer *layer_of(const struct ft_kv *kv, uint32_t layer) {
@@ -189,6 +190,7 @@ void ft_kv_set_aux(struct ft_kv *kv, uint32_t n_aux) {
 
 void ft_kv_set_packing(struct ft_kv *kv, uint32_t layer, const struct ft_packing *packing) {
     layer_of(kv, layer)->wanted = *packing;
+    kv->pack_us = 0;
 }
 
 void ft_kv_release(struct ft_kv *kv, uint32_t layer) {
@@ -453,6 +455,10 @@ void ft_kv_settle(struct ft_kv *kv, uint32_t layer) {
         ft_assert(!l->packing.is_mean || l->n_row[h] == l->n_row[0]);
         most = FT_MAX(most, blocks_due(l, h));
     }
+    if (most == 0) {
+        return;
+    }
+    int64_t start = ft_time_us();
     for (int is_value = 0; is_value < 2; is_value++) {
         for (uint32_t block = 0; block < most; block++) {
             for (uint32_t h = 0; h < n_head; h++) {
@@ -463,12 +469,17 @@ void ft_kv_settle(struct ft_kv *kv, uint32_t layer) {
         }
     }
     count_bytes(kv, (int64_t)(most * mean_bytes(&l->packing, kv->shape.d)));
-    for (uint32_t h = 0; most > 0 && h < n_head; h++) {
+    for (uint32_t h = 0; h < n_head; h++) {
         uint32_t n = blocks_due(l, h);
         if (n > 0) {
             take_packed(kv, l, h, n);
         }
     }
+    kv->pack_us += ft_time_us() - start;
+}
+
+int64_t ft_kv_pack_us(const struct ft_kv *kv) {
+    return kv->pack_us;
 }
 
 /* Rows of blocks that hold what is taken from means. */

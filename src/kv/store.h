@@ -71,6 +71,9 @@ void ft_kv_write(struct ft_kv *kv, uint32_t layer, uint32_t h, ft_row row, const
 /* ft_kv_settle - pack the oldest exact rows of every head of a layer while more than residual + 63
  * are exact; nothing in a layer that is not packed.  No allocation. */
 void ft_kv_settle(struct ft_kv *kv, uint32_t layer);
+/* ft_kv_pack_us - what that took where blocks were made, since ft_kv_set_packing: rows read, packed, and
+ * the exact ones behind them moved. */
+int64_t ft_kv_pack_us(const struct ft_kv *kv);
 
 /* ft_kv_read - all rows of a head, decoded.
  *   k, v     [rows][d] */

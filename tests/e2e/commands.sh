@@ -92,6 +92,22 @@ row, = csv.DictReader(open("out"))
 assert None not in row and None not in row.values(), row
 assert float(row["prefill_ms"]) > 0 and row["draft_ms"] == "0.000", row
 '
+# Several formats take turns, and packed rows say what packing them took.
+works bench -m "$target" --ctx 200,400 --repeat 2 -n 3 --kv-type f16 --kv-type q4,residual=0 --kv dense --kv snapkv:keep=96 --against libllama --json --svg formats.svg
+json '[(r["n_prompt"], r["method"], r["kv_type"], r["engine"]) for r in j] == [(n, m, t, e) for n in (200, 400)
+    for m, t, e in [(m, t, "foretoken") for m in ("dense", "snapkv:keep=96") for t in ("f16", "q4,residual=0")] + [("dense", "f16", "libllama")]]'
+json 'all(r["pack_ms"] == 0 and r["kv_packing"] == "" for r in j if r["kv_type"] == "f16")'
+json 'all(0 < r["pack_ms"] < r["prefill_ms"] and "bits of k 4" in r["kv_packing"] for r in j if r["kv_type"] != "f16")'
+json 'all(j[i + 1]["kv_bytes"] < j[i]["kv_bytes"] for i in (0, 2, 5, 7))'
+check "a line for every format" grep -q "dense q4,residual=0" formats.svg
+works bench -m "$target" --ctx 200 --repeat 1 -n 3 --kv-type f16 --kv-type q4
+check "bench shows the formats" [ "$(grep -c '^foretoken  dense   \(f16 \|q4  \) ' out)" -eq 2 ]
+check "bench shows what packing took" grep -q "^dense q4 at 200: packing [0-9.]* ms, [0-9.]* % of the target's [0-9]* ms; blocks of 64 rows" out
+many=$(seq -f '--kv snapkv:keep=%g' 9 31)
+# shellcheck disable=SC2086 # two words each
+refuses 2 "72 combinations of methods and formats, expected at most 64" bench -m "$target" --kv dense $many \
+    --kv-type f16 --kv-type q8 --kv-type q4
+refuses 2 "snapkv:keep=64: snapkv with kv type 'tada'" bench -m "$target" --ctx 256 --kv dense --kv snapkv:keep=64 --kv-type f16 --kv-type tada
 works bench -m "$target" --ctx 32 --repeat 2 -n 3 -f "$text"
 check "bench says what others used of the machine" grep -q "other processes used" out
 

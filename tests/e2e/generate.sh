@@ -48,7 +48,7 @@ refuses 1 "" generate -m "$target" -d "$draft" -f doc.txt -p x --kv speckv:keep=
 
 # ---- JSON ----
 "$1/mkmodel" chat.gguf --chat >/dev/null || bad "mkmodel"
-fields='["text", "prompt_tokens", "kept_tokens", "generated_tokens", "kv_bytes_full", "kv_bytes", "kv_bytes_peak", "kv_bytes_now", "kv_state_bytes", "evicted_rows", "draft_kv_bytes_peak", "activation_bytes_peak", "load_ms", "draft_ms", "score_ms", "prefill_ms", "ttft_ms", "decode_tok_s", "fallbacks", "method", "models", "kernels", "kv_packing", "version"]'
+fields='["text", "prompt_tokens", "kept_tokens", "generated_tokens", "kv_bytes_full", "kv_bytes", "kv_bytes_peak", "kv_bytes_now", "kv_state_bytes", "evicted_rows", "draft_kv_bytes_peak", "activation_bytes_peak", "load_ms", "draft_ms", "score_ms", "prefill_ms", "pack_ms", "ttft_ms", "decode_tok_s", "fallbacks", "method", "models", "kernels", "kv_packing", "version"]'
 for method in "--prompt dense" "--prompt specpc:keep=256" "--kv speckv:keep=128" "--prompt specpc:keep=512 --kv speckv:keep=128,lookahead=8"; do
     # shellcheck disable=SC2086 # two words each
     generate -f doc.txt -p "$question" --json $method

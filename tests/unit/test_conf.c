@@ -61,6 +61,10 @@ static void kv_types(void **state) {
     accept(FT_CMD_GENERATE, "--kv-type q4 --kv-type k=q4,v=q2,group=32", &conf);
     assert_string_equal(conf.kv_type, "k=q4,v=q2,group=32");
     assert_int_equal(conf.kv_types.n, 0);
+    accept(FT_CMD_PERPLEXITY, "--kv-type calibrated", &conf);
+    assert_string_equal(conf.kv_type, "calibrated");
+    accept(FT_CMD_BENCH, "--kv-type q4 --kv-type calibrated", &conf);
+    assert_string_equal(conf.kv_types.text[1], "calibrated");
     accept(FT_CMD_EVAL, "ruler --kv-type f16 --kv snapkv --kv-type=k=q4,v=q2", &conf);
     assert_null(conf.kv_type);
     assert_int_equal(conf.kv_types.n, 2);

@@ -133,6 +133,8 @@ static void test_bytes(void **state) {
         prompt_read(s, id, N);
         uint64_t want = bytes_of(s, N, cases[i].k, cases[i].v, cases[i].residual);
         assert_int_equal(report_of(s, &report)->kv_bytes, want);
+        int64_t pack_us = report.pack_us; /* the prompt's rows alone */
+        assert_in_range(pack_us, 1, report.prefill_us);
         for (uint32_t t = 1; t <= 130; t++) {
             tokens_drawn(s, drawn, 1);
             assert_int_equal(ft_kv_bytes(s->lane.kv),
@@ -146,6 +148,7 @@ static void test_bytes(void **state) {
          * packed are there twice */
         uint64_t layer = (uint64_t)2 * N * 32 * 4, twice = (uint64_t)2 * (64 + 512 + 64) * 32 * 4;
         report_of(s, &report);
+        assert_int_equal(report.pack_us, pack_us);
         assert_int_equal(estimate.kv_bytes_peak, want + layer);
         assert_in_range(report.kv_bytes_peak, estimate.kv_bytes_peak,
                         estimate.kv_bytes_peak + twice);

@@ -86,6 +86,27 @@ static uint64_t bytes_of(uint32_t n_row, uint32_t n_block) {
 
 /* ---- the store ---- */
 
+/* Time passes where blocks are made, and only there. */
+static void test_pack_us(void **state) {
+    (void)state;
+    struct ft_kv *kv = store_new(NULL, 600);
+    append(kv, 1, 163);
+    ft_kv_settle(kv, 1);
+    assert_int_equal(ft_kv_pack_us(kv), 0);
+    append(kv, 1, 400);
+    ft_kv_settle(kv, 1);
+    int64_t us = ft_kv_pack_us(kv);
+    assert_true(us > 0);
+    ft_kv_settle(kv, 1);
+    assert_int_equal(ft_kv_pack_us(kv), us);
+    append(kv, 0, 500);
+    ft_kv_settle(kv, 0);
+    assert_true(ft_kv_pack_us(kv) > us);
+    ft_kv_set_packing(kv, 0, &four);
+    assert_int_equal(ft_kv_pack_us(kv), 0);
+    ft_kv_free(kv);
+}
+
 /* One row at a time: a block is packed when 164 rows are exact, and never changes. */
 static void test_settle(void **state) {
     (void)state;
@@ -430,10 +451,11 @@ static void test_rotate(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_settle),      cmocka_unit_test(test_room),
-        cmocka_unit_test(test_gather),      cmocka_unit_test(test_means),
-        cmocka_unit_test(test_means_alike), cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_attention),   cmocka_unit_test(test_rotate),
+        cmocka_unit_test(test_settle),    cmocka_unit_test(test_pack_us),
+        cmocka_unit_test(test_room),      cmocka_unit_test(test_gather),
+        cmocka_unit_test(test_means),     cmocka_unit_test(test_means_alike),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_rotate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
