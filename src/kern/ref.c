@@ -247,4 +247,5 @@ const struct ft_kern ft_kern_ref = {
     .pack = ft_kern__pack,
     .unpack = ft_kern__unpack,
     .attend_blocks = ft_kern__attend_blocks,
+    .attend_unpacked = ft_kern__attend_blocks,
 };
