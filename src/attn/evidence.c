@@ -131,21 +131,14 @@ void ft_evidence_mass(const struct ft_kern *kern, const struct ft_evidence_job *
 void ft_evidence_lists(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t h,
                        uint32_t first, uint32_t n, float *out, void *scratch) {
     uint32_t group = group_of(job), block = FT_TILE_QUERY / group;
-    uint32_t n_seen = 0;
+    uint32_t n_all = FT_MIN(job->n_col, job->head[h].n_row);
     struct ft_attn_scratch s;
     ft_assert(h < job->n_head_kv && first + n <= job->n_voter && n <= FT_LIST_VOTER);
     ft_scratch_cut(&s, scratch, job->d);
-    for (uint32_t i = first; i < first + n; i++) {
-        n_seen = FT_MAX(n_seen, seen_by(job, h, i));
-    }
-    n_seen = FT_MIN(n_seen, job->n_col);
-    for (uint32_t list = 0; list < n * group; list++) {
-        memset(out + (size_t)list * job->n_col, 0, n_seen * sizeof *out);
-    }
     for (uint32_t i = 0; i < n; i += block) {
         uint32_t m = FT_MIN(block, n - i);
         struct ft_vote v = vote_of(job, h, first + i, m, 0, &s);
-        v.n = n_seen;
+        v.n = n_all;
         v.out = out + (size_t)i * group * job->n_col;
         v.out_stride = job->n_col;
         v.lse = s.lse;

@@ -115,7 +115,8 @@ struct ft_attend {
  *   vis      [m]         as in attend, counted from row 0 of THIS span, may exceed n; a row that
  *            voter i cannot see gets 0 from it
  *   out      [n]         folded into what is already there (max or sum); starts at 0.  With out_stride
- *            [m][out_stride]: each voter into a list of its own
+ *            [m][out_stride]: each voter to a list of its own, whatever was there, as far as the last
+ *            row that any of them sees: 0 where this voter does not
  * Exact      ref in double; variants within relative 3e-6 + 2 sqrt(d) 2^-24 L of it (above 1e-36)
  * Same bits  out[j] depends on row j and the voters in order, never on n or where the span starts
  */
