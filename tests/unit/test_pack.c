@@ -1,17 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_pack.c - packed blocks against their definition, attention over them in every variant against
  * ref, and the promises about bytes, bits and numbers that are none. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "base/rng.h"
-#include "kern/kern.h"
+#include "kern_fixture.h"
 
 enum { ROW = FT_BLOCK_ROW, GUARD = 64 };
 
@@ -19,18 +9,6 @@ static const uint32_t head_sizes[] = { 16, 32, 48, 64, 80, 96, 128, 160, 256 };
 static const uint32_t query_counts[] = { 1, 2, 3, 4, 5, 7, 8, 14, FT_FEW_QUERY };
 static const uint8_t all_bits[] = { 2, 4, 8, 16 };
 static const uint16_t groups[] = { 0, 16, 32, 64, 128, 256 };
-
-static const struct ft_kern *variants[FT_KERN_MOST];
-static uint32_t n_variant;
-
-static void *must(void *p) {
-    assert_non_null(p);
-    return p;
-}
-
-static float uniform(uint64_t seed, uint32_t what, uint64_t i) {
-    return (float)(ft_rng_uniform(seed, what, 0, i) * 2 - 1);
-}
 
 static bool allowed(const struct ft_pack *pack, uint32_t d) {
     uint32_t n = pack->by == FT_BY_TOKEN ? d : (uint32_t)ROW;
@@ -384,13 +362,6 @@ static void state_clear(struct state *s) {
 
 static const void *mean_from(const struct side *s, uint32_t block, uint32_t d) {
     return s->mean == NULL ? NULL : (const char *)s->mean + (size_t)block * ROW * d * 2;
-}
-
-static void *work_area(void) {
-    static char *work;
-    size_t n = (ft_kern_work_bytes() + 63) / 64 * 64;
-    work = work != NULL ? work : must(aligned_alloc(64, n));
-    return memset(work, 0xff, n); /* NaNs: what is read without having been written shows */
 }
 
 /* Blocks [from, to) for queries [first, first + m). */
