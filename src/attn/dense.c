@@ -56,8 +56,8 @@ uint32_t ft_query_block(uint32_t group) {
     return block;
 }
 
-/* Of a job: where rows are packed, as many tokens as a kernel takes, since each item unpacks them once;
- * but items of vertical-slash stay within a row block. */
+/* Of a job: where rows are packed, as many tokens as a kernel takes, since each item unpacks them
+ * once; but items of vertical-slash stay within a row block. */
 static uint32_t job_block(const struct ft_attn_job *job) {
     uint32_t group = job->n_head / job->n_head_kv, block = ft_query_block(group);
     while (job->k_pack.bits > 0 && job->vertical == NULL && 2 * block * group <= FT_TILE_QUERY) {

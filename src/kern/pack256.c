@@ -215,8 +215,8 @@ INLINE void lanes_load(bool is_value, const float *rows, uint32_t d, uint32_t la
     }
 }
 
-/* Codes of lanes [lane, lane + 8) at numbers [along + half, + 8), along a multiple of 16: x[number] lane.
- * What bits and half are is known to the compiler. */
+/* Codes of lanes [lane, lane + 8) at numbers [along + half, + 8), along a multiple of 16: x[number]
+ * lane.  What bits and half are is known to the compiler. */
 INLINE void codes8(const struct side *s, uint32_t bits, uint32_t lane, uint32_t along,
                    uint32_t half, __m256 x[8]) {
     const __m256i mask = _mm256_set1_epi32((1 << bits) - 1);

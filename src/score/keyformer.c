@@ -78,9 +78,9 @@ static void score(const struct ft_evidence *ev, const void *params, float *out) 
 
 enum { BLOCK = 64 }; /* draws at a time: loops of a constant length become vector instructions */
 
-/* -ln u, u = odd / 2^24.  With odd = 2^k (1 + r), 1 + r in [sqrt(1/2), sqrt(2)): (24 - k) ln 2 - ln(1 +
- * r), the latter r - r^2/2 + r^3 P(r) with P of degree 7 interpolated at Chebyshev nodes, relative error
- * 2e-8; near u = 1 as exact as elsewhere, as k is 24 there. */
+/* -ln u, u = odd / 2^24.  With odd = 2^k (1 + r), 1 + r in [sqrt(1/2), sqrt(2)): (24 - k) ln 2 -
+ * ln(1 + r), the latter r - r^2/2 + r^3 P(r) with P of degree 7 interpolated at Chebyshev nodes,
+ * relative error 2e-8; near u = 1 as exact as elsewhere, as k is 24 there. */
 static float minus_log(uint32_t odd) {
     float x = (float)(int32_t)odd, r, p = -0x1.43b246p-4F;
     uint32_t bits;
