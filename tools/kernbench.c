@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kernbench.c - speed of the attention kernels: GFLOP/s of prefill on one thread, GB/s of decode on
  * one or more, per variant and row format, beside what this machine's products and memory give; and
- * nanoseconds per row of decode over packed blocks, beside rows of f16 by attend_few.
+ * over packed blocks the same of the last 512 queries, and nanoseconds per row of decode, beside rows
+ * of f16.
  *
  *   kernbench [rows] [repeats] [threads]     defaults 4096, 5 and 1; the median of the repeats
  *
@@ -346,6 +347,10 @@ struct packed_bench {
     size_t k_block, v_block;
 };
 
+static bool is_plain(const struct packed *c) {
+    return c->k.bits == 16 && c->v.bits == 16;
+}
+
 static void packed_head(const struct packed_bench *p, uint32_t h, void *work) {
     float max[GROUP], sum[GROUP] = { 0 }, acc[GROUP * FT_HEAD_MAX] = { 0 };
     char *k = p->k + (size_t)h * p->n_block * p->k_block,
@@ -353,7 +358,7 @@ static void packed_head(const struct packed_bench *p, uint32_t h, void *work) {
     for (uint32_t i = 0; i < GROUP; i++) {
         max[i] = -INFINITY;
     }
-    if (p->c->k.bits == 16 && p->c->v.bits == 16) {
+    if (is_plain(p->c)) {
         size_t row = ft_fmt_row_bytes(FT_F16, p->d);
         p->b.kern->attend_few(&(struct ft_attend){
             .q = p->q,
@@ -415,7 +420,49 @@ static void run_packed_cached(const struct bench *b) {
     }
 }
 
-/* ns per row and head: out of memory, and one head again and again */
+/* GFLOP/s of the last queries of one head, as many as are fed at a time, behind blocks; where nothing
+ * is packed, behind rows of f16.  Their own rows are f16. */
+static double packed_prefill(struct packed_bench *p) {
+    enum { MOST_QUERY = 512 };
+    uint32_t rows = p->n_block * FT_BLOCK_ROW, n_query = FT_MIN(rows, (uint32_t)MOST_QUERY);
+    size_t n = (size_t)n_query * p->d;
+    void *own = must(malloc(n * sizeof(uint16_t)));
+    float *q = must(malloc(n * GROUP * sizeof *q)), *out = must(malloc(n * GROUP * sizeof *out));
+    p->b.kern->encode(FT_F16, p->q, own, n);
+    for (size_t i = 0; i < n * GROUP; i++) {
+        q[i] = (float)ft_rng_uniform(2, 0, 0, i) * 2 - 1;
+    }
+    struct ft_span *head = &p->b.head[0];
+    *head = is_plain(p->c) ? (struct ft_span){ .k = p->k, .v = p->v, .n_row = rows }
+                           : (struct ft_span){ .k = own,
+                                               .v = own,
+                                               .n_row = rows,
+                                               .k_block = p->k,
+                                               .v_block = p->v,
+                                               .n_block = p->n_block - n_query / FT_BLOCK_ROW,
+                                               .k_mean = p->mean,
+                                               .v_mean = p->mean };
+    p->b.job = (struct ft_attn_job){ .q = q,
+                                     .out = out,
+                                     .head = head,
+                                     .n_query = n_query,
+                                     .n_head = GROUP,
+                                     .n_head_kv = 1,
+                                     .d = p->d,
+                                     .k_fmt = FT_F16,
+                                     .v_fmt = FT_F16,
+                                     .k_pack = p->c->k,
+                                     .v_pack = p->c->v,
+                                     .scale = 1 / sqrtf((float)p->d) };
+    double pairs = (rows - (n_query - 1) / 2.0) * n_query * GROUP;
+    double rate = pairs * p->d * 4 / median_us(&p->b, cpu_us, run_prefill) * 1e-3;
+    free(own);
+    free(q);
+    free(out);
+    return rate;
+}
+
+/* GFLOP/s of prefill; ns per row and head of decode: out of memory, and one head again and again */
 static void bench_packed(const struct bench *b, uint32_t n_row, uint32_t d,
                          const struct packed *c) {
     struct packed_bench p = {
@@ -454,12 +501,15 @@ static void bench_packed(const struct bench *b, uint32_t n_row, uint32_t d,
         memcpy(p.v + h * p.n_block * p.v_block, p.v, p.n_block * p.v_block);
     }
     for (uint32_t i = 0; i < b->n_thread; i++) {
-        p.b.scratch[i] = must(aligned_alloc(64, (ft_kern_work_bytes() + 63) & ~(size_t)63));
+        p.b.scratch[i] =
+            must(aligned_alloc(64, (ft_attn_scratch_bytes(GROUP, d) + 63) & ~(size_t)63));
     }
+    double prefill = packed_prefill(&p);
     double n = (double)rows * p.n_head, memory = median_us(&p.b, clock_of(b), run_packed);
-    printf("%-10s d %3u group %u rows %u %-10s  %5.1f bits  decode %6.2f ns/row, %6.2f in cache\n",
+    printf("%-10s d %3u group %u rows %u %-10s  %5.1f bits  prefill %6.1f GFLOP/s  "
+           "decode %6.2f ns/row, %6.2f in cache\n",
            b->kern->name, (unsigned)d, (unsigned)GROUP, (unsigned)rows, own.name,
-           (double)head * 4 / (double)(rows * d), memory / n * 1e3,
+           (double)head * 4 / (double)(rows * d), prefill, memory / n * 1e3,
            median_us(&p.b, cpu_us, run_packed_cached) / n * 1e3);
     fflush(stdout);
     ft_pages_unmap(p.k, k_bytes);

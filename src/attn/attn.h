@@ -122,7 +122,7 @@ void ft_evidence_mass(const struct ft_kern *kern, const struct ft_evidence_job *
                       void *scratch);
 
 /* ft_evidence_lists - pass 2 of a few voters of KV head h, each query head's weights in a list of its
- * own instead of any fold: rows that a voter does not see get 0.
+ * own instead of any fold: rows that a voter does not see get 0, or are left as they are.
  *   first, n  voters, at most FT_LIST_VOTER;  out [n][group][n_col] */
 enum { FT_LIST_VOTER = 8 };
 void ft_evidence_lists(const struct ft_kern *kern, const struct ft_evidence_job *job, uint32_t h,

@@ -56,6 +56,16 @@ uint32_t ft_query_block(uint32_t group) {
     return block;
 }
 
+/* Of a job: where rows are packed, as many tokens as a kernel takes, since each item unpacks them
+ * once; but items of vertical-slash stay within a row block. */
+static uint32_t job_block(const struct ft_attn_job *job) {
+    uint32_t group = job->n_head / job->n_head_kv, block = ft_query_block(group);
+    while (job->k_pack.bits > 0 && job->vertical == NULL && 2 * block * group <= FT_TILE_QUERY) {
+        block *= 2;
+    }
+    return block;
+}
+
 /* Number of blocks that tokens [first_row, first_row + n_query) touch when blocks are cut at
  * absolute rows. */
 static uint32_t block_count(const struct ft_attn_job *job, uint32_t block) {
@@ -64,13 +74,12 @@ static uint32_t block_count(const struct ft_attn_job *job, uint32_t block) {
 
 uint32_t ft_attn_item_count(const struct ft_attn_job *job) {
     ft_assert(job->n_query > 0 && job->n_head_kv > 0 && job->n_head % job->n_head_kv == 0);
-    return job->n_head_kv * block_count(job, ft_query_block(job->n_head / job->n_head_kv));
+    return job->n_head_kv * block_count(job, job_block(job));
 }
 
 /* Later queries see more rows: they come first, so that no thread starts the largest item last. */
 struct ft_attn_item ft_attn_item_at(const struct ft_attn_job *job, uint32_t item) {
-    uint32_t block = ft_query_block(job->n_head / job->n_head_kv),
-             n_block = block_count(job, block);
+    uint32_t block = job_block(job), n_block = block_count(job, block);
     ft_assert(item / job->n_head_kv < n_block);
     uint32_t b = job->first_row / block + n_block - 1 - item / job->n_head_kv;
     uint32_t from = FT_MAX(b * block, job->first_row);
@@ -118,43 +127,36 @@ void ft_attend_end(const struct ft_attn_job *job, const struct ft_attn_item *it,
     }
 }
 
-/* A block's 64 rows, as f32: taken from their means where there are some. */
-static void unpack_rows(const struct ft_kern *kern, const struct ft_pack *pack, const void *block,
-                        const void *means, uint32_t d, float *out) {
-    float mean[FT_HEAD_MAX];
-    kern->unpack(pack, block, d, out);
-    for (uint32_t j = 0; means != NULL && j < FT_BLOCK_ROW; j++, out += d) {
-        kern->decode(FT_F16, (const uint16_t *)means + (size_t)j * d, mean, d);
-        for (uint32_t t = 0; t < d; t++) {
-            out[t] = mean[t] - out[t];
-        }
+/* Blocks [from, to) of a head, which all queries of `a` see. */
+static void fold_blocks(const struct ft_attn_job *job, const struct ft_span *head, uint32_t from,
+                        uint32_t to, const struct ft_attend *a,
+                        void (*fold)(const struct ft_attend_blocks *blocks)) {
+    if (from >= to) {
+        return;
     }
-}
-
-static const void *means_at(const void *means, uint32_t block, uint32_t d) {
-    return means ? (const uint16_t *)means + (size_t)block * FT_BLOCK_ROW * d : NULL;
-}
-
-/* Blocks [from, to) of a head, which all queries of `a` see, one after the other as f32 rows. */
-static void fold_blocks(const struct ft_kern *kern, const struct ft_attn_job *job,
-                        const struct ft_span *head, uint32_t from, uint32_t to,
-                        const struct ft_attend *a, const struct ft_attn_scratch *s) {
-    size_t k_bytes = to > from ? ft_pack_block_bytes(&job->k_pack, job->d) : 0;
-    size_t v_bytes = to > from ? ft_pack_block_bytes(&job->v_pack, job->d) : 0;
-    struct ft_attend rows = *a;
-    rows.k = s->k;
-    rows.v = s->v;
-    rows.k_fmt = rows.v_fmt = FT_F32;
-    rows.k_stride = rows.v_stride = job->d * sizeof(float);
-    rows.vis = NULL;
-    rows.n = FT_BLOCK_ROW;
-    for (uint32_t b = from; b < to; b++) {
-        unpack_rows(kern, &job->k_pack, (const char *)head->k_block + b * k_bytes,
-                    means_at(head->k_mean, b, job->d), job->d, (float *)(void *)s->k);
-        unpack_rows(kern, &job->v_pack, (const char *)head->v_block + b * v_bytes,
-                    means_at(head->v_mean, b, job->d), job->d, (float *)(void *)s->v);
-        kern->attend(&rows);
-    }
+    size_t k_bytes = ft_pack_block_bytes(&job->k_pack, job->d);
+    size_t v_bytes = ft_pack_block_bytes(&job->v_pack, job->d);
+    struct ft_attend_blocks blocks = {
+        .q = a->q,
+        .k = (const char *)head->k_block + from * k_bytes,
+        .v = (const char *)head->v_block + from * v_bytes,
+        .k_mean = ft_pack_mean(head->k_mean, from, job->d),
+        .v_mean = ft_pack_mean(head->v_mean, from, job->d),
+        .max = a->max,
+        .sum = a->sum,
+        .acc = a->acc,
+        .work = a->work,
+        .q_stride = a->q_stride,
+        .k_stride = k_bytes,
+        .v_stride = v_bytes,
+        .m = a->m,
+        .n_block = to - from,
+        .d = job->d,
+        .k_pack = job->k_pack,
+        .v_pack = job->v_pack,
+        .scale = job->scale,
+    };
+    fold(&blocks);
 }
 
 void ft_attn_dense(const struct ft_kern *kern, const struct ft_attn_job *job, uint32_t item,
@@ -167,7 +169,7 @@ void ft_attn_dense(const struct ft_kern *kern, const struct ft_attn_job *job, ui
     ft_scratch_cut(&s, scratch, job->d);
     ft_assert(n_row >= job->n_query && n_row <= head->n_row);
     struct ft_attend a = ft_attend_begin(job, &it, 0, &s);
-    fold_blocks(kern, job, head, 0, head->n_block, &a, &s);
+    fold_blocks(job, head, 0, head->n_block, &a, kern->attend_unpacked);
     for (uint32_t i = 0; i < a.m; i++) {
         s.vis[i] = n_row - job->n_query + it.first + i / group + 1;
     }
@@ -199,48 +201,14 @@ size_t ft_attn_split_floats(uint32_t group, uint32_t d) {
     return (size_t)group * (2 + d);
 }
 
-/* Blocks [from, to) of a head for one token's queries. */
-static void few_blocks(const struct ft_kern *kern, const struct ft_attn_job *job,
-                       const struct ft_span *head, uint32_t from, uint32_t to,
-                       const struct ft_attend *a) {
-    size_t k_bytes = ft_pack_block_bytes(&job->k_pack, job->d);
-    size_t v_bytes = ft_pack_block_bytes(&job->v_pack, job->d);
-    struct ft_attend_blocks blocks = {
-        .q = a->q,
-        .k = (const char *)head->k_block + from * k_bytes,
-        .v = (const char *)head->v_block + from * v_bytes,
-        .k_mean = means_at(head->k_mean, from, job->d),
-        .v_mean = means_at(head->v_mean, from, job->d),
-        .max = a->max,
-        .sum = a->sum,
-        .acc = a->acc,
-        .work = a->work,
-        .q_stride = a->q_stride,
-        .k_stride = k_bytes,
-        .v_stride = v_bytes,
-        .m = a->m,
-        .n_block = to - from,
-        .d = job->d,
-        .k_pack = job->k_pack,
-        .v_pack = job->v_pack,
-        .scale = job->scale,
-    };
-    kern->attend_blocks(&blocks);
-}
-
 /* Rows [first, first + FT_SPLIT_ROW) of a head: its blocks among them, then exact rows. */
 static void fold_split(const struct ft_kern *kern, const struct ft_attn_job *job,
-                       const struct ft_span *head, uint32_t first, struct ft_attend *a,
-                       const struct ft_attn_scratch *s) {
+                       const struct ft_span *head, uint32_t first, struct ft_attend *a) {
     uint32_t end = FT_MIN(head->n_row, first + FT_SPLIT_ROW);
     uint32_t n_packed = head->n_block * FT_BLOCK_ROW, from = first / FT_BLOCK_ROW;
     uint32_t to = FT_MIN(end, n_packed) / FT_BLOCK_ROW, exact = FT_MAX(first, n_packed);
     bool is_few = a->m <= FT_FEW_QUERY;
-    if (from < to && is_few) {
-        few_blocks(kern, job, head, from, to, a);
-    } else if (from < to) {
-        fold_blocks(kern, job, head, from, to, a, s);
-    }
+    fold_blocks(job, head, from, to, a, is_few ? kern->attend_blocks : kern->attend_unpacked);
     if (exact >= end) {
         return;
     }
@@ -286,7 +254,7 @@ void ft_attn_split(const struct ft_kern *kern, const struct ft_attn_job *job, ui
         a.sum[i] = 0;
     }
     memset(a.acc, 0, (size_t)group * d * sizeof *a.acc);
-    fold_split(kern, job, head, first, &a, &s);
+    fold_split(kern, job, head, first, &a);
 }
 
 void ft_attn_join(const struct ft_attn_job *job, uint32_t h, const float *state) {

@@ -135,7 +135,6 @@ void ft_evidence_lists(const struct ft_kern *kern, const struct ft_evidence_job 
     struct ft_attn_scratch s;
     ft_assert(h < job->n_head_kv && first + n <= job->n_voter && n <= FT_LIST_VOTER);
     ft_scratch_cut(&s, scratch, job->d);
-    memset(out, 0, (size_t)n * group * job->n_col * sizeof *out);
     for (uint32_t i = 0; i < n; i += block) {
         uint32_t m = FT_MIN(block, n - i);
         struct ft_vote v = vote_of(job, h, first + i, m, 0, &s);

@@ -514,6 +514,10 @@ void ft_kern__blocks_avx2(const struct ft_attend_blocks *a) {
     attend_blocks(a);
 }
 
+static void attend_unpacked(const struct ft_attend_blocks *a) {
+    tile_unpacked_words(&ft_kern_avx2, a, &ft_words_256);
+}
+
 const struct ft_kern ft_kern_avx2 = {
     .name = "avx2",
     .encode = encode,
@@ -525,4 +529,5 @@ const struct ft_kern ft_kern_avx2 = {
     .pack = ft_kern__pack_fast,
     .unpack = ft_kern__unpack_fast,
     .attend_blocks = ft_kern__blocks_avx2,
+    .attend_unpacked = attend_unpacked,
 };

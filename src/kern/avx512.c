@@ -401,6 +401,14 @@ static void attend_words(const struct ft_attend *a) {
     tile_attend_words(a, &ft_words_512);
 }
 
+static void unpacked_f32(const struct ft_attend_blocks *a) {
+    ft_kern__attend_unpacked(&ft_kern_avx512, a);
+}
+
+static void unpacked_words(const struct ft_attend_blocks *a) {
+    tile_unpacked_words(&ft_kern_avx512vnni, a, &ft_words_512);
+}
+
 const struct ft_kern ft_kern_avx512 = {
     .name = "avx512",
     .encode = encode,
@@ -412,6 +420,7 @@ const struct ft_kern ft_kern_avx512 = {
     .pack = ft_kern__pack_fast,
     .unpack = ft_kern__unpack_fast,
     .attend_blocks = ft_kern__blocks_avx2,
+    .attend_unpacked = unpacked_f32,
 };
 
 /* For machines with AVX512_VNNI: small integers where they are exact enough. */
@@ -426,4 +435,5 @@ const struct ft_kern ft_kern_avx512vnni = {
     .pack = ft_kern__pack_fast,
     .unpack = ft_kern__unpack_fast,
     .attend_blocks = ft_kern__blocks_avx2,
+    .attend_unpacked = unpacked_words,
 };

@@ -543,6 +543,10 @@ static void mass(const struct ft_vote *v) {
     ft_kern_avx512.mass(v);
 }
 
+static void attend_unpacked(const struct ft_attend_blocks *a) {
+    ft_kern_avx512vnni.attend_unpacked(a);
+}
+
 const struct ft_kern ft_kern_avx512bf16 = {
     .name = "avx512bf16",
     .encode = encode,
@@ -554,4 +558,5 @@ const struct ft_kern ft_kern_avx512bf16 = {
     .pack = ft_kern__pack_fast,
     .unpack = ft_kern__unpack_fast,
     .attend_blocks = ft_kern__blocks_avx2,
+    .attend_unpacked = attend_unpacked,
 };

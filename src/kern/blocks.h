@@ -36,7 +36,8 @@ static void blocks_unfit(const struct ft_attend_blocks *a, uint32_t b, float sig
             continue;
         }
         if (k.data == NULL) {
-            ft_kern__unpack_fast(&a->k_pack, (const char *)a->k + b * a->k_stride, a->d, w->wide);
+            ft_kern__unpack_fast(&a->k_pack, (const char *)a->k + b * a->k_stride, NULL, a->d,
+                                 w->wide);
             k.data = (const char *)w->wide;
         }
         struct ft_attend one = { .q = a->q + i * a->q_stride, .m = 1, .d = a->d };

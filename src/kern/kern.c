@@ -110,7 +110,8 @@ size_t ft_kern_work_bytes(void) {
      * and weights of 16 queries and their factors, a count per query */
     size_t pairs = queries * FT_HEAD_MAX / 2 + panel + queries * FT_HEAD_MAX / 32 + 2 * panel / 32 +
                    16 * (FT_TILE_ROW + FT_TILE_ROW / 2 + 1) + queries;
-    return FT_MAX(floats, pairs) * sizeof(float);
+    /* and, behind either, a block of K and of V, unpacked */
+    return (FT_MAX(floats, pairs) + 2 * panel) * sizeof(float);
 }
 
 /* ---- finishing a softmax ---- */

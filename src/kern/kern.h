@@ -115,7 +115,8 @@ struct ft_attend {
  *   vis      [m]         as in attend, counted from row 0 of THIS span, may exceed n; a row that
  *            voter i cannot see gets 0 from it
  *   out      [n]         folded into what is already there (max or sum); starts at 0.  With out_stride
- *            [m][out_stride]: each voter into a list of its own
+ *            [m][out_stride]: each voter to a list of its own, whatever was there, as far as the last
+ *            row that any of them sees: 0 where this voter does not
  * Exact      ref in double; variants within relative 3e-6 + 2 sqrt(d) 2^-24 L of it (above 1e-36)
  * Same bits  out[j] depends on row j and the voters in order, never on n or where the span starts
  */
@@ -158,6 +159,10 @@ struct ft_vote {
  * Lost       a group that is NaN shows in the rows, or the channels, that it is in, as in ref
  * Same bits  the result of query i depends on its own q and the rows alone, never on m or on its
  *            index; calls cut between blocks fold to the bits of one call
+ *
+ * attend_unpacked - attend over whole packed blocks, each unpacked once for all queries: the bits of
+ * attend over what unpack gives, as it is over rows of f16.
+ *   m        at most FT_TILE_QUERY; all else as in attend_blocks
  */
 struct ft_attend_blocks {
     const float *q; /* [m][d] rows q_stride floats apart */
@@ -166,7 +171,7 @@ struct ft_attend_blocks {
     float *max, *sum, *acc;
     void *work;
     size_t q_stride, k_stride, v_stride; /* floats, bytes, bytes */
-    uint32_t m, n_block, d;              /* m <= FT_FEW_QUERY; d a multiple of 16 */
+    uint32_t m, n_block, d;              /* m <= FT_FEW_QUERY as a rule; d a multiple of 16 */
     struct ft_pack k_pack, v_pack;       /* bits 2, 4, 8 or 16 each */
     float scale;                         /* > 0 */
 };
@@ -187,10 +192,13 @@ struct ft_kern {
     void (*lse)(const struct ft_vote *v);
     void (*mass)(const struct ft_vote *v);
     /* pack / unpack - rows [64][d] to and from a block of ft_pack_block_bytes() bytes; the same
-     * bytes, and the same bits, in every variant */
+     * bytes, and the same bits, in every variant
+     *   mean     f16 [64][d] or NULL: the rows are these less what the block holds, rounded to f32 */
     void (*pack)(const struct ft_pack *pack, const float *rows, uint32_t d, void *block);
-    void (*unpack)(const struct ft_pack *pack, const void *block, uint32_t d, float *rows);
+    void (*unpack)(const struct ft_pack *pack, const void *block, const void *mean, uint32_t d,
+                   float *rows);
     void (*attend_blocks)(const struct ft_attend_blocks *a);
+    void (*attend_unpacked)(const struct ft_attend_blocks *a);
 };
 
 extern const struct ft_kern ft_kern_ref;
@@ -219,6 +227,8 @@ const char *ft_fmt_name(enum ft_fmt fmt);             /* "f32", "f16", "bf16", "
 bool ft_fmt_parse(const char *text, enum ft_fmt *out);
 /* of a block of 64 rows: 4 bytes per group and the codes, nothing else; d is a multiple of 16 */
 size_t ft_pack_block_bytes(const struct ft_pack *pack, uint32_t d);
+/* f16 rows of means: those of block b; NULL if there are none */
+const void *ft_pack_mean(const void *mean, uint32_t b, uint32_t d);
 /* scratch of one thread, any kernel, any allowed size */
 size_t ft_kern_work_bytes(void);
 

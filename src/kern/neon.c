@@ -546,6 +546,10 @@ static void mass_fold(const struct tile_work *w, const struct ft_vote *v, float 
     }
 }
 
+static void attend_unpacked(const struct ft_attend_blocks *a) {
+    ft_kern__attend_unpacked(&ft_kern_neon, a);
+}
+
 const struct ft_kern ft_kern_neon = {
     .name = "neon",
     .encode = encode,
@@ -557,4 +561,5 @@ const struct ft_kern ft_kern_neon = {
     .pack = ft_kern__pack_fast,
     .unpack = ft_kern__unpack_fast,
     .attend_blocks = attend_blocks,
+    .attend_unpacked = attend_unpacked,
 };

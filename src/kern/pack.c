@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* pack.c - packed blocks in plain C: what a block of 64 rows weighs, how it is written and read, and
- * attention over blocks with sums in double, which the others are measured against. */
+ * attention over what comes back, which the others are measured against. */
 #include "kern/pack.h"
 
 #include <math.h>
@@ -46,6 +46,11 @@ size_t ft_pack_block_bytes(const struct ft_pack *pack, uint32_t d) {
     }
     struct pack_shape s = pack_shape(pack, d);
     return pack_codes_at(&s) + (size_t)FT_BLOCK_ROW * d * s.bits / 8;
+}
+
+const void *ft_pack_mean(const void *mean, uint32_t b, uint32_t d) {
+    return mean != NULL ? (const char *)mean + b * FT_BLOCK_ROW * ft_fmt_row_bytes(FT_F16, d)
+                        : NULL;
 }
 
 /* ---- codes ---- */
@@ -123,7 +128,8 @@ void ft_kern__pack(const struct ft_pack *pack, const float *rows, uint32_t d, vo
     }
 }
 
-void ft_kern__unpack(const struct ft_pack *pack, const void *block, uint32_t d, float *rows) {
+/* What the block itself holds. */
+static void block_unpack(const struct ft_pack *pack, const void *block, uint32_t d, float *rows) {
     if (pack->bits == 16) {
         ft_kern_ref.decode(FT_F16, block, rows, (size_t)FT_BLOCK_ROW * d);
         return;
@@ -143,62 +149,52 @@ void ft_kern__unpack(const struct ft_pack *pack, const void *block, uint32_t d, 
     }
 }
 
-/* ---- attention ---- */
-
-/* Row j of block b, or its mean's row less that; rows: the block as numbers. */
-static void row_of(const float *rows, const void *mean, uint32_t b, uint32_t j, uint32_t d,
-                   double *out) {
-    float of_mean[FT_HEAD_MAX];
-    rows += (size_t)j * d;
-    if (mean != NULL) {
-        size_t at = ((size_t)b * FT_BLOCK_ROW + j) * d * sizeof(uint16_t);
-        ft_kern_ref.decode(FT_F16, (const char *)mean + at, of_mean, d);
-    }
-    for (uint32_t t = 0; t < d; t++) {
-        out[t] = mean != NULL ? (double)of_mean[t] - (double)rows[t] : (double)rows[t];
+void ft_kern__unpack(const struct ft_pack *pack, const void *block, const void *mean, uint32_t d,
+                     float *rows) {
+    block_unpack(pack, block, d, rows);
+    for (size_t e = 0; mean != NULL && e < (size_t)FT_BLOCK_ROW * d; e++) {
+        rows[e] = half_wide(((const uint16_t *)mean)[e]) - rows[e];
     }
 }
 
-/* Block b for query i; k and v: the block as numbers. */
-static void attend_one(const struct ft_attend_blocks *a, uint32_t b, uint32_t i, const float *k,
-                       const float *v) {
-    double acc[FT_HEAD_MAX], row[FT_HEAD_MAX];
-    double sum = (double)a->sum[i], max = (double)a->max[i];
-    const float *q = a->q + (size_t)i * a->q_stride;
-    float *out = a->acc + (size_t)i * a->d;
-    for (uint32_t t = 0; t < a->d; t++) {
-        acc[t] = (double)out[t];
+/* ---- attention ---- */
+
+struct ft_attend ft_kern__unpack_block(const struct ft_kern *kern, const struct ft_attend_blocks *a,
+                                       uint32_t b) {
+    const size_t n = (size_t)FT_BLOCK_ROW * FT_HEAD_MAX;
+    float *k = (float *)a->work + ft_kern_work_bytes() / sizeof *k - 2 * n, *v = k + n;
+    ft_assert(a->m <= FT_TILE_QUERY);
+    kern->unpack(&a->k_pack, (const char *)a->k + b * a->k_stride, ft_pack_mean(a->k_mean, b, a->d),
+                 a->d, k);
+    kern->unpack(&a->v_pack, (const char *)a->v + b * a->v_stride, ft_pack_mean(a->v_mean, b, a->d),
+                 a->d, v);
+    return (struct ft_attend){
+        .q = a->q,
+        .k = k,
+        .v = v,
+        .max = a->max,
+        .sum = a->sum,
+        .acc = a->acc,
+        .work = a->work,
+        .q_stride = a->q_stride,
+        .k_stride = a->d * sizeof *k,
+        .v_stride = a->d * sizeof *v,
+        .m = a->m,
+        .n = FT_BLOCK_ROW,
+        .d = a->d,
+        .k_fmt = FT_F32,
+        .v_fmt = FT_F32,
+        .scale = a->scale,
+    };
+}
+
+void ft_kern__attend_unpacked(const struct ft_kern *kern, const struct ft_attend_blocks *a) {
+    for (uint32_t b = 0; b < a->n_block; b++) {
+        struct ft_attend rows = ft_kern__unpack_block(kern, a, b);
+        kern->attend(&rows);
     }
-    for (uint32_t j = 0; j < FT_BLOCK_ROW; j++) {
-        double logit = 0, old = max;
-        row_of(k, a->k_mean, b, j, a->d, row);
-        for (uint32_t t = 0; t < a->d; t++) {
-            logit += (double)q[t] * row[t];
-        }
-        logit *= (double)a->scale;
-        max = logit > max ? logit : max;
-        double shrink = old == max ? 1 : exp(old - max), p = exp(logit - max);
-        sum = sum * shrink + p;
-        row_of(v, a->v_mean, b, j, a->d, row);
-        for (uint32_t t = 0; t < a->d; t++) {
-            acc[t] = acc[t] * shrink + p * row[t];
-        }
-    }
-    for (uint32_t t = 0; t < a->d; t++) {
-        out[t] = (float)acc[t];
-    }
-    a->max[i] = (float)max;
-    a->sum[i] = (float)sum;
 }
 
 void ft_kern__attend_blocks(const struct ft_attend_blocks *a) {
-    float *k = a->work, *v = k + (size_t)FT_BLOCK_ROW * FT_HEAD_MAX;
-    ft_assert(a->m <= FT_FEW_QUERY);
-    for (uint32_t b = 0; b < a->n_block; b++) {
-        ft_kern__unpack(&a->k_pack, (const char *)a->k + b * a->k_stride, a->d, k);
-        ft_kern__unpack(&a->v_pack, (const char *)a->v + b * a->v_stride, a->d, v);
-        for (uint32_t i = 0; i < a->m; i++) {
-            attend_one(a, b, i, k, v);
-        }
-    }
+    ft_kern__attend_unpacked(&ft_kern_ref, a);
 }

@@ -17,8 +17,16 @@
 
 /* pack.c: the reference, of every table that has nothing faster */
 void ft_kern__pack(const struct ft_pack *pack, const float *rows, uint32_t d, void *block);
-void ft_kern__unpack(const struct ft_pack *pack, const void *block, uint32_t d, float *rows);
+void ft_kern__unpack(const struct ft_pack *pack, const void *block, const void *mean, uint32_t d,
+                     float *rows);
 void ft_kern__attend_blocks(const struct ft_attend_blocks *a);
+
+/* ft_kern__attend_unpacked - block after block as rows of f32, by attend and unpack of a table. */
+void ft_kern__attend_unpacked(const struct ft_kern *kern, const struct ft_attend_blocks *a);
+/* ft_kern__unpack_block - block b of K and of V as rows at the end of the work area.
+ *   ->       the same queries over these rows */
+struct ft_attend ft_kern__unpack_block(const struct ft_kern *kern, const struct ft_attend_blocks *a,
+                                       uint32_t b);
 
 /* A pack of 2, 4 or 8 bits, in numbers. */
 struct pack_shape {

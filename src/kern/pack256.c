@@ -215,39 +215,101 @@ INLINE void lanes_load(bool is_value, const float *rows, uint32_t d, uint32_t la
     }
 }
 
-void ft_kern__unpack_fast(const struct ft_pack *pack, const void *block, uint32_t d, float *rows) {
+/* Codes of lanes [lane, lane + 8) at numbers [along + half, + 8), along a multiple of 16: x[number]
+ * lane.  What bits and half are is known to the compiler. */
+INLINE void codes8(const struct side *s, uint32_t bits, uint32_t lane, uint32_t along,
+                   uint32_t half, __m256 x[8]) {
+    const __m256i mask = _mm256_set1_epi32((1 << bits) - 1);
+    const uint32_t n = 16 / bits;
+    uint32_t reg = (lane / 16 * (s->n_along / (2 * n)) + along / (2 * n)) * 2 + lane / 8 % 2;
+    UNROLL for (uint32_t e = half; e < half + 8; e += 2) {
+        __m256i u = load256(s->codes + (size_t)32 * reg + e / (2 * n) * 64);
+        const int bit = (int)(e / 2 % n * bits);
+        x[e - half] = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(u, bit), mask));
+        x[e - half + 1] =
+            _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(u, bit + 16), mask));
+    }
+}
+
+/* low + step u of eight rows and eight channels, steps being those of lanes, or one for each number
+ * along them. */
+INLINE void steps8(const uint16_t *step, const uint16_t *low, bool is_along, __m256 x[8]) {
+    __m256 by = halves8(step), base = halves8(low);
+    if (!is_along) {
+        UNROLL for (uint32_t e = 0; e < 8; e++) {
+            x[e] = _mm256_fmadd_ps(by, x[e], base);
+        }
+        return;
+    }
+    float steps[8], lows[8];
+    _mm256_storeu_ps(steps, by);
+    _mm256_storeu_ps(lows, base);
+    UNROLL for (uint32_t e = 0; e < 8; e++) {
+        x[e] = _mm256_fmadd_ps(_mm256_broadcast_ss(steps + e), x[e], _mm256_broadcast_ss(lows + e));
+    }
+}
+
+/* Eight rows of eight channels, or what they leave of their means; the next block's are on their way
+ * meanwhile. */
+INLINE void rows8(const uint16_t *mean, uint32_t d, uint32_t j, uint32_t c, __m256 x[8],
+                  float *rows) {
+    size_t at = (size_t)j * d + c;
+    if (mean != NULL) {
+        UNROLL for (uint32_t e = 0; e < 8; e++) {
+            const uint16_t *from = mean + at + (size_t)e * d;
+            x[e] = _mm256_sub_ps(halves8(from), x[e]);
+            _mm_prefetch((const char *)((uintptr_t)from + FT_BLOCK_ROW * sizeof *mean * d),
+                         _MM_HINT_T1);
+        }
+    }
+    UNROLL for (uint32_t e = 0; e < 8; e++) {
+        _mm256_storeu_ps(rows + at + (size_t)e * d, x[e]);
+    }
+}
+
+INLINE void side_unpack(const struct side *s, uint32_t bits, const struct ft_pack *pack,
+                        const uint16_t *mean, uint32_t d, float *rows) {
+    bool by_token = pack->by == FT_BY_TOKEN, is_value = pack->is_value;
+    for (uint32_t lane = 0; lane < s->n_lane; lane += 8) {
+        for (uint32_t first = 0; first < s->n_along; first += 16) {
+            UNROLL for (uint32_t half = 0; half < 16; half += 8) {
+                uint32_t along = first + half, j = is_value ? along : lane,
+                         c = is_value ? lane : along;
+                uint32_t group = by_token ? c / s->group * FT_BLOCK_ROW + j : j / s->group * d + c;
+                __m256 x[8];
+                codes8(s, bits, lane, first, half, x);
+                if (is_value || by_token) {
+                    steps8(s->step + group, s->low + group, is_value && by_token, x);
+                }
+                if (!is_value) {
+                    transpose8(x);
+                }
+                if (!is_value && !by_token) { /* lanes are channels by now */
+                    steps8(s->step + group, s->low + group, false, x);
+                }
+                rows8(mean, d, j, c, x, rows);
+            }
+        }
+    }
+}
+
+void ft_kern__unpack_fast(const struct ft_pack *pack, const void *block, const void *mean,
+                          uint32_t d, float *rows) {
     if (pack->bits == 16) {
         for (size_t e = 0; e < (size_t)FT_BLOCK_ROW * d; e += 8) {
-            _mm256_storeu_ps(rows + e, load8(block, e, FT_F16));
+            __m256 x = load8(block, e, FT_F16);
+            x = mean != NULL ? _mm256_sub_ps(load8(mean, e, FT_F16), x) : x;
+            _mm256_storeu_ps(rows + e, x);
         }
         return;
     }
     struct side s = side_of(pack, block, d);
-    const __m256i mask = _mm256_set1_epi32((1 << s.bits) - 1);
-    for (uint32_t lane = 0; lane < s.n_lane; lane += 8) {
-        for (uint32_t along = 0; along < s.n_along; along += 8) {
-            __m256 x[8];
-            for (uint32_t e = 0; e < 8; e += 2) {
-                uint32_t bit;
-                __m256i u = load256(s.codes + register_at(&s, lane, along + e, &bit));
-                __m128i even = _mm_cvtsi32_si128((int)bit), odd = _mm_cvtsi32_si128((int)bit + 16);
-                x[e] = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srl_epi32(u, even), mask));
-                x[e + 1] = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srl_epi32(u, odd), mask));
-            }
-            UNROLL for (uint32_t e = 0; e < 8; e++) {
-                x[e] = _mm256_fmadd_ps(by_lane(s.step, &s, lane, along + e), x[e],
-                                       by_lane(s.low, &s, lane, along + e));
-            }
-            float *to = rows + (size_t)lane * d + along;
-            if (pack->is_value) {
-                to = rows + (size_t)along * d + lane;
-            } else {
-                transpose8(x);
-            }
-            UNROLL for (uint32_t e = 0; e < 8; e++) {
-                _mm256_storeu_ps(to + (size_t)e * d, x[e]);
-            }
-        }
+    if (s.bits == 2) {
+        side_unpack(&s, 2, pack, mean, d, rows);
+    } else if (s.bits == 4) {
+        side_unpack(&s, 4, pack, mean, d, rows);
+    } else {
+        side_unpack(&s, 8, pack, mean, d, rows);
     }
 }
 

@@ -14,8 +14,9 @@ void ft_kern__pack_fast(const struct ft_pack *pack, const float *rows, uint32_t 
     ft_kern__pack(pack, rows, d, block);
 }
 
-void ft_kern__unpack_fast(const struct ft_pack *pack, const void *block, uint32_t d, float *rows) {
-    ft_kern__unpack(pack, block, d, rows);
+void ft_kern__unpack_fast(const struct ft_pack *pack, const void *block, const void *mean,
+                          uint32_t d, float *rows) {
+    ft_kern__unpack(pack, block, mean, d, rows);
 }
 
 INLINE float32x4_t halves4(const uint16_t *p) {

@@ -7,7 +7,8 @@
 #include "kern/pack.h"
 
 void ft_kern__pack_fast(const struct ft_pack *pack, const float *rows, uint32_t d, void *block);
-void ft_kern__unpack_fast(const struct ft_pack *pack, const void *block, uint32_t d, float *rows);
+void ft_kern__unpack_fast(const struct ft_pack *pack, const void *block, const void *mean,
+                          uint32_t d, float *rows);
 
 enum {
     FT_PACK_QUERY = 4, /* queries multiplied together: 8 sums in registers */

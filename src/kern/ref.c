@@ -209,6 +209,10 @@ static void lse(const struct ft_vote *v) {
 
 static void mass(const struct ft_vote *v) {
     float row[FT_HEAD_MAX];
+    uint32_t limit = v->vis == NULL ? v->n : 0;
+    for (uint32_t i = 0; i < v->m && v->vis != NULL; i++) {
+        limit = FT_MAX(limit, FT_MIN(v->vis[i], v->n));
+    }
     for (uint32_t i = 0; i < v->m && v->out_stride > 0; i++) {
         struct ft_vote one = *v;
         one.q += i * v->q_stride;
@@ -218,6 +222,7 @@ static void mass(const struct ft_vote *v) {
         one.out += i * v->out_stride;
         one.out_stride = 0;
         one.m = 1;
+        memset(one.out, 0, limit * sizeof *one.out);
         mass(&one);
     }
     for (uint32_t j = 0; j < v->n && v->out_stride == 0; j++) {
@@ -247,4 +252,5 @@ const struct ft_kern ft_kern_ref = {
     .pack = ft_kern__pack,
     .unpack = ft_kern__unpack,
     .attend_blocks = ft_kern__attend_blocks,
+    .attend_unpacked = ft_kern__attend_blocks,
 };

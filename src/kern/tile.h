@@ -164,14 +164,19 @@ static void lse(const struct ft_vote *v) {
     }
 }
 
-/* Voters one by one: each folded into its own list. */
+/* Voters one by one: each to its own list, whose lines for the next tile are asked for meanwhile. */
 static void mass_lists(const struct tile_work *w, const struct ft_vote *v, uint32_t first,
                        uint32_t rows) {
     struct tile_work own = *w;
     struct ft_vote one = *v;
     one.m = 1;
     for (uint32_t i = 0; i < v->m; i++) {
-        mass_fold(&own, &one, v->out + i * v->out_stride + first, rows);
+        float list[FT_TILE_ROW] = { 0 }, *out = v->out + i * v->out_stride + first;
+        for (uint32_t j = FT_TILE_ROW; j < 2 * FT_TILE_ROW; j += 16) {
+            __builtin_prefetch((const char *)((uintptr_t)out + j * sizeof *out), 1);
+        }
+        mass_fold(&own, &one, list, rows);
+        memcpy(out, list, rows * sizeof *out);
         own.s += FT_TILE_ROW;
         own.count++;
         one.lse++;

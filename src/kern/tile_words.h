@@ -4,6 +4,7 @@
 #ifndef FT_KERN_TILE_WORDS_H
 #define FT_KERN_TILE_WORDS_H
 
+#include "kern/pack.h"
 #include "kern/tile.h"
 #include "kern/words.h"
 
@@ -58,13 +59,17 @@ static void tile_attend_runs(const struct ft_attend *a, struct rows k, struct ro
     }
 }
 
+static struct ft_words *words_at(const struct tile_work *w) {
+    return (struct ft_words *)(void *)(w->wide + FT_TILE_ROW * FT_HEAD_MAX);
+}
+
 static void tile_attend_words(const struct ft_attend *a, const struct ft_words_way *way) {
     if (a->k_fmt == FT_F32 && a->v_fmt == FT_F32) { /* whoever stores 32 bits wants them used */
         attend(a);
         return;
     }
     struct tile_work w = tile_work_cut(a->work, a->m, a->d);
-    struct ft_words *words = (struct ft_words *)(void *)(w.wide + FT_TILE_ROW * FT_HEAD_MAX);
+    struct ft_words *words = words_at(&w);
     uint32_t limit = row_limit(a->vis, a->m, a->n);
     if (limit >= FT_TILE_ROW) { /* or no tile is whole */
         way->queries(a, words);
@@ -74,6 +79,23 @@ static void tile_attend_words(const struct ft_attend *a, const struct ft_words_w
         struct rows v = tile_rows(a->v, a->v_stride, a->v_fmt, first, limit);
         tile_counts(a->vis, a->m, first, k.n, w.count);
         tile_attend_runs(a, k, v, &w, way, words);
+    }
+}
+
+/* Packed blocks by all queries; unpack is that of the table. */
+static void tile_unpacked_words(const struct ft_kern *kern, const struct ft_attend_blocks *a,
+                                const struct ft_words_way *way) {
+    struct tile_work w = tile_work_cut(a->work, a->m, a->d);
+    struct ft_words *words = words_at(&w);
+    tile_counts(NULL, a->m, 0, FT_BLOCK_ROW, w.count);
+    for (uint32_t b = 0; b < a->n_block; b++) {
+        struct ft_attend one = ft_kern__unpack_block(kern, a, b);
+        struct rows k = tile_rows(one.k, one.k_stride, one.k_fmt, 0, FT_BLOCK_ROW);
+        struct rows v = tile_rows(one.v, one.v_stride, one.v_fmt, 0, FT_BLOCK_ROW);
+        if (b == 0) {
+            way->queries(&one, words);
+        }
+        tile_attend_runs(&one, k, v, &w, way, words);
     }
 }
 

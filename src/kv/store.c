@@ -482,31 +482,17 @@ int64_t ft_kv_pack_us(const struct ft_kv *kv) {
     return kv->pack_us;
 }
 
-/* Rows of blocks that hold what is taken from means. */
-static void add_means(const struct ft_kv *kv, const uint16_t *means, uint32_t n_row, float *rows) {
-    float mean[FT_HEAD_MAX];
-    uint32_t d = kv->shape.d;
-    for (uint32_t j = 0; means != NULL && j < n_row; j++) {
-        ft_kern()->decode(FT_F16, means + (size_t)j * d, mean, d);
-        for (uint32_t t = 0; t < d; t++) {
-            rows[(size_t)j * d + t] = mean[t] - rows[(size_t)j * d + t];
-        }
-    }
-}
-
 void ft_kv_read(const struct ft_kv *kv, uint32_t layer, uint32_t h, float *k, float *v) {
     const struct layer *l = layer_of(kv, layer);
     uint32_t d = kv->shape.d, n_packed = l->n_block[h] * FT_BLOCK_ROW;
     const struct ft_kern *kern = ft_kern();
     for (uint32_t b = 0; b < l->n_block[h]; b++) {
         size_t at = (size_t)h * l->cap_block + b, to = (size_t)b * FT_BLOCK_ROW * d;
-        kern->unpack(&l->packing.k, l->k_block + at * ft_pack_block_bytes(&l->packing.k, d), d,
-                     k + to);
-        kern->unpack(&l->packing.v, l->v_block + at * ft_pack_block_bytes(&l->packing.v, d), d,
-                     v + to);
+        kern->unpack(&l->packing.k, l->k_block + at * ft_pack_block_bytes(&l->packing.k, d),
+                     ft_pack_mean(l->k_mean, b, d), d, k + to);
+        kern->unpack(&l->packing.v, l->v_block + at * ft_pack_block_bytes(&l->packing.v, d),
+                     ft_pack_mean(l->v_mean, b, d), d, v + to);
     }
-    add_means(kv, l->k_mean, n_packed, k);
-    add_means(kv, l->v_mean, n_packed, v);
     for (uint32_t row = n_packed; row < l->n_row[h]; row++) {
         size_t at = exact_at(l, h, row), to = (size_t)row * d;
         kern->decode(kv->shape.k_fmt, l->k + at * kv->k_row_bytes, k + to, d);

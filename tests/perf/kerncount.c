@@ -100,7 +100,7 @@ __attribute__((noinline)) void ft_count_here(const struct run *r) {
         r->kern->pack(&r->blocks.k_pack, r->x, r->c.d, r->encoded);
         break;
     case UNPACK:
-        r->kern->unpack(&r->blocks.k_pack, r->encoded, r->c.d, r->x);
+        r->kern->unpack(&r->blocks.k_pack, r->encoded, NULL, r->c.d, r->x);
         break;
     case ATTEND_BLOCKS:
         r->kern->attend_blocks(&r->blocks);

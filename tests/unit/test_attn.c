@@ -1,17 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_attn.c - dense, vertical-slash and one-query attention against a plain double oracle; who
  * sees whom; same bits. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "attn/attn.h"
-#include "base/rng.h"
+#include "kern_fixture.h"
 
 enum { KV_HEAD_MAX = 4 };
 
@@ -57,16 +48,8 @@ struct scene {
     void *scratch;
 };
 
-static const struct ft_kern *variants[FT_KERN_MOST];
-static uint32_t n_variant;
-
-static void *must(void *p) {
-    assert_non_null(p);
-    return p;
-}
-
 /* In (-1, 1), with the 8 bits that bf16 holds: rounding to it changes nothing. */
-static float uniform(uint32_t what, uint32_t head, uint64_t i) {
+static float number(uint32_t what, uint32_t head, uint64_t i) {
     float x = (float)(ft_rng_uniform(11, what, head, i) * 2 - 1);
     uint32_t u;
     memcpy(&u, &x, sizeof u);
@@ -81,7 +64,7 @@ static void *rows_new(uint32_t what, uint32_t head, uint32_t n, uint32_t d, enum
     float *x = must(malloc(n_number * sizeof *x));
     void *rows = must(malloc(n * ft_fmt_row_bytes(fmt, d)));
     for (size_t i = 0; i < n_number; i++) {
-        x[i] = uniform(what, head, i);
+        x[i] = number(what, head, i);
     }
     ft_kern_ref.encode(fmt, x, rows, n_number);
     ft_kern_ref.decode(fmt, rows, x, n_number);
@@ -104,7 +87,7 @@ static struct scene *scene_new(struct shape shape, enum ft_fmt fmt) {
     s->q = must(malloc(n * sizeof *s->q));
     s->out = must(malloc(n * sizeof *s->out));
     for (size_t i = 0; i < n; i++) {
-        s->q[i] = uniform(0, 0, i);
+        s->q[i] = number(0, 0, i);
         s->out[i] = NAN;
     }
     for (uint32_t h = 0; h < shape.n_head_kv; h++) {

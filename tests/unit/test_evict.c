@@ -396,6 +396,65 @@ static void check_keyformer(const char *spec, uint32_t seed, bool has_noise, uin
     ft_choice_done(&choice);
 }
 
+/* A long head, which is perturbed in blocks, against the formula in double: (p / e)^(1/tau) over its sum,
+ * e = exp(-z). */
+static void check_blocks(const char *spec, uint32_t seed, bool has_noise, uint32_t n_row,
+                         uint32_t n_step, double tau) {
+    enum { MOST = 200 };
+    struct ft_choice choice;
+    struct ft_error err;
+    static float mass[KEY_HEADS][MOST], aux[MOST];
+    static ft_pos pos[MOST];
+    double f[KEY_HEADS][MOST], sum[KEY_HEADS] = { 0 };
+    assert_int_equal(ft_choice_parse(FT_STAGE_KV, spec, &choice, &err), FT_OK);
+    memset(aux, 0, sizeof(aux));
+    for (uint32_t j = 0; j < n_row; j++) {
+        pos[j] = (ft_pos)(j * 37);
+        for (uint32_t g = 0; g < KEY_HEADS; g++) {
+            double x = (double)(ft_rng_mix(n_row * 1000 + j * KEY_HEADS + g) % 1000);
+            mass[g][j] = j % 50 == 7 ? 0 : (float)exp(x / 40 - 25); /* as small as they get */
+            double z =
+                has_noise ? gumbel(seed, 6, 4 * KEY_HEADS + g, (ft_pos)(n_row * 37), pos[j]) : 0;
+            f[g][j] = pow((double)mass[g][j] * exp(z), 1 / tau);
+            sum[g] += f[g][j];
+        }
+    }
+    struct ft_step step = { .layer = 6,
+                            .head = 4,
+                            .n_row = n_row,
+                            .keep = n_row,
+                            .window = 2,
+                            .n_step = n_step,
+                            .n_answer = 20,
+                            .pos_now = (ft_pos)(n_row * 37),
+                            .pos = pos,
+                            .mass = mass[0],
+                            .n_mass = KEY_HEADS,
+                            .mass_stride = MOST,
+                            .aux = aux };
+    choice.method->observe(&step, choice.params);
+    for (uint32_t j = 0; j < n_row; j++) {
+        double want = 0;
+        for (uint32_t g = 0; g < KEY_HEADS; g++) {
+            want += f[g][j] / sum[g] / KEY_HEADS;
+        }
+        if (!(fabs((double)aux[j] - want) <= 2e-6 * want)) { /* of 2^-24, some thirty roundings */
+            fail_msg("%s: row %u of %u: got %.9g want %.9g", spec, j, n_row, (double)aux[j], want);
+        }
+    }
+    ft_choice_done(&choice);
+}
+
+static void test_keyformer_blocks(void **state) {
+    (void)state;
+    static const uint32_t lengths[] = { 1, 63, 64, 65, 128, 200 };
+    for (size_t i = 0; i < FT_COUNT(lengths); i++) {
+        check_blocks("keyformer:noise=none", 0, false, lengths[i], 0, 1);
+        check_blocks("keyformer", 0, true, lengths[i], 0, 1);
+        check_blocks("keyformer:seed=77", 77, true, lengths[i], 10, 1.5);
+    }
+}
+
 static void test_keyformer(void **state) {
     (void)state;
     check_keyformer("keyformer:noise=none", 0, false, 0, 1);       /* a prompt row */
@@ -507,12 +566,19 @@ static void test_look(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_h2o),          cmocka_unit_test(test_room),
-        cmocka_unit_test(test_tova),         cmocka_unit_test(test_streamingllm),
-        cmocka_unit_test(test_lowest),       cmocka_unit_test(test_look),
-        cmocka_unit_test(test_corm),         cmocka_unit_test(test_corm_history),
-        cmocka_unit_test(test_corm_windows), cmocka_unit_test(test_keyformer),
-        cmocka_unit_test(test_gumbel),       cmocka_unit_test(test_key_token),
+        cmocka_unit_test(test_h2o),
+        cmocka_unit_test(test_room),
+        cmocka_unit_test(test_tova),
+        cmocka_unit_test(test_streamingllm),
+        cmocka_unit_test(test_lowest),
+        cmocka_unit_test(test_look),
+        cmocka_unit_test(test_corm),
+        cmocka_unit_test(test_corm_history),
+        cmocka_unit_test(test_corm_windows),
+        cmocka_unit_test(test_keyformer),
+        cmocka_unit_test(test_keyformer_blocks),
+        cmocka_unit_test(test_gumbel),
+        cmocka_unit_test(test_key_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

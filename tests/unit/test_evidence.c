@@ -1,27 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_evidence.c - attention received per column: the published vectors, a plain double scorer,
  * item order. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "attn/attn.h"
-#include "base/rng.h"
+#include "kern_fixture.h"
 
 enum { KV_HEAD_MAX = 4, VOTER_MAX = 200 };
-
-static const struct ft_kern *variants[FT_KERN_MOST];
-static uint32_t n_variant;
-
-static void *must(void *p) {
-    assert_non_null(p);
-    return p;
-}
 
 /* Both passes, items in order or backwards, on scratch that holds NaNs. */
 static void run(const struct ft_kern *kern, const struct ft_evidence_job *job, bool backwards) {
@@ -158,7 +141,7 @@ struct scene {
     float *q, *lse, *mass, *k[KV_HEAD_MAX];
 };
 
-static float uniform(uint32_t what, uint32_t head, uint64_t i) {
+static float number(uint32_t what, uint32_t head, uint64_t i) {
     return (float)(ft_rng_uniform(23, what, head, i) * 2 - 1);
 }
 
@@ -174,7 +157,7 @@ static struct scene *scene_new(uint32_t n_head, uint32_t n_head_kv, uint32_t d, 
     s->lse = must(malloc((size_t)n_head * n_voter * sizeof *s->lse));
     s->mass = must(malloc((size_t)n_head_kv * n_col * sizeof *s->mass));
     for (size_t i = 0; i < n_q; i++) {
-        s->q[i] = uniform(0, 0, i) * 3;
+        s->q[i] = number(0, 0, i) * 3;
     }
     for (uint32_t i = 0; i < n_voter; i++) {
         s->vis[i] = i % 11 == 3 ? 0 : i % 7 == 5 ? n_row / 3 : n_row - (n_voter - 1 - i) % n_row;
@@ -185,7 +168,7 @@ static struct scene *scene_new(uint32_t n_head, uint32_t n_head_kv, uint32_t d, 
         void *rows = must(malloc((n_row + h) * ft_fmt_row_bytes(fmt, d)));
         s->k[h] = must(malloc(n_k * sizeof(float)));
         for (size_t i = 0; i < n_k; i++) {
-            s->k[h][i] = uniform(1, h, i);
+            s->k[h][i] = number(1, h, i);
         }
         ft_kern_ref.encode(fmt, s->k[h], rows, n_k);
         ft_kern_ref.decode(fmt, rows, s->k[h], n_k);

@@ -1,17 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_few.c - attend_few of every variant against ref.c, its promises about bits and unseen rows,
  * and q8_0 rows against their definition. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "base/rng.h"
-#include "kern/kern.h"
+#include "kern_fixture.h"
 
 enum { BLOCK = 32, BLOCK_BYTE = 34 };
 /* what rounding the weights of q8_0 values adds, as a share of max|v| */
@@ -20,9 +10,6 @@ enum { BLOCK = 32, BLOCK_BYTE = 34 };
 static const uint32_t head_sizes[] = { 16, 24, 32, 64, 80, 96, 128, 160, 256 };
 static const uint32_t query_counts[] = { 1, 2, 3, 4, 5, 6, 7, 8, 14, 16, FT_FEW_QUERY };
 static const uint32_t row_counts[] = { 1, 5, 15, 16, 17, 63, 64, 65, 81, 200, 1024 };
-
-static const struct ft_kern *variants[FT_KERN_MOST];
-static uint32_t n_variant;
 
 /* ---- data ---- */
 
@@ -40,11 +27,6 @@ struct data {
 struct state {
     float max[FT_FEW_QUERY], sum[FT_FEW_QUERY], acc[FT_FEW_QUERY * FT_HEAD_MAX];
 };
-
-static void *must(void *p) {
-    assert_non_null(p);
-    return p;
-}
 
 static float *numbers(size_t n, uint64_t seed, uint32_t what, float size) {
     float *x = must(malloc(n * sizeof *x));

@@ -1,28 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_formats.c - f16 and bf16 rows of every kernel variant against the formats' definitions, and
  * the formats' names and sizes. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "base/rng.h"
-#include "kern/kern.h"
-
-static const struct ft_kern *variants[FT_KERN_MOST];
-static uint32_t n_variant;
-
-static void *must(void *p) {
-    assert_non_null(p);
-    return p;
-}
-
-static float uniform(uint64_t seed, uint32_t what, uint64_t i) {
-    return (float)(ft_rng_uniform(seed, what, 0, i) * 2 - 1);
-}
+#include "kern_fixture.h"
 
 /* The value of a half or bfloat16, from its definition. */
 static double value_of(uint16_t h, int n_mantissa, int bias) {

@@ -1,19 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_kern.c - every kernel variant against ref.c, ref.c against formulas, promises about bits. */
 #define _POSIX_C_SOURCE 200809L
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "base/rng.h"
-#include "kern/kern.h"
+#include "kern_fixture.h"
 
 enum { N_MAX = 1000, M_MAX = FT_TILE_QUERY };
 
@@ -36,19 +27,6 @@ struct data {
     float scale;
     uint64_t seed;
 };
-
-static void *must(void *p) {
-    assert_non_null(p);
-    return p;
-}
-
-static void *aligned(size_t n_byte) {
-    return must(aligned_alloc(64, (n_byte + 63) & ~(size_t)63));
-}
-
-static float uniform(uint64_t seed, uint32_t what, uint64_t i) {
-    return (float)(ft_rng_uniform(seed, what, 0, i) * 2 - 1);
-}
 
 static void fill(float *x, size_t n, uint64_t seed, uint32_t what, float size) {
     for (size_t i = 0; i < n; i++) {
@@ -146,16 +124,6 @@ static struct state state_new(uint32_t m, uint32_t d) {
     return s;
 }
 
-static void *work_area(void) {
-    static void *work;
-    if (work == NULL) {
-        work = aligned(ft_kern_work_bytes());
-    }
-    memset(work, 0xff,
-           ft_kern_work_bytes()); /* NaNs: a kernel that reads what it did not write shows it */
-    return work;
-}
-
 /* Rows [from, to) of t folded into s for queries [first, first + m). */
 static void run_attend(const struct ft_kern *kern, const struct data *t, uint32_t first, uint32_t m,
                        uint32_t from, uint32_t to, struct state *s) {
@@ -220,8 +188,6 @@ static void run_vote(const struct ft_kern *kern, const struct data *t, uint32_t 
 
 /* ---- comparison ---- */
 
-static const struct ft_kern *variants[FT_KERN_MOST];
-static uint32_t n_variant;
 static struct {
     double attend, attend_nmse, rounded, rounded_nmse, lse, mass;
 } worst[FT_KERN_MOST]; /* errors as fractions of their bounds, printed at the end */

@@ -315,7 +315,7 @@ static double error_of(const float *rows, uint32_t n, uint32_t d, uint8_t bits, 
     for (uint32_t j = 0; j + 64 <= n; j += 64) {
         const float *from = rows + (size_t)j * d;
         ft_kern()->pack(&pack, from, d, block);
-        ft_kern()->unpack(&pack, block, d, back);
+        ft_kern()->unpack(&pack, block, NULL, d, back);
         for (uint32_t t = 0; t < 64 * d; t++) {
             sum += pow((double)from[t] - (double)back[t], 2);
         }

@@ -1,17 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_pack.c - packed blocks against their definition, attention over them in every variant against
  * ref, and the promises about bytes, bits and numbers that are none. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "base/rng.h"
-#include "kern/kern.h"
+#include "kern_fixture.h"
 
 enum { ROW = FT_BLOCK_ROW, GUARD = 64 };
 
@@ -19,18 +9,6 @@ static const uint32_t head_sizes[] = { 16, 32, 48, 64, 80, 96, 128, 160, 256 };
 static const uint32_t query_counts[] = { 1, 2, 3, 4, 5, 7, 8, 14, FT_FEW_QUERY };
 static const uint8_t all_bits[] = { 2, 4, 8, 16 };
 static const uint16_t groups[] = { 0, 16, 32, 64, 128, 256 };
-
-static const struct ft_kern *variants[FT_KERN_MOST];
-static uint32_t n_variant;
-
-static void *must(void *p) {
-    assert_non_null(p);
-    return p;
-}
-
-static float uniform(uint64_t seed, uint32_t what, uint64_t i) {
-    return (float)(ft_rng_uniform(seed, what, 0, i) * 2 - 1);
-}
 
 static bool allowed(const struct ft_pack *pack, uint32_t d) {
     uint32_t n = pack->by == FT_BY_TOKEN ? d : (uint32_t)ROW;
@@ -173,7 +151,7 @@ static void side_pack(struct side *s, uint32_t n_block, uint32_t d) {
     for (uint32_t b = 0; b < n_block; b++) {
         size_t at = (size_t)b * ROW * d;
         ft_kern_ref.pack(&s->pack, s->x + at, d, s->block + b * s->stride);
-        ft_kern_ref.unpack(&s->pack, s->block + b * s->stride, d, s->out + at);
+        ft_kern_ref.unpack(&s->pack, s->block + b * s->stride, NULL, d, s->out + at);
     }
     if (s->pack.bits != 16) {
         define(s, n_block * ROW, d);
@@ -250,23 +228,35 @@ static void guards_check(const char *p, size_t n) {
     }
 }
 
-/* A block of every variant: the definition's numbers, ref's bytes, nothing beside them. */
+/* A block of every variant: the definition's numbers, ref's bytes, nothing beside them; and those
+ * numbers taken from means. */
 static void check_block(const struct side *s, uint32_t d) {
     size_t n = (size_t)ROW * d, row_bytes = n * sizeof(float);
     char *block = must(malloc(s->stride + 2 * GUARD + 2)),
          *rows = must(malloc(row_bytes + 2 * GUARD));
+    float *less = must(malloc(row_bytes));
+    for (size_t e = 0; e < n; e++) {
+        less[e] = s->mean_wide[e] - s->out[e];
+    }
     for (uint32_t v = 0; v < n_variant; v++) {
         char *to = block + v % 2 * 2;
         guards_set(to, s->stride);
         guards_set(rows, row_bytes);
         memset(to + GUARD, 0x5a, s->stride);
         variants[v]->pack(&s->pack, s->x, d, to + GUARD);
-        variants[v]->unpack(&s->pack, to + GUARD, d, (float *)(void *)(rows + GUARD));
+        float *out = (float *)(void *)(rows + GUARD);
+        variants[v]->unpack(&s->pack, to + GUARD, NULL, d, out);
         guards_check(to, s->stride);
         guards_check(rows, row_bytes);
         assert_memory_equal(to + GUARD, s->block, s->stride);
-        assert_same_numbers((const float *)(const void *)(rows + GUARD), s->out, n);
+        assert_same_numbers(out, s->out, n);
+        if (s->mean != NULL) {
+            variants[v]->unpack(&s->pack, to + GUARD, s->mean, d, out);
+            guards_check(rows, row_bytes);
+            assert_same_numbers(out, less, n);
+        }
     }
+    free(less);
     for (size_t e = 0; e < n && s->pack.bits != 16; e++) {
         float want = s->low[e] + s->step[e] * s->top[e];
         if (!(isnan(want) ? isnan(s->out[e]) : want == s->out[e])) {
@@ -290,7 +280,7 @@ static void test_definition(void **unused) {
         uint32_t d = head_sizes[c / 2], n = packs_of(d, c % 2, packs);
         for (uint32_t i = 0; i < n; i++, turn++) {
             enum input input = (enum input)(turn % INPUT_COUNT);
-            struct side s = side_new(packs[i], 1, d, input, false, turn);
+            struct side s = side_new(packs[i], 1, d, input, turn % 2, turn);
             check_block(&s, d);
             side_free(&s);
         }
@@ -374,25 +364,15 @@ static const void *mean_from(const struct side *s, uint32_t block, uint32_t d) {
     return s->mean == NULL ? NULL : (const char *)s->mean + (size_t)block * ROW * d * 2;
 }
 
-static void *work_area(void) {
-    static char *work;
-    size_t n = (ft_kern_work_bytes() + 63) / 64 * 64;
-    work = work != NULL ? work : must(aligned_alloc(64, n));
-    return memset(work, 0xff, n); /* NaNs: what is read without having been written shows */
-}
-
-/* Blocks [from, to) folded into s for queries [first, first + m). */
-static void run(const struct ft_kern *kern, const struct job *t, uint32_t first, uint32_t m,
-                uint32_t from, uint32_t to, struct state *s) {
-    kern->attend_blocks(&(struct ft_attend_blocks){
+/* Blocks [from, to) for queries [first, first + m). */
+static struct ft_attend_blocks blocks_of(const struct job *t, uint32_t first, uint32_t m,
+                                         uint32_t from, uint32_t to) {
+    return (struct ft_attend_blocks){
         .q = t->q + (size_t)first * t->d,
         .k = t->k.block + from * t->k.stride,
         .v = t->v.block + from * t->v.stride,
         .k_mean = mean_from(&t->k, from, t->d),
         .v_mean = mean_from(&t->v, from, t->d),
-        .max = s->max,
-        .sum = s->sum,
-        .acc = s->acc,
         .work = work_area(),
         .q_stride = t->d,
         .k_stride = t->k.stride,
@@ -403,7 +383,17 @@ static void run(const struct ft_kern *kern, const struct job *t, uint32_t first,
         .k_pack = t->k.pack,
         .v_pack = t->v.pack,
         .scale = t->scale,
-    });
+    };
+}
+
+/* The same folded into s. */
+static void run(const struct ft_kern *kern, const struct job *t, uint32_t first, uint32_t m,
+                uint32_t from, uint32_t to, struct state *s) {
+    struct ft_attend_blocks blocks = blocks_of(t, first, m, from, to);
+    blocks.max = s->max;
+    blocks.sum = s->sum;
+    blocks.acc = s->acc;
+    kern->attend_blocks(&blocks);
 }
 
 /* What a row is once it is unpacked and its mean is applied. */
@@ -455,6 +445,120 @@ static void test_ref_is_attend(void **unused) {
                    b = (double)(want.acc[e] / want.sum[e / d]);
             assert_true(fabs(a - b) <= 1e-4 * most);
         }
+        free(k);
+        free(v);
+        job_free(&t);
+    }
+}
+
+/* ---- unpacked ---- */
+
+enum { MANY = 130 };
+struct many {
+    float max[MANY], sum[MANY], acc[MANY * FT_HEAD_MAX];
+};
+
+static struct many *many_new(void) {
+    struct many *s = must(calloc(1, sizeof *s));
+    for (uint32_t i = 0; i < MANY; i++) {
+        s->max[i] = -INFINITY;
+    }
+    return s;
+}
+
+/* All rows of a side, as attend takes them: f32, or f16 where that holds the same numbers. */
+static void *rows_of(const struct side *s, size_t n, enum ft_fmt *fmt) {
+    float *x = must(malloc(n * sizeof *x)), *back = must(malloc(n * sizeof *back));
+    for (size_t e = 0; e < n; e++) {
+        x[e] = (float)value_of(s, e);
+    }
+    uint16_t *half = must(malloc(n * sizeof *half));
+    ft_kern_ref.encode(FT_F16, x, half, n);
+    ft_kern_ref.decode(FT_F16, half, back, n);
+    bool is_same = memcmp(x, back, n * sizeof *x) == 0;
+    *fmt = is_same ? FT_F16 : FT_F32;
+    free(back);
+    free(is_same ? (void *)x : (void *)half);
+    return is_same ? (void *)half : (void *)x;
+}
+
+/* Blocks whose numbers are whole: 0 and the largest code are in every group. */
+static void side_whole(struct side *s, uint32_t n, uint32_t d, uint64_t seed) {
+    for (uint32_t e = 0; e < n * d && s->pack.bits != 16; e++) {
+        uint32_t j = e / d % 16, c = e % d % 16, top = (1u << s->pack.bits) - 1;
+        s->x[e] = j == c              ? 0
+                  : j == (c + 1) % 16 ? (float)top
+                                      : (float)(ft_rng_value(seed, 0, 0, e) % top);
+    }
+    side_pack(s, n / ROW, d);
+}
+
+/* Many queries over blocks: the bits of attend over the rows that unpack gives, one side of which is
+ * f16, in one call, and in two for all queries but the first. */
+static void test_unpacked_is_attend(void **unused) {
+    (void)unused;
+    static const uint32_t sizes[] = { 64, 80, 128 };
+    struct ft_pack k_packs[MOST_PACK], v_packs[MOST_PACK], plain = { .bits = 16 };
+    for (uint32_t c = 0; c < n_variant * 60; c++) {
+        const struct ft_kern *kern = variants[c % n_variant];
+        uint32_t turn = c / n_variant, d = sizes[turn % 3], m = turn % 2 == 0 ? 70 : MANY;
+        if (kern == &ft_kern_ref && turn % 10 != 0) { /* which is slow */
+            continue;
+        }
+        uint32_t n_pack = packs_of(d, false, k_packs), which = turn / 3 % 3, n = 3 * ROW;
+        packs_of(d, true, v_packs);
+        struct job t = job_new(which == 1 ? plain : k_packs[turn % n_pack],
+                               which == 0 ? plain : v_packs[turn * 5 % n_pack], m, 3, d,
+                               INPUT_RANDOM, which == 2 ? 0 : which + 1);
+        t.q[5 * d + 3] *= turn % 4 == 0 ? 1e30f : 1; /* one that does not become words */
+        if (which == 2) {
+            side_whole(&t.k, n, d, turn);
+            side_whole(&t.v, n, d, turn + 1);
+        }
+        struct many *got = many_new(), *cut = many_new(), *want = many_new();
+        enum ft_fmt k_fmt, v_fmt;
+        void *k = rows_of(&t.k, (size_t)n * d, &k_fmt), *v = rows_of(&t.v, (size_t)n * d, &v_fmt);
+        assert_true(k_fmt == FT_F16 || v_fmt == FT_F16);
+        kern->attend(&(struct ft_attend){
+            .q = t.q,
+            .k = k,
+            .v = v,
+            .max = want->max,
+            .sum = want->sum,
+            .acc = want->acc,
+            .work = work_area(),
+            .q_stride = d,
+            .k_stride = ft_fmt_row_bytes(k_fmt, d),
+            .v_stride = ft_fmt_row_bytes(v_fmt, d),
+            .m = m,
+            .n = n,
+            .d = d,
+            .k_fmt = k_fmt,
+            .v_fmt = v_fmt,
+            .scale = t.scale,
+        });
+        struct ft_attend_blocks whole = blocks_of(&t, 0, m, 0, 3);
+        whole.max = got->max;
+        whole.sum = got->sum;
+        whole.acc = got->acc;
+        kern->attend_unpacked(&whole);
+        for (uint32_t from = 0; from < 3; from += 2) {
+            struct ft_attend_blocks part = blocks_of(&t, 1, m - 1, from, FT_MIN(from + 2, 3u));
+            part.max = cut->max + 1;
+            part.sum = cut->sum + 1;
+            part.acc = cut->acc + d;
+            kern->attend_unpacked(&part);
+        }
+        if (kern != &ft_kern_ref) { /* which rounds its double state after every block */
+            assert_memory_equal(got->acc, want->acc, (size_t)m * d * sizeof(float));
+            assert_memory_equal(got->sum, want->sum, m * sizeof(float));
+            assert_memory_equal(got->max, want->max, m * sizeof(float));
+        }
+        assert_memory_equal(cut->acc + d, got->acc + d, (size_t)(m - 1) * d * sizeof(float));
+        assert_memory_equal(cut->sum + 1, got->sum + 1, (m - 1) * sizeof(float));
+        free(got);
+        free(cut);
+        free(want);
         free(k);
         free(v);
         job_free(&t);
@@ -736,7 +840,7 @@ int main(void) {
         cmocka_unit_test(test_lost_groups), cmocka_unit_test(test_ref_is_attend),
         cmocka_unit_test(test_matches_ref), cmocka_unit_test(test_exact_words),
         cmocka_unit_test(test_same_bits),   cmocka_unit_test(test_odd_queries),
-        cmocka_unit_test(test_nan_groups),
+        cmocka_unit_test(test_nan_groups),  cmocka_unit_test(test_unpacked_is_attend),
     };
     n_variant = ft_kern_list(variants);
     halves_make();

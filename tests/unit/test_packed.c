@@ -68,11 +68,11 @@ static void assert_rows(const struct ft_kv *kv, uint32_t layer, uint32_t h, cons
         ft_kern_ref.pack(&packing->k, k, D, block);
         assert_memory_equal(block, (const uint8_t *)ft_kv_k_blocks(kv, layer, h) + b * K_BLOCK,
                             K_BLOCK);
-        ft_kern_ref.unpack(&packing->k, block, D, k);
+        ft_kern_ref.unpack(&packing->k, block, NULL, D, k);
         ft_kern_ref.pack(&packing->v, v, D, block);
         assert_memory_equal(block, (const uint8_t *)ft_kv_v_blocks(kv, layer, h) + b * V_BLOCK,
                             V_BLOCK);
-        ft_kern_ref.unpack(&packing->v, block, D, v);
+        ft_kern_ref.unpack(&packing->v, block, NULL, D, v);
     }
     assert_same_bits("rows", got, want, (size_t)2 * n * D);
     test_free(got);
