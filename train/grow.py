@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts a larger model from a smaller one with (nearly) the same function: extra width, heads and layers begin
 as small noise or as identity.  The head dimension may double (the RoPE frequencies of a head of 32 are every
-second one of a head of 64).
+second one of a head of 64).  Where fewer query heads share a KV head than before, attention starts anew.
 
   python3 grow.py --ckpt draft-question.pt --out grown.pt --size cpu
 """
@@ -47,15 +47,20 @@ class Grow:
 
     def block(self, i):
         p, old = "blocks.%d." % i, self.old
-        heads, kv = (self.c0["heads"], self.c1["heads"]), (self.c0["kv_heads"], self.c1["kv_heads"])
         self.norm(p + "n1.w")
         self.norm(p + "n2.w")
+        for n in ("w1", "w3", "w2"):
+            self.put(p + n + ".weight", old[p + n + ".weight"])
+        if self.c0["heads"] // self.c0["kv_heads"] <= self.c1["heads"] // self.c1["kv_heads"]:
+            self.attention(p)
+
+    def attention(self, p):
+        old = self.old
+        heads, kv = (self.c0["heads"], self.c1["heads"]), (self.c0["kv_heads"], self.c1["kv_heads"])
         self.put(p + "wq.weight", old[p + "wq.weight"] * math.sqrt(self.k), self.rows(*heads, True))
         self.put(p + "wk.weight", old[p + "wk.weight"], self.rows(*kv, True))
         self.put(p + "wv.weight", old[p + "wv.weight"], self.rows(*kv, False))
         self.put(p + "wo.weight", old[p + "wo.weight"], None, self.rows(*heads, False))
-        for n in ("w1", "w3", "w2"):
-            self.put(p + n + ".weight", old[p + n + ".weight"])
 
     def run(self):
         self.put("emb.weight", self.old["emb.weight"])

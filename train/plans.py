@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is trained: shapes and stages of both models, for a CPU (2 cores) and for one GPU; "more" goes on with the
-GPU's pair at longer samples.
+GPU's pair at longer samples; "mha" is one small model with as many KV heads as query heads.
 
 A stage: name; tok, its length in millions of tokens, or, where training goes by the clock, share, its part of the
 time (what a stage saves goes to those after it); batch, tokens a step (at least two samples); lens, {sample length:
@@ -8,7 +8,8 @@ share}; mix, {task: share} (the specs of data.Tasks.one); dense, another mix for
 given; lr, the peak rate; decay, True where the rate falls to 0 over the stage; until, the share of right answers
 (running mean) at which the stage ends early.
 """
-CONTEXT = {"cpu": 4352, "gpu": 8448, "more": 16640}     # longest trained length: a prompt and 256 tokens of answer
+# longest trained length: a prompt and 256 tokens of answer
+CONTEXT = {"cpu": 4352, "gpu": 8448, "more": 16640, "mha": 1024}
 MID = CONTEXT["cpu"]
 
 
@@ -120,17 +121,25 @@ def longer(lr):
     return [stage("16384", lens, FINAL, lr, batch=66560, share=1., dense=FINAL_DENSE, decay=True)]
 
 
+# Multi-head attention, for KV formats that need many KV heads.  The rest of the shipped draft, attention from nothing:
+# copying and key matching, so that rows far back count, then mostly prose
+WITH_KEYS = {"prose": .7, "niah:same=0.5": .15, "kv:same=0.5": .15}
+MHA = [dict(st, batch=2048, tok=st["tok"] / 3) for st in START] + [
+    stage("prose", {256: .6, 512: .25, CONTEXT["mha"]: .15}, WITH_KEYS, batch=2048, tok=1., decay=True)]
+
 GPU_SHAPES = {"draft": dict(d=256, layers=3, heads=4, kv_heads=2, head_dim=64, ff=768),
               "target": dict(d=512, layers=6, heads=8, kv_heads=2, head_dim=64, ff=1024)}
 SHAPES = {
     "cpu": {"draft": dict(d=128, layers=3, heads=4, kv_heads=2, head_dim=32, ff=256),
             "target": dict(d=256, layers=4, heads=4, kv_heads=2, head_dim=64, ff=512)},
     "gpu": GPU_SHAPES, "more": GPU_SHAPES,
+    "mha": {"target": dict(d=128, layers=3, heads=8, kv_heads=8, head_dim=32, ff=256)},
 }
 PLANS = {
     "cpu": {"draft": START + cpu(1.5e-3, 2.2), "target": cpu(1.2e-3, .9)},
     "gpu": {"draft": GPU_START + gpu(1.5e-3, (14., 16.), (14., 14., 16., 14., 26.)),
             "target": gpu(8e-4, (25., 35.), (45., 45., 65., 55., 95.))},
     "more": {"draft": longer(7e-4), "target": longer(4e-4)},
+    "mha": {"target": MHA},
 }
 GROW_AFTER = {"cpu": "question", "gpu": "skills"}      # the target starts as the draft of this stage, made larger

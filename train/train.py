@@ -256,7 +256,9 @@ if __name__ == "__main__":
     ap.add_argument("--plain", action="store_true", help="no kernels that older versions of torch have not")
     ap.add_argument("--fp32", action="store_true", help="no bf16 matrix products")
     a = ap.parse_args()
-    if a.size != "cpu" and not a.seconds:
+    if a.model not in plans.PLANS[a.size]:
+        ap.error("the size %s has no %s" % (a.size, a.model))
+    if "tok" not in plans.PLANS[a.size][a.model][0] and not a.seconds:
         ap.error("the plan %s goes by the clock: --seconds" % a.size)
     model.FAST = not a.plain
     torch.set_num_threads(a.threads)
