@@ -327,8 +327,12 @@ static int plot_rows(const struct ft_setup *setup, const struct ft_bench_row *ro
     for (uint32_t i = 0; i < n; i++) {
         snprintf(name[i], sizeof *name, "%s %s%s%s", row[i].engine, row[i].method,
                  has_formats ? " " : "", has_formats ? row[i].kv_type : "");
-        point[i] = (struct ft_plot_point){ name[i], row[i].n_prompt, row[i].prefill_tok_s };
-        point[n + i] = (struct ft_plot_point){ name[i], row[i].n_prompt, row[i].decode_tok_s };
+        point[i] = (struct ft_plot_point){ .series = name[i],
+                                           .x = row[i].n_prompt,
+                                           .y = row[i].prefill_tok_s };
+        point[n + i] = (struct ft_plot_point){ .series = name[i],
+                                               .x = row[i].n_prompt,
+                                               .y = row[i].decode_tok_s };
     }
     int code = ft_bench_plot(setup, "tokens of the prompt", point, point + n, n);
     ft_free(point);

@@ -213,8 +213,10 @@ static int plot(const struct result *result) {
         snprintf(labels + (size_t)i * LABEL_CAP, LABEL_CAP, "%s dense%s%s", row->engine,
                  result->params->n_kv_type > 1 ? " " : "",
                  result->params->n_kv_type > 1 ? row->kv_type : "");
-        point[i] = (struct ft_plot_point){ name, row->depth, row->prefill_tok_s };
-        point[n + i] = (struct ft_plot_point){ name, row->depth, row->decode_tok_s };
+        point[i] =
+            (struct ft_plot_point){ .series = name, .x = row->depth, .y = row->prefill_tok_s };
+        point[n + i] =
+            (struct ft_plot_point){ .series = name, .x = row->depth, .y = row->decode_tok_s };
     }
     int code = ft_bench_plot(result->setup, "rows in the cache", point, point + n, n);
     ft_free(point);

@@ -269,6 +269,8 @@ struct ft_plot_point {
     const char *series; /* points of one series are joined in the order given */
     uint64_t x;         /* tokens or bytes, on a logarithmic axis; 0 stands left of the smallest */
     struct ft_spread y;
+    const char *line; /* "q4": series "NAME" and "NAME q4" have one colour, all of q4 one kind of line;
+                       * NULL: the series has a colour of its own */
 };
 struct ft_plot_panel {
     const char *title, *unit;          /* unit of a point's value: "tok/s" */

@@ -19,17 +19,18 @@ enum {
     TOP = 52,
     PANEL = 260, /* height of the field of one panel */
     GAP = 64,    /* between two fields: axis numbers, and the title of the next */
-    SERIES_CAP = 32,
+    SERIES_CAP = 64,
     LEGEND = 20, /* height of a line */
     LABELS = 10, /* of octaves, at most about so many */
 };
 
 static const char *const colour[] = { "#2f7fd6", "#e0702f", "#2f9e62", "#a45bd0",
-                                      "#c9434f", "#8a8f2a", "#2a9aa8", "#b0709a" };
+                                      "#c9434f", "#8a8f2a", "#2a9aa8", "#b0709a",
+                                      "#7a6a55", "#5b6ee0", "#d09a1f", "#6f8f8f" };
 
-/* The colours come again with other lines. */
-static const char *const dash[] = { "", " stroke-dasharray=\"6 4\"", " stroke-dasharray=\"2 3\"",
-                                    " stroke-dasharray=\"9 3 2 3\"" };
+/* Kinds of lines; the colours come again with others. */
+static const char *const dash[] = { "none",     "6 4", "2 3",         "9 3 2 3",
+                                    "14 3 2 3", "1 5", "9 3 2 3 2 3", "16 5" };
 
 struct scale {
     double x_low, x_high, y_high, y_step;
@@ -40,8 +41,9 @@ struct scale {
 
 struct series {
     const char *name[SERIES_CAP];
-    uint32_t n;
-    bool is_full; /* there are more than have room */
+    uint32_t hue[SERIES_CAP], line[SERIES_CAP]; /* of colour and dash, without end */
+    uint32_t n, n_hue, n_line;                  /* n_line: at least 1 */
+    bool is_full;                               /* there are more than have room */
 };
 
 /* ---- text ---- */
@@ -127,21 +129,59 @@ static double place_y(const struct scale *scale, double y, double top) {
 
 /* ---- drawing ---- */
 
+/* "snapkv q4" is "snapkv" by another line: characters of the name that the colour stands for. */
+static size_t hue_length(const char *name, const char *line) {
+    size_t n = strlen(name), n_line = line ? strlen(line) : 0;
+    bool has_line = line && n > n_line + 1 && name[n - n_line - 1] == ' ' &&
+                    strcmp(name + n - n_line, line) == 0;
+    return has_line ? n - n_line - 1 : n;
+}
+
+/* The number of a text among those met so far. */
+static uint32_t line_number(const char *met[SERIES_CAP], uint32_t *n, const char *line) {
+    uint32_t i = 0;
+    while (i < *n && strcmp(met[i], line) != 0) {
+        i++;
+    }
+    if (i == *n) {
+        met[(*n)++] = line;
+    }
+    return i;
+}
+
+static void add_series(struct series *series, const struct ft_plot_point *point,
+                       size_t n_hue[SERIES_CAP], uint32_t line) {
+    uint32_t at = series->n++, s = 0;
+    n_hue[at] = hue_length(point->series, point->line);
+    series->name[at] = point->series;
+    series->line[at] = line;
+    while (s < at &&
+           (n_hue[s] != n_hue[at] || strncmp(series->name[s], series->name[at], n_hue[at]) != 0)) {
+        s++;
+    }
+    series->hue[at] = s < at ? series->hue[s] : series->n_hue++;
+}
+
 static void collect(const struct ft_plot *plot, struct series *series) {
+    const char *met[SERIES_CAP];
+    size_t n_hue[SERIES_CAP];
+    uint32_t n_met = 0;
     for (uint32_t p = 0; p < plot->n_panel; p++) {
         for (uint32_t i = 0; i < plot->panel[p].n_point; i++) {
-            const char *name = plot->panel[p].point[i].series;
+            const struct ft_plot_point *point = &plot->panel[p].point[i];
             uint32_t s = 0;
-            while (s < series->n && strcmp(series->name[s], name) != 0) {
+            while (s < series->n && strcmp(series->name[s], point->series) != 0) {
                 s++;
             }
             if (s == series->n && s < SERIES_CAP) {
-                series->name[series->n++] = name;
+                add_series(series, point, n_hue,
+                           point->line ? line_number(met, &n_met, point->line) : 0);
             } else if (s == series->n) {
                 series->is_full = true;
             }
         }
     }
+    series->n_line = FT_MAX(n_met, 1u);
 }
 
 static void put_grid(struct ft_save *save, const struct scale *scale, double top) {
@@ -169,18 +209,25 @@ static void put_grid(struct ft_save *save, const struct scale *scale, double top
     }
 }
 
-static const char *dash_of(uint32_t no) {
-    return dash[no / FT_COUNT(colour) % FT_COUNT(dash)];
+static const char *ink_of(const struct series *series, uint32_t s) {
+    return colour[series->hue[s] % FT_COUNT(colour)];
+}
+
+static const char *dash_of(const struct series *series, uint32_t s) {
+    uint32_t again = series->hue[s] / (uint32_t)FT_COUNT(colour);
+    return dash[(series->line[s] + again * series->n_line) % FT_COUNT(dash)];
 }
 
 /* A line through the medians, and at each a bar from the lowest to the highest value. */
 static void put_series(struct ft_save *save, const struct scale *scale,
-                       const struct ft_plot_panel *panel, const char *name, uint32_t no,
+                       const struct ft_plot_panel *panel, const struct series *series, uint32_t s,
                        double top) {
-    const char *ink = colour[no % FT_COUNT(colour)];
+    const char *name = series->name[s], *ink = ink_of(series, s);
     char text[24];
-    ft_save_print(save, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\"%s points=\"", ink,
-                  dash_of(no));
+    ft_save_print(save,
+                  "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" "
+                  "stroke-dasharray=\"%s\" points=\"",
+                  ink, dash_of(series, s));
     for (uint32_t i = 0; i < panel->n_point; i++) {
         const struct ft_plot_point *point = &panel->point[i];
         if (strcmp(point->series, name) == 0) {
@@ -212,13 +259,13 @@ static void put_legend(struct ft_save *save, const struct series *series, double
     for (uint32_t s = 0; s < series->n; s++) {
         double y = top + s * LEGEND;
         ft_save_print(save,
-                      "<line stroke=\"%s\" stroke-width=\"2\"%s x1=\"%d\" y1=\"%.1f\" x2=\"%d\" "
-                      "y2=\"%.1f\"/>\n",
-                      colour[s % FT_COUNT(colour)], dash_of(s), LEFT, y - 4, LEFT + 28, y - 4);
-        put_label(save, LEFT + 36, y, "name", series->name[s]);
+                      "<line stroke=\"%s\" stroke-width=\"2\" stroke-dasharray=\"%s\" x1=\"%d\" "
+                      "y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\"/>\n",
+                      ink_of(series, s), dash_of(series, s), LEFT, y - 4, LEFT + 40, y - 4);
+        put_label(save, LEFT + 48, y, "name", series->name[s]);
     }
     if (series->is_full) {
-        put_label(save, LEFT + 36, top + series->n * LEGEND, "name",
+        put_label(save, LEFT + 48, top + series->n * LEGEND, "name",
                   "more are there than are drawn");
     }
 }
@@ -246,7 +293,7 @@ void ft_plot_put(const struct ft_plot *plot, struct ft_save *save) {
         put_label(save, LEFT, top - 10, "name", plot->panel[p].title);
         put_grid(save, &scale, top);
         for (uint32_t s = 0; s < series.n; s++) {
-            put_series(save, &scale, &plot->panel[p], series.name[s], s, top);
+            put_series(save, &scale, &plot->panel[p], &series, s, top);
         }
     }
     put_label(save, WIDTH - RIGHT, bottom - 6, "end", plot->x_title);

@@ -243,13 +243,15 @@ static void points_fill(struct points *p, const struct ft_results *r, uint32_t c
             continue;
         }
         double mib = g.kv_bytes / 1048576;
-        uint32_t x = (uint32_t)(g.kept + 0.5);
-        p->accuracy[p->n] =
-            (struct ft_plot_point){ p->name[m], x, { g.score.mean, g.score.low, g.score.high } };
-        p->memory[p->n] = (struct ft_plot_point){ p->name[m], x, { mib, mib, mib } };
-        p->first[p->n] =
-            (struct ft_plot_point){ p->name[m], x, { g.ttft_ms, g.ttft_ms, g.ttft_ms } };
-        p->cost[p->n] = p->accuracy[p->n];
+        const struct ft_plot_point point = {
+            .series = p->name[m],
+            .x = (uint64_t)(g.kept + 0.5),
+            .y = { g.score.mean, g.score.low, g.score.high },
+            .line = r->kv_type[m],
+        };
+        p->accuracy[p->n] = p->memory[p->n] = p->first[p->n] = p->cost[p->n] = point;
+        p->memory[p->n].y = (struct ft_spread){ mib, mib, mib };
+        p->first[p->n].y = (struct ft_spread){ g.ttft_ms, g.ttft_ms, g.ttft_ms };
         p->cost[p->n].x = (uint64_t)(g.kv_bytes + 0.5);
         p->n++;
     }
@@ -309,9 +311,12 @@ static ft_status plot_lengths(const struct ft_results *r, struct ft_save *save,
         for (uint32_t c = 0; c < r->n_ctx; c++) {
             struct ft_group g;
             if (ft_results_mean(r, c, m, &g) > 0) {
-                point[n++] = (struct ft_plot_point){ r->method[m],
-                                                     r->ctx[c],
-                                                     { g.score.mean, g.score.low, g.score.high } };
+                point[n++] = (struct ft_plot_point){
+                    .series = r->method[m],
+                    .x = r->ctx[c],
+                    .y = { g.score.mean, g.score.low, g.score.high },
+                    .line = r->kv_type[m],
+                };
             }
         }
     }

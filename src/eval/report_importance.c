@@ -204,15 +204,16 @@ static struct ft_plot_panel panel_of(const struct ft_results *r, const struct ft
         for (uint32_t b = 0; g->ctx == c && g->task == task && b < overlap[i].n_budget; b++) {
             const struct ft_interval *y = &overlap[i].overlap[b];
             chance = &overlap[i];
-            point[panel.n_point++] = (struct ft_plot_point){ r->method[g->method],
-                                                             overlap[i].budget[b],
-                                                             { y->mean, y->low, y->high } };
+            point[panel.n_point++] = (struct ft_plot_point){ .series = r->method[g->method],
+                                                             .x = overlap[i].budget[b],
+                                                             .y = { y->mean, y->low, y->high } };
         }
     }
     for (uint32_t b = 0; chance && b < chance->n_budget; b++) {
         double y = chance->random[b];
-        point[panel.n_point++] =
-            (struct ft_plot_point){ "by chance", chance->budget[b], { y, y, y } };
+        point[panel.n_point++] = (struct ft_plot_point){ .series = "by chance",
+                                                         .x = chance->budget[b],
+                                                         .y = { y, y, y } };
     }
     return panel;
 }

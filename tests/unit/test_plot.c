@@ -108,10 +108,10 @@ static double across(const char *text, int k) {
 static void test_plot(void **state) {
     (void)state;
     struct ft_plot_point point[] = {
-        { "ours & <theirs>", 0, all(200) },    { "libllama", 0, all(100) },
-        { "ours & <theirs>", 4096, all(100) }, { "libllama", 4096, all(50) },
-        { "ours & <theirs>", 8192, all(50) },  { "libllama", 8192, all(1) },
-        { "ours & <theirs>", 16384, all(25) },
+        { "ours & <theirs>", 0, all(200), NULL },    { "libllama", 0, all(100), NULL },
+        { "ours & <theirs>", 4096, all(100), NULL }, { "libllama", 4096, all(50), NULL },
+        { "ours & <theirs>", 8192, all(50), NULL },  { "libllama", 8192, all(1), NULL },
+        { "ours & <theirs>", 16384, all(25), NULL },
     };
     char *text = plotted(point, 7, point, 7);
     assert_non_null(strstr(text, "ours &amp; &lt;theirs&gt;"));
@@ -178,36 +178,61 @@ static void test_odd_dots(void **state) {
 
 static void test_odd_plots(void **state) {
     (void)state;
-    struct ft_plot_point odd[] = { { "x", 0, { 0, 0, 0 } },
-                                   { "y", 1, { NAN, -1, INFINITY } },
-                                   { "", UINT32_MAX, { 1e9, 1e-9, 1e12 } } };
+    struct ft_plot_point odd[] = { { "x", 0, { 0, 0, 0 }, NULL },
+                                   { "y", 1, { NAN, -1, INFINITY }, NULL },
+                                   { "", UINT32_MAX, { 1e9, 1e-9, 1e12 }, NULL } };
     for (uint32_t n = 0; n <= 3; n++) {
         free(plotted(odd, n, odd + 3 - n, n));
     }
-    char name[40][8];
-    struct ft_plot_point many[40];
-    for (uint32_t i = 0; i < 40; i++) { /* more series than colours, and than are drawn */
+    enum { DRAWN = 64, MANY = DRAWN + 8 };
+    char name[MANY][8];
+    struct ft_plot_point many[MANY];
+    for (uint32_t i = 0; i < MANY; i++) { /* more series than colours, and than are drawn */
         snprintf(name[i], sizeof(name[i]), "s%u", i);
-        many[i] = (struct ft_plot_point){ name[i], 100 + i, all(i + 1) };
+        many[i] = (struct ft_plot_point){ name[i], 100 + i, all(i + 1), NULL };
     }
-    char *text = plotted(many, 40, many, 40);
+    char *text = plotted(many, MANY, many, MANY);
     assert_non_null(strstr(text, "more are there than are drawn"));
-    /* four kinds of lines in eight colours: no two series look alike */
-    assert_non_null(strstr(text, "#2f7fd6\" stroke-width=\"2\" points="));
-    assert_non_null(
-        strstr(text, "#2f7fd6\" stroke-width=\"2\" stroke-dasharray=\"9 3 2 3\" points="));
+    /* kinds of lines in twelve colours: no two series look alike */
+    assert_non_null(strstr(text, "#2f7fd6\" stroke-width=\"2\" stroke-dasharray=\"none\" points="));
+    assert_non_null(strstr(text, "#2f7fd6\" stroke-width=\"2\" stroke-dasharray=\"6 4\" points="));
+    assert_non_null(strstr(text, "#2f7fd6\" stroke-width=\"2\" stroke-dasharray=\"1 5\" points="));
     free(text);
-    text = plotted(many, 32, many, 32);
+    text = plotted(many, DRAWN, many, DRAWN);
     assert_null(strstr(text, "more are there"));
+    free(text);
+}
+
+/* A method and the same in other formats have one colour, a format one kind of line. */
+static void test_lines(void **state) {
+    (void)state;
+    const struct ft_plot_point point[] = { { "dense", 64, all(9), "f16" },
+                                           { "dense q4", 32, all(8), "q4" },
+                                           { "h2o q4", 16, all(7), "q4" },
+                                           { "h2o", 32, all(6), "f16" },
+                                           { "h2o q4 more", 32, all(6), "f16" } };
+    char *text = plotted(point, 5, point, 5);
+    static const char *const looks[] = {
+        "#2f7fd6\" stroke-width=\"2\" stroke-dasharray=\"none\" x1",
+        "#2f7fd6\" stroke-width=\"2\" stroke-dasharray=\"6 4\" x1",
+        "#e0702f\" stroke-width=\"2\" stroke-dasharray=\"6 4\" x1",
+        "#e0702f\" stroke-width=\"2\" stroke-dasharray=\"none\" x1",
+        "#2f9e62\" stroke-width=\"2\" stroke-dasharray=\"none\" x1"
+    };
+    const char *at = text;
+    for (size_t i = 0; i < FT_COUNT(looks); i++) { /* in the legend, in this order */
+        at = strstr(at, looks[i]);
+        assert_non_null(at);
+    }
     free(text);
 }
 
 /* Bytes across, beyond 32 bits too: octaves with their unit, not too many of them. */
 static void test_bytes(void **state) {
     (void)state;
-    const struct ft_plot_point point[] = { { "dense", UINT64_C(1) << 33, all(100) },
-                                           { "snapkv", UINT64_C(1) << 16, all(50) },
-                                           { "snapkv", UINT64_C(3) << 19, all(75) } };
+    const struct ft_plot_point point[] = { { "dense", UINT64_C(1) << 33, all(100), NULL },
+                                           { "snapkv", UINT64_C(1) << 16, all(50), NULL },
+                                           { "snapkv", UINT64_C(3) << 19, all(75), NULL } };
     const struct ft_plot_panel panel = { "score", "points", point, 3 };
     const struct ft_plot plot = { .title = "t",
                                   .note = "n",
@@ -388,11 +413,11 @@ static void test_full_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plot),      cmocka_unit_test(test_dots),
-        cmocka_unit_test(test_odd_dots),  cmocka_unit_test(test_odd_plots),
-        cmocka_unit_test(test_bytes),     cmocka_unit_test(test_grids),
-        cmocka_unit_test(test_save),      cmocka_unit_test(test_text),
-        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_plot),     cmocka_unit_test(test_dots),
+        cmocka_unit_test(test_odd_dots), cmocka_unit_test(test_odd_plots),
+        cmocka_unit_test(test_lines),    cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_grids),    cmocka_unit_test(test_save),
+        cmocka_unit_test(test_text),     cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
