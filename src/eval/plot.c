@@ -26,11 +26,14 @@ enum {
 
 static const char *const colour[] = { "#2f7fd6", "#e0702f", "#2f9e62", "#a45bd0",
                                       "#c9434f", "#8a8f2a", "#2a9aa8", "#b0709a",
-                                      "#7a6a55", "#5b6ee0", "#d09a1f", "#6f8f8f" };
+                                      "#7a6a55", "#5b6ee0", "#d09a1f", "#6f8f8f",
+                                      "#e0559a", "#58b04a", "#9a4a2f", "#7f8fb8" };
 
 /* Kinds of lines; the colours come again with others. */
-static const char *const dash[] = { "none",     "6 4", "2 3",         "9 3 2 3",
-                                    "14 3 2 3", "1 5", "9 3 2 3 2 3", "16 5" };
+static const char *const dash[] = {
+    "none",        "6 4",  "2 3", "9 3 2 3",  "14 3 2 3", "1 5",
+    "9 3 2 3 2 3", "16 5", "4 2", "12 2 4 2", "1 2",      "20 4 2 4"
+};
 
 struct scale {
     double x_low, x_high, y_high, y_step;
