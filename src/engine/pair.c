@@ -11,9 +11,9 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "model/vocab.h"
 
 enum { MEAN_HEADS = 8 }; /* TaDA gains where a mean is shared by so many */
-#include "model/vocab.h"
 
 ft_status ft_pair_check(const ft_model *target, const ft_model *draft, struct ft_error *err) {
     return ft_vocab_compare(target, draft, err);
