@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts a larger model from a smaller one with (nearly) the same function: extra width, heads and layers begin
 as small noise or as identity.  The head dimension may double (the RoPE frequencies of a head of 32 are every
-second one of a head of 64).  Where fewer query heads share a KV head than before, attention starts anew.
+second one of a head of 64).  As many query heads with more KV heads share copies of the KV head that they shared
+before; with fewer KV heads attention starts anew.
 
   python3 grow.py --ckpt draft-question.pt --out grown.pt --size cpu
 """
@@ -51,8 +52,19 @@ class Grow:
         self.norm(p + "n2.w")
         for n in ("w1", "w3", "w2"):
             self.put(p + n + ".weight", old[p + n + ".weight"])
-        if self.c0["heads"] // self.c0["kv_heads"] <= self.c1["heads"] // self.c1["kv_heads"]:
+        if self.c0["heads"] == self.c1["heads"] and self.c0["kv_heads"] < self.c1["kv_heads"]:
+            self.copies(p)
+        elif self.c0["kv_heads"] <= self.c1["kv_heads"]:
             self.attention(p)
+
+    def copies(self, p):
+        """what is not a KV head stays as it is"""
+        for n in ("wq", "wo"):
+            self.put(p + n + ".weight", self.old[p + n + ".weight"])
+        for n in ("wk", "wv"):
+            w = self.old[p + n + ".weight"].unflatten(0, (self.c0["kv_heads"], -1))
+            w = w.repeat_interleave(self.c1["kv_heads"] // self.c0["kv_heads"], 0)
+            self.put(p + n + ".weight", w.flatten(0, 1))
 
     def attention(self, p):
         old = self.old
@@ -80,12 +92,13 @@ if __name__ == "__main__":
     ap.add_argument("--ckpt", required=True)
     ap.add_argument("--out", required=True)
     ap.add_argument("--size", choices=list(plans.SHAPES), default="cpu")
+    ap.add_argument("--model", choices=("draft", "target"), default="target", help="whose shape it gets")
     ap.add_argument("--noise", type=float, default=0.005)
     a = ap.parse_args()
     torch.manual_seed(5)
     small = load(a.ckpt)[0]
     with torch.no_grad():
-        big = Grow(small, plans.SHAPES[a.size]["target"], a.noise).run()
+        big = Grow(small, plans.SHAPES[a.size][a.model], a.noise).run()
         x = torch.randint(0, small.cfg["vocab"], (1, 200))
         y, z = small.head(small.hidden(x)), big.head(big.hidden(x))
     torch.save({"model": big.state_dict(), "cfg": big.cfg}, a.out)

@@ -121,11 +121,12 @@ def longer(lr):
     return [stage("16384", lens, FINAL, lr, batch=66560, share=1., dense=FINAL_DENSE, decay=True)]
 
 
-# Multi-head attention, for KV formats that need many KV heads.  The rest of the shipped draft, attention from nothing:
-# copying and key matching, so that rows far back count, then mostly prose
+# Multi-head attention, for KV formats that need many KV heads.  The draft has one KV head; the rest of it is that of
+# the shipped draft, attention starts from nothing.  The target has a copy of that head for each query head, which its
+# stage may make as different as it likes.  Copying and key matching first, so that rows far back count
 WITH_KEYS = {"prose": .7, "niah:same=0.5": .15, "kv:same=0.5": .15}
-MHA = [dict(st, batch=2048, tok=st["tok"] / 3) for st in START] + [
-    stage("prose", {256: .6, 512: .25, CONTEXT["mha"]: .15}, WITH_KEYS, batch=2048, tok=1., decay=True)]
+MHA = [dict(st, batch=2048, tok=st["tok"] / 3) for st in START]
+MHA_LENS = {256: .6, 512: .25, CONTEXT["mha"]: .15}
 
 GPU_SHAPES = {"draft": dict(d=256, layers=3, heads=4, kv_heads=2, head_dim=64, ff=768),
               "target": dict(d=512, layers=6, heads=8, kv_heads=2, head_dim=64, ff=1024)}
@@ -133,13 +134,15 @@ SHAPES = {
     "cpu": {"draft": dict(d=128, layers=3, heads=4, kv_heads=2, head_dim=32, ff=256),
             "target": dict(d=256, layers=4, heads=4, kv_heads=2, head_dim=64, ff=512)},
     "gpu": GPU_SHAPES, "more": GPU_SHAPES,
-    "mha": {"target": dict(d=128, layers=3, heads=8, kv_heads=8, head_dim=32, ff=256)},
+    "mha": {"draft": dict(d=128, layers=3, heads=8, kv_heads=1, head_dim=32, ff=256),
+            "target": dict(d=128, layers=3, heads=8, kv_heads=8, head_dim=32, ff=256)},
 }
 PLANS = {
     "cpu": {"draft": START + cpu(1.5e-3, 2.2), "target": cpu(1.2e-3, .9)},
     "gpu": {"draft": GPU_START + gpu(1.5e-3, (14., 16.), (14., 14., 16., 14., 26.)),
             "target": gpu(8e-4, (25., 35.), (45., 45., 65., 55., 95.))},
     "more": {"draft": longer(7e-4), "target": longer(4e-4)},
-    "mha": {"target": MHA},
+    "mha": {"draft": MHA + [stage("prose", MHA_LENS, WITH_KEYS, batch=2048, tok=.4)],
+            "target": [stage("heads", MHA_LENS, WITH_KEYS, batch=2048, tok=1., decay=True)]},
 }
-GROW_AFTER = {"cpu": "question", "gpu": "skills"}      # the target starts as the draft of this stage, made larger
+GROW_AFTER = {"cpu": "question", "gpu": "skills", "mha": "prose"}      # the target starts as the draft of this stage, made larger

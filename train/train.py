@@ -97,7 +97,7 @@ class Run:
         else:
             self.m = Llama(dict(plans.SHAPES[a.size][a.model], context=plans.CONTEXT[a.size], theta=5e5,
                                 vocab=len(self.tok.tokens)))
-        if a.stage:
+        if a.stage and not state:
             self.at.update(stage=a.stage, done=0.)
         workers = a.workers if a.workers >= 0 else max(1, (os.cpu_count() or 2) - 2) if cuda else 0
         self.maker = Maker(Tasks(*files), self.plan, a.lm_share, cuda)
@@ -239,7 +239,7 @@ if __name__ == "__main__":
         ap.add_argument("--" + k, required=True)
     ap.add_argument("--resume", action="store_true", help="continue from DIR/MODEL.pt if it is there")
     ap.add_argument("--init", default="", help="checkpoint whose weights to start from")
-    ap.add_argument("--stage", default="", help="stage to start with")
+    ap.add_argument("--stage", default="", help="stage to start with, where no checkpoint is there to continue from")
     ap.add_argument("--threads", type=int, default=os.cpu_count())
     ap.add_argument("--seed", type=int, default=0)
     ap.add_argument("--log", type=int, default=25)

@@ -351,6 +351,11 @@ static double gumbel(uint32_t seed, uint32_t layer, uint32_t head, ft_pos query,
     return -log(-log((double)odd / 16777216));
 }
 
+/* What all steps below have in common. */
+static const struct ft_step voter = {
+    .layer = 6, .head = 4, .window = 2, .n_answer = 20, .n_mass = KEY_HEADS
+};
+
 static void check_keyformer(const char *spec, uint32_t seed, bool has_noise, uint32_t n_step,
                             double tau) {
     struct ft_choice choice;
@@ -373,19 +378,14 @@ static void check_keyformer(const char *spec, uint32_t seed, bool has_noise, uin
         }
     }
     keyformer_twin(x, z, N, tau, want);
-    struct ft_step step = { .layer = 6,
-                            .head = 4,
-                            .n_row = N,
-                            .keep = N,
-                            .window = 2,
-                            .n_step = n_step,
-                            .n_answer = 20,
-                            .pos_now = places[N - 1],
-                            .pos = places,
-                            .mass = mass[0],
-                            .n_mass = KEY_HEADS,
-                            .mass_stride = N,
-                            .aux = aux };
+    struct ft_step step = voter;
+    step.n_row = step.keep = N;
+    step.n_step = n_step;
+    step.pos_now = places[N - 1];
+    step.pos = places;
+    step.mass = mass[0];
+    step.mass_stride = N;
+    step.aux = aux;
     choice.method->observe(&step, choice.params);
     for (uint32_t j = 0; j < N; j++) {
         double before = j == 0 ? 1 : j == 3 ? 2 : 0;
@@ -419,19 +419,14 @@ static void check_blocks(const char *spec, uint32_t seed, bool has_noise, uint32
             sum[g] += f[g][j];
         }
     }
-    struct ft_step step = { .layer = 6,
-                            .head = 4,
-                            .n_row = n_row,
-                            .keep = n_row,
-                            .window = 2,
-                            .n_step = n_step,
-                            .n_answer = 20,
-                            .pos_now = (ft_pos)(n_row * 37),
-                            .pos = pos,
-                            .mass = mass[0],
-                            .n_mass = KEY_HEADS,
-                            .mass_stride = MOST,
-                            .aux = aux };
+    struct ft_step step = voter;
+    step.n_row = step.keep = n_row;
+    step.n_step = n_step;
+    step.pos_now = (ft_pos)(n_row * 37);
+    step.pos = pos;
+    step.mass = mass[0];
+    step.mass_stride = MOST;
+    step.aux = aux;
     choice.method->observe(&step, choice.params);
     for (uint32_t j = 0; j < n_row; j++) {
         double want = 0;
