@@ -9,7 +9,7 @@ set(FT_SOURCES_kv store.c format.c bits.c)
 set(FT_SOURCES_attn dense.c tree.c vslash.c evidence.c op.c rotate.c stock.c)
 set(FT_SOURCES_score score.c keep.c budget.c choose.c fold.c critical.c speckv.c laq.c specpc.c specprefill.c dense.c
     snapkv.c h2o.c keyformer.c tova.c corm.c streamingllm.c knorm.c random.c random_tokens.c tail.c)
-set(FT_SOURCES_engine session.c prefill.c compress.c trial.c decode.c pair.c estimate.c cost.c rates.c auto.c arrays.c
+set(FT_SOURCES_engine session.c prefill.c compress.c share.c trial.c decode.c pair.c estimate.c cost.c rates.c auto.c arrays.c
     methods.c formats.c report.c stream.c)
 
 set(FT_PROGRAM_FOLDERS conf eval cli)

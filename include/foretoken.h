@@ -292,6 +292,19 @@ FT_API void ft_session_free(ft_session *session);
 FT_API ft_status ft_session_prompt(ft_session *session, const ft_token *id, uint32_t n,
                                    uint32_t n_head, struct ft_error *err);
 
+/* ft_session_prompt_shared - the same for several sessions at once: those of `other` that ask for the same
+ * votes, methods that differ in how many rows stay above all, take their rows out of this session's
+ * prefill.  What they hold and draw has the same bits as behind a ft_session_prompt of their own.
+ *
+ *   other      [n_other] none of them the session itself; of the same models
+ *   is_shared  [n_other] out: has this one read the prompt too?  The others have none
+ * Errors       those of ft_session_prompt; then none of them has a prompt.  What would be an error of one
+ *              of `other` alone leaves it out
+ * Cancel       ft_session_cancel of the first one */
+FT_API ft_status ft_session_prompt_shared(ft_session *session, ft_session *const *other,
+                                          uint32_t n_other, bool *is_shared, const ft_token *id,
+                                          uint32_t n, uint32_t n_head, struct ft_error *err);
+
 /* ft_session_next - draw the next token from the current distribution (evaluating the one before
  * it).
  * Errors     FT_LIMIT when n_predict or the context is used up, or no token may be drawn; FT_ARG
@@ -396,6 +409,9 @@ struct ft_report {             /* what happened to the last prompt, measured */
     uint64_t draft_kv_bytes_peak, activation_bytes_peak, compute_bytes_peak;
     /* ttft: prompt given to first logits; draft: reading and writing ahead, (laq) by the target */
     int64_t draft_us, score_us, prefill_us, ttft_us, decode_us;
+    /* 0, or how many sessions read the prompt together: times are then what one of them would have
+     * taken, its own decisions beside what all have in common */
+    uint32_t n_shared;
     int64_t pack_us; /* of prefill_us (laq: of score_us): quantising the prompt's rows */
     /* as run: "dense" when nothing had to be dropped */
     const char *prompt_method, *kv_method;

@@ -298,7 +298,11 @@ struct deciding { /* one prefill's decisions; buffers are reused by every layer 
     const uint32_t **vertical_list; /* [n_head_kv] */
     uint32_t *vertical_count;       /* [n_head_kv] */
     struct ft_slash slash;
-    uint32_t *leaving; /* [n_head_kv][n_input] where evict says what leaves */
+    uint32_t *leaving;   /* [n_head_kv][n_input] where evict says what leaves */
+    int64_t us, keep_us; /* spent on decisions; on a mate's rows */
+    struct deciding *mate; /* [s->n_mate] of those that take their rows out of the same prefill */
+    float *column;         /* [n_column] a layer's evidence for one of them to write on, or NULL */
+    size_t n_column;
 };
 
 static void deciding_done(struct deciding *d) {
@@ -308,6 +312,11 @@ static void deciding_done(struct deciding *d) {
     ft_free(d->vertical_list);
     ft_free(d->vertical_count);
     ft_free(d->leaving);
+    for (uint32_t i = 0; d->mate && i < d->s->n_mate; i++) {
+        deciding_done(&d->mate[i]);
+    }
+    ft_free(d->mate);
+    ft_free(d->column);
 }
 
 static ft_status deciding_init(struct deciding *d, ft_session *s, uint32_t n_read,
@@ -315,10 +324,11 @@ static ft_status deciding_init(struct deciding *d, ft_session *s, uint32_t n_rea
     const struct ft_plan *plan = &s->plan;
     const struct ft_look *look = &plan->kv_look;
     uint32_t n_head_kv = s->lane.hp->n_head_kv;
+    const struct ft_votes votes = ft_votes_of(s, n_read);
     uint32_t n_col = plan->n_input - look->window - look->refeed;
-    d->s = s;
-    d->is_sparse = look->prefill_window > 0 &&
-                   n_read > (uint64_t)look->prefill_window + look->prefill_vertical;
+    *d = (struct deciding){
+        .s = s, .is_sparse = votes.is_sparse, .n_vote_col = votes.n_col, .n_voter = votes.n_voter
+    };
     struct ft_chooser_params params = {
         .choice = &s->kv,
         .look = *look,
@@ -339,6 +349,27 @@ static ft_status deciding_init(struct deciding *d, ft_session *s, uint32_t n_rea
     if ((plan->is_kv_capped && !d->leaving) || !d->rows || !d->vertical || !d->vertical_list ||
         !d->vertical_count) {
         return ft_fail(err, FT_NOMEM, 0, "no memory to choose among %u rows", n_col);
+    }
+    return FT_OK;
+}
+
+/* The same for those that take their rows out of this prefill. */
+static ft_status mates_init(struct deciding *d, const struct ft_prefill *prefill,
+                            struct ft_error *err) {
+    const ft_session *s = d->s;
+    const struct ft_hparams *hp = s->lane.hp;
+    if (s->n_mate == 0) {
+        return FT_OK;
+    }
+    bool has_evidence = prefill->column != FT_COLUMN_NONE;
+    d->n_column = (size_t)(prefill->is_per_head ? hp->n_head : hp->n_head_kv) * prefill->n_col;
+    d->mate = ft_alloc(s->n_mate, sizeof *d->mate);
+    d->column = has_evidence ? ft_alloc(d->n_column, sizeof *d->column) : NULL;
+    if (!d->mate || (has_evidence && !d->column)) {
+        return ft_fail(err, FT_NOMEM, 0, "no memory to choose for %u sessions", s->n_mate);
+    }
+    for (uint32_t i = 0; i < s->n_mate; i++) {
+        FT_TRY(deciding_init(&d->mate[i], s->mate[i], prefill->n, err));
     }
     return FT_OK;
 }
@@ -409,9 +440,9 @@ static void begin_state(const struct deciding *d, uint32_t layer, float *column)
     ft_decoding_begin(d->s, layer, column, d->n_vote_col, d->n_voter);
 }
 
-static ft_status decide_target(void *user, uint32_t layer, float *column, struct ft_decision *out,
-                               struct ft_error *err) {
-    struct deciding *d = user;
+static ft_status decide(struct deciding *d, uint32_t layer, float *column, struct ft_decision *out,
+                        struct ft_error *err) {
+    int64_t start = ft_time_us();
     struct ft_chooser *c = &d->chooser;
     uint32_t n_vertical = c->p.n_vertical;
     begin_state(d, layer, column);
@@ -440,7 +471,46 @@ static ft_status decide_target(void *user, uint32_t layer, float *column, struct
                                   .n_vertical = d->vertical_count };
     out->keep = d->rows;
     out->slash = d->is_sparse ? &d->slash : NULL;
+    d->us += ft_time_us() - start;
     return FT_OK;
+}
+
+/* Rows to reserve behind those that stay: what nobody uses costs nothing, and a capped head may come to
+ * hold more than at first. */
+static uint32_t room_behind(const struct ft_plan *plan) {
+    return plan->kv_look.refeed + ft_decoding_room(plan) + (plan->is_kv_capped ? plan->kv_keep : 0);
+}
+
+/* A mate's rows, out of the layer that stands in `stage`. */
+static ft_status decide_mate(struct deciding *d, uint32_t layer, float *column, struct ft_kv *stage,
+                             struct ft_error *err) {
+    struct ft_lane *lane = &d->s->lane;
+    struct ft_decision decision;
+    int64_t n_staged = (int64_t)ft_kv_bytes(stage);
+    lane->stage = stage; /* as if it had read the layer */
+    ft_gauge_add(&lane->rows, n_staged);
+    ft_status status = decide(d, layer, column, &decision, err);
+    int64_t start = ft_time_us();
+    if (status == FT_OK) {
+        status = ft_lane_keep(lane, layer, stage, decision.keep, room_behind(&d->s->plan), err);
+    }
+    ft_gauge_add(&lane->rows, -n_staged);
+    lane->stage = NULL;
+    d->keep_us += ft_time_us() - start;
+    return status;
+}
+
+static ft_status decide_target(void *user, uint32_t layer, float *column, struct ft_decision *out,
+                               struct ft_error *err) {
+    struct deciding *d = user;
+    for (uint32_t i = 0; i < d->s->n_mate; i++) {
+        float *own = d->column;
+        if (own) {
+            memcpy(own, column, d->n_column * sizeof *own);
+        }
+        FT_TRY(decide_mate(&d->mate[i], layer, own, d->s->lane.stage, err));
+    }
+    return decide(d, layer, column, out, err);
 }
 
 /* Nothing leaves yet: only the rows' state begins. */
@@ -481,12 +551,8 @@ static ft_status input_init(struct input *in, const ft_session *s, const ft_toke
 }
 
 /* The last prompt token once more, behind the rows that stay: its logits are the first. */
-static ft_status feed_again(ft_session *s, const struct input *in, struct ft_error *err) {
-    struct ft_feed again = { .id = in->id + s->plan.n_input - 1,
-                             .pos = in->pos + s->plan.n_input - 1,
-                             .n = 1,
-                             .n_logit = 1,
-                             .logits = s->logits };
+static ft_status feed_again(ft_session *s, ft_token id, ft_pos pos, struct ft_error *err) {
+    struct ft_feed again = { .id = &id, .pos = &pos, .n = 1, .n_logit = 1, .logits = s->logits };
     return ft_lane_feed(&s->lane, &again, err);
 }
 
@@ -518,30 +584,44 @@ static ft_status keep_scores(ft_session *s, struct ft_error *err) {
                                         s->n_kv_score);
 }
 
+/* Evidence is everybody's, a decision one's own.
+ *   us   on both */
+static void share_times(struct deciding *d, int64_t us) {
+    int64_t common = us - d->us;
+    for (uint32_t i = 0; i < d->s->n_mate; i++) {
+        common -= d->mate[i].us + d->mate[i].keep_us;
+    }
+    d->s->report.score_us += common + d->us;
+    for (uint32_t i = 0; i < d->s->n_mate; i++) {
+        d->mate[i].s->report.score_us = common + d->mate[i].us;
+    }
+}
+
 static ft_status prefill_dropping(ft_session *s, const struct input *in, struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     const struct ft_look *look = &plan->kv_look;
-    uint32_t n_tail = look->window + look->refeed;
-    struct deciding deciding = { .n_vote_col = plan->n_input - (plan->kv_aux > 0 ? 0 : n_tail),
-                                 .n_voter = ft_voters(look, plan->n_input, in->n) };
+    const struct ft_votes votes = ft_votes_of(s, in->n);
+    struct deciding deciding;
     struct ft_prefill prefill = {
         .id = in->id,
         .pos = in->pos,
         .n = in->n,
-        /* room that nobody uses costs nothing: a capped head may come to hold more than at first */
-        .n_more = look->refeed + ft_decoding_room(plan) + (plan->is_kv_capped ? plan->kv_keep : 0),
+        .n_more = room_behind(plan),
         .logits = look->refeed > 0 ? NULL : s->logits,
         .is_staged = true,
         .decide = decide_target,
         .user = &deciding,
-        .column = look->column,
-        .n_voter = deciding.n_voter,
-        .n_col = deciding.n_vote_col,
-        .red = ft_reduce_of(look->fold),
-        .is_per_head = look->is_group_max,
+        .column = votes.column,
+        .n_voter = votes.n_voter,
+        .n_col = votes.n_col,
+        .red = votes.red,
+        .is_per_head = votes.is_per_head,
         .observe = s->kv.method->observe ? observe : NULL,
     };
     ft_status status = deciding_init(&deciding, s, in->n, err);
+    if (status == FT_OK) {
+        status = mates_init(&deciding, &prefill, err);
+    }
     if (status == FT_OK && deciding.is_sparse && s->params.is_exact) {
         status = ft_report_fallback(
             s, err,
@@ -552,12 +632,15 @@ static ft_status prefill_dropping(ft_session *s, const struct input *in, struct 
     if (status == FT_OK) {
         status = ft_lane_prefill(&s->lane, &prefill, err);
     }
+    if (status == FT_OK) {
+        share_times(&deciding, prefill.score_us);
+    }
     deciding_done(&deciding);
-    s->report.score_us += prefill.score_us;
     s->report.prefill_us -= prefill.score_us;
     FT_TRY(status);
     note_rows(s);
-    return look->refeed > 0 ? feed_again(s, in, err) : FT_OK;
+    uint32_t last = plan->n_input - 1;
+    return look->refeed > 0 ? feed_again(s, in->id[last], in->pos[last], err) : FT_OK;
 }
 
 /* All rows stay; state begins where the method that will drop rows later has some. */
@@ -591,23 +674,39 @@ static ft_status prefill_whole(ft_session *s, const struct input *in, struct ft_
     return status;
 }
 
+/* Before layers are read; nothing is held yet. */
+static ft_status store_begin(ft_session *s, struct ft_error *err) {
+    ft_kv_set_aux(s->lane.kv, s->plan.kv_aux);
+    ft_formats_set(s, s->lane.kv, s->plan.n_trial == 0);
+    bool is_dropping = s->plan.is_kv_on && !s->plan.is_kv_whole;
+    return is_dropping ? keep_scores(s, err) : FT_OK;
+}
+
+static ft_status prefill(ft_session *s, const struct input *in, struct ft_error *err) {
+    const struct ft_plan *plan = &s->plan;
+    if (plan->n_trial > 0) {
+        ft_status status = ft_trial_prefill(s, in->id, in->pos, err);
+        note_rows(s);
+        return status;
+    }
+    return plan->is_kv_on && !plan->is_kv_whole ? prefill_dropping(s, in, err)
+                                                : prefill_whole(s, in, err);
+}
+
 ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
                               const struct ft_draft_result *draft, struct ft_error *err) {
     const struct ft_plan *plan = &s->plan;
     int64_t start = ft_time_us();
     struct input in = { 0 };
     ft_status status = input_init(&in, s, id, draft, err);
-    ft_kv_set_aux(s->lane.kv, plan->kv_aux);
-    ft_formats_set(s, s->lane.kv, plan->n_trial == 0);
-    bool is_dropping = plan->is_kv_on && !plan->is_kv_whole;
-    if (status == FT_OK && is_dropping) {
-        status = keep_scores(s, err);
+    if (status == FT_OK) {
+        status = store_begin(s, err);
     }
-    if (status == FT_OK && plan->n_trial > 0) {
-        status = ft_trial_prefill(s, in.id, in.pos, err);
-        note_rows(s);
-    } else if (status == FT_OK) {
-        status = is_dropping ? prefill_dropping(s, &in, err) : prefill_whole(s, &in, err);
+    for (uint32_t i = 0; i < s->n_mate && status == FT_OK; i++) {
+        status = store_begin(s->mate[i], err);
+    }
+    if (status == FT_OK) {
+        status = prefill(s, &in, err);
     }
     if (status == FT_OK) {
         status = ft_decoding_init(s, err);
@@ -620,4 +719,28 @@ ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
         s->report.dense_most_us = ft_cost_dense_most(plan, in.n, s->report.prefill_us);
     }
     return status;
+}
+
+ft_status ft_compress_mate(const ft_session *s, ft_session *mate, const ft_token *id,
+                           struct ft_error *err) {
+    const struct ft_report *from = &s->report;
+    struct ft_report *to = &mate->report;
+    uint32_t last = mate->plan.n_input - 1; /* no token of the prompt is left out */
+    FT_TRY(ft_compress_prompt(mate, NULL, 0, err));
+    note_rows(mate);
+    if (mate->plan.kv_look.refeed > 0) {
+        FT_TRY(feed_again(mate, id[last], (ft_pos)last, err));
+    } else {
+        memcpy(mate->logits, s->logits, s->lane.hp->n_vocab * sizeof *s->logits);
+    }
+    FT_TRY(ft_decoding_init(mate, err));
+    to->n_draft_text = from->n_draft_text;
+    to->draft_kv_bytes_peak = from->draft_kv_bytes_peak;
+    to->activation_bytes_peak = from->activation_bytes_peak;
+    to->compute_bytes_peak = from->compute_bytes_peak;
+    to->draft_us = from->draft_us;
+    to->prefill_us = from->prefill_us;
+    to->dense_most_us = from->dense_most_us;
+    to->pack_us = ft_kv_pack_us(mate->lane.kv);
+    return FT_OK;
 }

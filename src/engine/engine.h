@@ -4,6 +4,7 @@
  *   session.c   the timeline: prompt, next, feed
  *   prefill.c   a lane: one model being read, layer by layer or token by token
  *   compress.c  the stages: draft, score, keep, and the prefill that applies them
+ *   share.c     one such prefill for several sessions
  *   trial.c     the prefill of a method that first tries a choice of rows
  *   decode.c    rows that leave while an answer grows
  *   pair.c      may these models and this prompt go together
@@ -116,6 +117,9 @@ struct ft_prefill {
     int64_t score_us; /* out: time spent on evidence and decisions */
 };
 ft_status ft_lane_prefill(struct ft_lane *lane, struct ft_prefill *prefill, struct ft_error *err);
+/* ft_lane_keep - the decided rows of a staged layer, and room for n_more behind them in every head. */
+ft_status ft_lane_keep(struct ft_lane *lane, uint32_t layer, const struct ft_kv *stage,
+                       const struct ft_rows *keep, uint32_t n_more, struct ft_error *err);
 
 /* ft_lane_feed - n tokens through all layers at the end of the rows held (token-major).
  *   logits   [n_logit][n_vocab] of the last n_logit tokens
@@ -232,6 +236,9 @@ struct ft_session {
     struct ft_report report;
     struct ft_decoding decoding;
     bool is_dense_chosen;      /* by is_auto, for this prompt: methods count as dense */
+    /* while a prompt is read: the sessions whose rows this one's prefill chooses too */
+    ft_session *const *mate; /* [n_mate] borrowed */
+    uint32_t n_mate;
     struct ft_work draft_work; /* what the draft computed for the last prompt */
     /* tests only: a stage that has nothing to drop runs all the same */
     bool is_shortcut_off;
@@ -283,6 +290,24 @@ ft_status ft_compress_prompt(ft_session *s, const float *score, uint32_t n_head,
  * where the method asks for it; fills s->logits. */
 ft_status ft_compress_prefill(ft_session *s, const ft_token *id,
                               const struct ft_draft_result *draft, struct ft_error *err);
+/* ft_compress_mate - what is left to do for one of s->mate behind the prefill of s: its last token once
+ * more where the method wants that, and its report. */
+ft_status ft_compress_mate(const ft_session *s, ft_session *mate, const ft_token *id,
+                           struct ft_error *err);
+
+/* ---- share.c ---- */
+
+/* ft_share_may - would a prefill by a's plan give b, planned too, the evidence that b's own would? */
+bool ft_share_may(const ft_session *a, const ft_session *b);
+/* How a prefill that drops rows votes. */
+struct ft_votes {
+    enum ft_column column;
+    uint32_t n_col, n_voter; /* with state, columns are the window's rows too */
+    enum ft_reduce red;
+    bool is_per_head, is_sparse; /* sparse: the vertical-slash pattern */
+};
+/* ft_votes_of - n_read: tokens, drafted ones included. */
+struct ft_votes ft_votes_of(const ft_session *s, uint32_t n_read);
 
 /* ft_compress_greedy - the likeliest of the first n ids, the lowest of equal ones. */
 ft_token ft_compress_greedy(const float *logits, uint32_t n);

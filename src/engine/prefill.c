@@ -385,17 +385,20 @@ static void measure_keys(const struct reading *r, const struct step *step) {
     }
 }
 
-/* The decided rows of a staged layer, and room for what follows them.  Into a packed layer they go
- * when its own attention has run on exact ones. */
-static ft_status keep_rows(struct reading *r, uint32_t layer, const struct ft_rows *keep,
-                           struct ft_error *err) {
-    struct ft_lane *lane = r->lane;
+ft_status ft_lane_keep(struct ft_lane *lane, uint32_t layer, const struct ft_kv *stage,
+                       const struct ft_rows *keep, uint32_t n_more, struct ft_error *err) {
     uint32_t most = 0;
     for (uint32_t h = 0; h < lane->hp->n_head_kv; h++) {
         most = FT_MAX(most, keep[h].n);
     }
-    FT_TRY(ft_kv_reserve(lane->kv, layer, most + r->prefill->n_more, err));
-    return ft_kv_gather(lane->kv, layer, lane->stage, 0, keep, err);
+    FT_TRY(ft_kv_reserve(lane->kv, layer, most + n_more, err));
+    return ft_kv_gather(lane->kv, layer, stage, 0, keep, err);
+}
+
+/* Into a packed layer rows go when its own attention has run on exact ones. */
+static ft_status keep_rows(struct reading *r, uint32_t layer, const struct ft_rows *keep,
+                           struct ft_error *err) {
+    return ft_lane_keep(r->lane, layer, r->lane->stage, keep, r->prefill->n_more, err);
 }
 
 static ft_status read_deciding_layer(struct reading *r, struct step *step, uint32_t layer,

@@ -236,29 +236,32 @@ static ft_status check_ids(const ft_model *model, const char *who, const ft_toke
     return FT_OK;
 }
 
-static ft_status run_prompt(ft_session *s, const ft_token *id, uint32_t n, uint32_t n_head,
-                            struct ft_error *err) {
-    struct ft_draft_result draft = { 0 };
-    FT_TRY(check_ids(s->target, "target", id, n, err));
-    if (id[0] == ft_model_bos(s->target)) {
-        n_head = FT_MAX(n_head, 1);
-    }
-    FT_TRY(s->params.is_auto ? ft_auto_plan(s, n, FT_MIN(n_head, n), err)
-                             : ft_pair_plan(s, n, FT_MIN(n_head, n), err));
-    bool has_drafting = s->plan.n_step > 0;
-    if (has_drafting &&
+static void begin(ft_session *s, uint32_t n) {
+    atomic_store(&s->is_cancelled, false);
+    forget(s);
+    ft_report_begin(s, n);
+}
+
+/* All that is known before anything is computed. */
+static ft_status plan_prompt(ft_session *s, const ft_token *id, uint32_t n, uint32_t n_head,
+                             struct ft_error *err) {
+    FT_TRY(s->params.is_auto ? ft_auto_plan(s, n, n_head, err) : ft_pair_plan(s, n, n_head, err));
+    if (s->plan.n_step > 0 &&
         ft_pair_draft(s) != s->target) { /* its padded tail may be the shorter one */
         FT_TRY(check_ids(ft_pair_draft(s), "draft", id, n, err));
     }
     FT_TRY(ft_report_kernels(s, err));
     FT_TRY(ft_estimate_check(s, err));
     ft_report_settings(s);
-    ft_status status = FT_OK;
-    if (has_drafting) {
-        status = ft_compress_draft(s, id, &draft, err);
-    }
+    return FT_OK;
+}
+
+static ft_status run_prompt(ft_session *s, const ft_token *id, uint32_t n_head,
+                            struct ft_error *err) {
+    struct ft_draft_result draft = { 0 };
+    ft_status status = s->plan.n_step > 0 ? ft_compress_draft(s, id, &draft, err) : FT_OK;
     if (status == FT_OK) {
-        status = ft_compress_prompt(s, draft.score, FT_MIN(n_head, n), err);
+        status = ft_compress_prompt(s, draft.score, n_head, err);
     }
     if (status == FT_OK) {
         status = ft_compress_prefill(s, id, &draft, err);
@@ -267,13 +270,8 @@ static ft_status run_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
     return status;
 }
 
-ft_status ft_session_prompt(ft_session *s, const ft_token *id, uint32_t n, uint32_t n_head,
-                            struct ft_error *err) {
-    int64_t start = ft_time_us();
-    atomic_store(&s->is_cancelled, false);
-    forget(s);
-    ft_report_begin(s, n);
-    ft_status status = run_prompt(s, id, n, n_head, err);
+/* A failure leaves no prompt. */
+static void end(ft_session *s, ft_status status, const ft_token *id, uint32_t n) {
     s->report.kv_bytes_peak = s->lane.rows.peak;
     s->report.activation_bytes_peak =
         FT_MAX(s->report.activation_bytes_peak, s->lane.activation.peak);
@@ -281,9 +279,8 @@ ft_status ft_session_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
         FT_MAX(s->report.compute_bytes_peak, ft_eval_compute_bytes(s->lane.eval));
     if (status != FT_OK) {
         forget(s);
-        return status;
+        return;
     }
-    s->report.ttft_us = ft_time_us() - start;
     s->pos_next = s->plan.pos_first;
     s->pos_kept_end = s->plan.pos_first;
     if (s->plan.is_kv_on && s->plan.kv_look.refeed) { /* rows fed again are not kept ones */
@@ -292,7 +289,92 @@ ft_status ft_session_prompt(ft_session *s, const ft_token *id, uint32_t n, uint3
     s->n_left = s->plan.n_answer;
     s->has_logits = true;
     ft_sampler_see(s->sampler, id, n);
-    return FT_OK;
+}
+
+static uint64_t bytes_needed(const ft_session *s) {
+    struct ft_run_bytes need;
+    ft_estimate_run(s, &s->plan, &need);
+    return need.total;
+}
+
+/* Those of `other` that can take their rows out of the prefill that s has planned, as long as there
+ * were memory for runs of their own at the same time. */
+static uint32_t find_mates(const ft_session *s, ft_session *const *other, uint32_t n_other,
+                           bool *is_shared, const ft_token *id, uint32_t n, uint32_t n_head,
+                           ft_session **mate) {
+    uint64_t taken = bytes_needed(s), available = ft_memory_available();
+    uint32_t n_mate = 0;
+    for (uint32_t i = 0; i < n_other; i++) {
+        if (plan_prompt(other[i], id, n, n_head, NULL) == FT_OK && ft_share_may(s, other[i]) &&
+            taken + bytes_needed(other[i]) <= available) {
+            taken += bytes_needed(other[i]);
+            is_shared[i] = true;
+            mate[n_mate++] = other[i];
+        }
+    }
+    return n_mate;
+}
+
+static ft_status run_shared(ft_session *s, const ft_token *id, uint32_t n, uint32_t n_head,
+                            struct ft_error *err) {
+    ft_status status = run_prompt(s, id, n_head, err);
+    end(s, status, id, n);
+    for (uint32_t i = 0; i < s->n_mate; i++) {
+        if (status == FT_OK) {
+            status = ft_compress_mate(s, s->mate[i], id, err);
+        }
+        end(s->mate[i], status, id, n);
+    }
+    for (uint32_t i = 0; i < s->n_mate && status != FT_OK; i++) {
+        forget(s);
+        forget(s->mate[i]);
+    }
+    return status;
+}
+
+/* The clock of several sessions at once says nothing: the parts do. */
+static void tell_shared(struct ft_report *report, uint32_t n_shared) {
+    report->n_shared = n_shared;
+    report->ttft_us = report->draft_us + report->score_us + report->prefill_us;
+}
+
+ft_status ft_session_prompt_shared(ft_session *s, ft_session *const *other, uint32_t n_other,
+                                   bool *is_shared, const ft_token *id, uint32_t n, uint32_t n_head,
+                                   struct ft_error *err) {
+    int64_t start = ft_time_us();
+    begin(s, n);
+    for (uint32_t i = 0; i < n_other; i++) {
+        begin(other[i], n);
+        is_shared[i] = false;
+    }
+    ft_session **mate = ft_alloc((size_t)n_other + 1, sizeof(ft_session *));
+    ft_status status = mate ? check_ids(s->target, "target", id, n, err)
+                            : ft_fail(err, FT_NOMEM, 0, "no memory for %u sessions", n_other);
+    if (status == FT_OK) {
+        n_head = FT_MIN(FT_MAX(n_head, (uint32_t)(id[0] == ft_model_bos(s->target))), n);
+        status = plan_prompt(s, id, n, n_head, err);
+    }
+    if (status == FT_OK) {
+        s->mate = mate;
+        s->n_mate = find_mates(s, other, n_other, is_shared, id, n, n_head, mate);
+        status = run_shared(s, id, n, n_head, err);
+        s->report.ttft_us = status == FT_OK ? ft_time_us() - start : 0;
+        for (uint32_t i = 0; i < s->n_mate; i++) {
+            tell_shared(&s->report, s->n_mate + 1);
+            tell_shared(&mate[i]->report, s->n_mate + 1);
+        }
+    } else {
+        end(s, status, id, n);
+    }
+    s->mate = NULL;
+    s->n_mate = 0;
+    ft_free(mate);
+    return status;
+}
+
+ft_status ft_session_prompt(ft_session *s, const ft_token *id, uint32_t n, uint32_t n_head,
+                            struct ft_error *err) {
+    return ft_session_prompt_shared(s, NULL, 0, NULL, id, n, n_head, err);
 }
 
 /* ---- going on ---- */

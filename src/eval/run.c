@@ -39,6 +39,7 @@ struct question { /* made once for all methods */
     bool is_made;
     struct ft_sample sample;
     struct asked asked;
+    json_t **row; /* [n_method] of methods that were answered with one before them; NULL */
 };
 
 static void asked_done(struct asked *asked) {
@@ -162,6 +163,9 @@ static json_t *times_of(const struct ft_report *report) {
     json_object_set_new(times, "prefill_ms", json_real((double)report->prefill_us / 1e3));
     json_object_set_new(times, "ttft_ms", json_real((double)report->ttft_us / 1e3));
     json_object_set_new(times, "decode_ms", json_real((double)report->decode_us / 1e3));
+    if (report->n_shared > 0) { /* which methods a run finds missing is no part of a sample */
+        json_object_set_new(times, "shared", json_integer(report->n_shared));
+    }
     return times;
 }
 
@@ -265,21 +269,53 @@ bool ft_outcome_find(const struct ft_record *record, const struct ft_record_key 
 
 /* ---- one sample ---- */
 
-static ft_status ask(const struct ft_suite_params *params, const struct ft_bench_case *method,
-                     const struct question *question, struct answer *answer,
-                     struct ft_report *report, struct ft_error *error) {
+static ft_status question_make(const struct ft_suite_params *params, struct question *question,
+                               struct ft_error *error) {
+    const struct ft_suite *suite = &params->suite;
+    if (question->is_made) {
+        return FT_OK;
+    }
+    question->is_made = true;
+    question->row = ft_alloc(params->n_method, sizeof(json_t *));
+    if (!question->row) {
+        return ft_fail(error, FT_NOMEM, 0, "not enough memory for %u rows", params->n_method);
+    }
+    FT_TRY(suite->make(suite->user, question->cell->task, question->cell->ctx, question->index,
+                       &question->sample, error));
+    return tokenize(params, &question->sample, &question->asked, error);
+}
+
+static void question_done(struct question *question, uint32_t n_method) {
+    for (uint32_t m = 0; question->row && m < n_method; m++) {
+        json_decref(question->row[m]);
+    }
+    ft_free(question->row);
+    asked_done(&question->asked);
+    ft_sample_done(&question->sample);
+}
+
+static ft_status session_of(const struct ft_suite_params *params, uint32_t method,
+                            const struct question *question, ft_session **out,
+                            struct ft_error *error) {
+    const struct ft_bench_case *one = &params->method[method];
+    struct ft_session_params session = *params->session;
+    session.prompt = one->prompt;
+    session.kv = one->kv;
+    session.kv_type = ft_case_kv_type(one, params->session);
+    session.n_predict = question->asked.n_more;
+    return ft_session_new(params->target, params->draft, &session, out, error);
+}
+
+/* All turns, the first of which has been read, and the row. */
+static ft_status answer(const struct ft_suite_params *params, uint32_t method,
+                        const struct question *question, const struct ft_record_key *key,
+                        ft_session *session, json_t **row, struct ft_error *error) {
     const struct ft_sample *sample = &question->sample;
     const struct asked *asked = &question->asked;
-    struct ft_session_params session_params = *params->session;
-    ft_session *session = NULL;
-    session_params.prompt = method->prompt;
-    session_params.kv = method->kv;
-    session_params.kv_type = ft_case_kv_type(method, params->session);
-    session_params.n_predict = asked->n_more;
-    FT_TRY(ft_session_new(params->target, params->draft, &session_params, &session, error));
+    struct answer answer[FT_TURN_CAP] = { { NULL, 0, 0 } };
+    struct ft_report report;
+    ft_status status = FT_OK;
     params->guard(session);
-    ft_status status =
-        ft_session_prompt(session, asked->tokens[0].id, asked->tokens[0].n, asked->n_head, error);
     for (uint32_t t = 0; t < sample->n_turn && status == FT_OK; t++) {
         if (t > 0) {
             status = ft_session_feed(session, asked->tokens[t].id, asked->tokens[t].n, NULL, error);
@@ -289,48 +325,118 @@ static ft_status ask(const struct ft_suite_params *params, const struct ft_bench
         }
     }
     params->guard(NULL);
-    ft_session_report(session, report);
-    ft_session_free(session);
-    return status;
-}
-
-static ft_status question_make(const struct ft_suite_params *params, struct question *question,
-                               struct ft_error *error) {
-    const struct ft_suite *suite = &params->suite;
-    if (question->is_made) {
-        return FT_OK;
-    }
-    question->is_made = true;
-    FT_TRY(suite->make(suite->user, question->cell->task, question->cell->ctx, question->index,
-                       &question->sample, error));
-    return tokenize(params, &question->sample, &question->asked, error);
-}
-
-static void question_done(struct question *question) {
-    asked_done(&question->asked);
-    ft_sample_done(&question->sample);
-}
-
-static ft_status run_method(const struct ft_suite_params *params,
-                            const struct ft_bench_case *method, struct question *question,
-                            const struct ft_record_key *key, struct ft_error *error) {
-    struct answer answer[FT_TURN_CAP] = { { NULL, 0, 0 } };
-    struct ft_report report;
-    if (params->suite.measure) {
-        json_t *row = NULL;
-        FT_TRY(params->suite.measure(params, method, question->cell, key, &row, error));
-        return ft_record_add(params->record, row, error);
-    }
-    FT_TRY(question_make(params, question, error));
-    ft_status status = ask(params, method, question, answer, &report, error);
     if (status == FT_OK) {
-        json_t *row = row_of(params, method, key, question, answer, &report);
-        status = ft_record_add(params->record, row, error);
+        ft_session_report(session, &report);
+        *row = row_of(params, &params->method[method], key, question, answer, &report);
+        status = *row ? FT_OK : ft_fail(error, FT_NOMEM, 0, "not enough memory for a row");
     }
     for (uint32_t t = 0; t < FT_TURN_CAP; t++) {
         ft_free(answer[t].bytes);
     }
     return status;
+}
+
+static struct ft_record_key key_of(const struct ft_suite_params *params, uint32_t cell,
+                                   uint32_t index, uint32_t method) {
+    const struct ft_cell *at = &params->cell[cell];
+    return (struct ft_record_key){ .task = at->name,
+                                   .method = at->method ? at->method : params->method[method].label,
+                                   .ctx = at->ctx,
+                                   .index = index };
+}
+
+/* Could b's rows come out of a's prefill?  The session says so in the end. */
+static bool is_alike(const struct ft_bench_case *a, const struct ft_bench_case *b) {
+    size_t n = a->kv && !a->prompt && !b->prompt ? strcspn(a->kv, ":") : 0;
+    return n > 0 && b->kv && strcspn(b->kv, ":") == n && memcmp(a->kv, b->kv, n) == 0;
+}
+
+struct together { /* methods that may be answered behind one prefill, the one that is due first */
+    uint32_t n, *method;  /* [n] */
+    ft_session **session; /* [n] */
+    bool *is_shared;      /* [n] of those behind the first */
+};
+
+static void together_done(struct together *all) {
+    for (uint32_t i = 0; all->session && i < all->n; i++) {
+        ft_session_free(all->session[i]);
+    }
+    ft_free(all->method);
+    ft_free(all->session);
+    ft_free(all->is_shared);
+}
+
+/* What cannot be opened now is refused when it is its turn. */
+static ft_status together_init(struct together *all, const struct ft_suite_params *params,
+                               uint32_t cell, uint32_t method, const struct question *question,
+                               struct ft_error *error) {
+    all->method = ft_alloc(params->n_method, sizeof *all->method);
+    all->session = ft_alloc(params->n_method, sizeof(ft_session *));
+    all->is_shared = ft_alloc(params->n_method, sizeof *all->is_shared);
+    if (!all->method || !all->session || !all->is_shared) {
+        return ft_fail(error, FT_NOMEM, 0, "not enough memory for %u methods", params->n_method);
+    }
+    all->method[0] = method;
+    FT_TRY(session_of(params, method, question, &all->session[0], error));
+    all->n = 1;
+    for (uint32_t m = method + 1; m < params->n_method; m++) {
+        const struct ft_record_key key = key_of(params, cell, question->index, m);
+        if (!question->row[m] && is_alike(&params->method[method], &params->method[m]) &&
+            !ft_record_find(params->record, &key) &&
+            session_of(params, m, question, &all->session[all->n], NULL) == FT_OK) {
+            all->method[all->n++] = m;
+        }
+    }
+    return FT_OK;
+}
+
+static ft_status read_together(const struct ft_suite_params *params, const struct together *all,
+                               const struct question *question, struct ft_error *error) {
+    const struct asked *asked = &question->asked;
+    params->guard(all->session[0]);
+    ft_status status =
+        ft_session_prompt_shared(all->session[0], all->session + 1, all->n - 1, all->is_shared,
+                                 asked->tokens[0].id, asked->tokens[0].n, asked->n_head, error);
+    params->guard(NULL);
+    return status;
+}
+
+/* Rows of methods that come later wait until it is their turn: a record has the same order however
+ * often its run was ended. */
+static ft_status ask(const struct ft_suite_params *params, uint32_t cell, uint32_t method,
+                     struct question *question, struct ft_error *error) {
+    struct together all = { 0 };
+    ft_status status = together_init(&all, params, cell, method, question, error);
+    if (status == FT_OK) {
+        status = read_together(params, &all, question, error);
+    }
+    for (uint32_t i = 0; i < all.n && status == FT_OK; i++) {
+        uint32_t m = all.method[i];
+        const struct ft_record_key key = key_of(params, cell, question->index, m);
+        if (i == 0 || all.is_shared[i - 1]) {
+            status = answer(params, m, question, &key, all.session[i], &question->row[m], error);
+        }
+    }
+    together_done(&all);
+    return status;
+}
+
+static ft_status run_method(const struct ft_suite_params *params, uint32_t cell, uint32_t method,
+                            struct question *question, const struct ft_record_key *key,
+                            struct ft_error *error) {
+    json_t *row = NULL;
+    if (params->suite.measure) {
+        FT_TRY(params->suite.measure(params, &params->method[method], question->cell, key, &row,
+                                     error));
+        return ft_record_add(params->record, row, error);
+    }
+    FT_TRY(question_make(params, question, error));
+    if (!question->row[method]) {
+        FT_TRY(ask(params, cell, method, question, error));
+    }
+    row = question->row[method];
+    question->row[method] = NULL;
+    return ft_record_add(params->record, row, error);
 }
 
 /* ---- all of them ---- */
@@ -345,15 +451,6 @@ uint64_t ft_cells_sum(const struct ft_cell *cell, uint32_t n_cell) {
 
 bool ft_shard_has(const struct ft_shard *shard, uint32_t cell, uint32_t index) {
     return shard->n < 2 || ((uint64_t)cell + index) % shard->n == shard->i - 1;
-}
-
-static struct ft_record_key key_of(const struct ft_suite_params *params, uint32_t cell,
-                                   uint32_t index, uint32_t method) {
-    const struct ft_cell *at = &params->cell[cell];
-    return (struct ft_record_key){ .task = at->name,
-                                   .method = at->method ? at->method : params->method[method].label,
-                                   .ctx = at->ctx,
-                                   .index = index };
 }
 
 /* The methods that a sample misses; eta may be NULL. */
@@ -420,7 +517,7 @@ static ft_status run_question(struct run *run, uint32_t cell, struct question *q
         }
         say_step(run, question->cell, key.method);
         int64_t start = ft_time_us();
-        FT_TRY(run_method(params, &params->method[m], question, &key, error));
+        FT_TRY(run_method(params, cell, m, question, &key, error));
         ft_eta_took(&run->eta, cell, m, (double)(ft_time_us() - start) / 1e6);
         run->done++;
     }
@@ -434,7 +531,7 @@ static ft_status run_cell(struct run *run, uint32_t cell, struct ft_error *error
         if (ft_shard_has(&params->shard, cell, i)) {
             struct question question = { .cell = &params->cell[cell], .index = i };
             status = run_question(run, cell, &question, error);
-            question_done(&question);
+            question_done(&question, params->n_method);
         }
     }
     return status;

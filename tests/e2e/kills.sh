@@ -17,7 +17,7 @@ same() {
 }
 
 grid="--tasks niah_single_1,chain --ctx 320,384 --samples 4 --seed 5 -t 1 --kv streamingllm --kv speckv:lookahead=4"
-grid="$grid --kv dense --keep 64"
+grid="$grid --kv dense --kv speckv:lookahead=4,budget=ada --keep 64" # both speckv behind one prefill
 works eval ruler -m "$target" -d "$draft" $grid --out whole.jsonl
 
 # Every run but the last is ended by SIGKILL after a random part of a start and a few samples; the record it

@@ -42,6 +42,14 @@ assert run["machine"]["cores"] > 0 and run["machine"]["kernels"] and run["machin
 assert run["libraries"]["jansson"] and run["libraries"]["ggml"] and run["commit"], run
 assert run["cells"][1] == {"task": "chain", "ctx": 320, "samples": 2}, run
 '
+rows_of() { # FILE - what it has of streamingllm:keep=96, but times
+    sed -n '/"method":"streamingllm:keep=96"/{s/"times":{[^}]*}//; p}' "$1"
+}
+check "two budgets are read together" [ "$(grep -c '"shared":2}' whole.jsonl)" -eq 16 ]
+works eval ruler -m "$target" -d "$draft" --tasks niah_single_1,chain --ctx 320,384 --samples 2 --seed 5 -t 1 \
+    --kv streamingllm:keep=96 --out alone.jsonl
+check "and have the rows of one alone" [ "$(rows_of whole.jsonl)" = "$(rows_of alone.jsonl)" ]
+check "which are there" [ "$(rows_of alone.jsonl | wc -l)" -eq 8 ]
 cp whole.jsonl before.jsonl
 works eval ruler -m "$target" -d "$draft" $grid --keep 64,96,64 --json --out whole.jsonl --progress json
 check "a finished record is not added to" cmp -s whole.jsonl before.jsonl

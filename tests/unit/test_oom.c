@@ -246,14 +246,60 @@ static void test_estimate(void **state) {
     assert_in_range(n, 4, N_MAX);
 }
 
+/* Two sessions read together: both have the prompt in the end, or none has. */
+static void test_shared(void **state) {
+    (void)state;
+    static const char *const specs[] = { "speckv:keep=24,lookahead=4",
+                                         "speckv:keep=40,lookahead=4,rank=critical" };
+    struct ft_session_params params = ft_session_defaults();
+    ft_session *s[2] = { NULL };
+    float *want[2];
+    params.n_thread = 1;
+    params.is_kv_scored = true;
+    for (uint32_t i = 0; i < 2; i++) {
+        params.kv = specs[i];
+        s[i] = session_made(with.target, with.draft, &params);
+        prompt_read(s[i], with.id, N_PROMPT);
+        want[i] = logits_copy(s[i]);
+    }
+    uint64_t n = 1;
+    for (bool is_whole = false; n <= N_MAX && !is_whole; n++) {
+        struct ft_error err = { .code = FT_OK };
+        bool is_shared = false;
+        uint64_t before = ft_alloc_count();
+        ft_alloc_fail_after(n, false);
+        ft_status status =
+            ft_session_prompt_shared(s[0], s + 1, 1, &is_shared, with.id, N_PROMPT, 0, &err);
+        is_whole = ft_alloc_count() - before < n;
+        ft_alloc_fail_after(0, false);
+        if (status == FT_OK) {
+            assert_true(is_whole && is_shared);
+            assert_same_bits("first", ft_session_logits(s[0]), want[0], n_vocab_of(s[0]));
+            assert_same_bits("second", ft_session_logits(s[1]), want[1], n_vocab_of(s[1]));
+        } else {
+            assert_no_memory("two sessions", n, status, &err);
+            assert_null(ft_session_logits(s[0]));
+            assert_null(ft_session_logits(s[1]));
+        }
+    }
+    assert_in_range(n, 20, N_MAX);
+    for (uint32_t i = 0; i < 2; i++) {
+        test_free(want[i]);
+        ft_session_free(s[i]);
+    }
+}
+
 int main(void) {
-    struct CMUnitTest tests[FT_COUNT(scenarios) + 3] = { cmocka_unit_test(test_model),
-                                                         cmocka_unit_test(test_estimate),
-                                                         cmocka_unit_test(test_compute) };
+    enum { N_OTHER = 4 };
+    struct CMUnitTest tests[FT_COUNT(scenarios) + N_OTHER] = { cmocka_unit_test(test_model),
+                                                               cmocka_unit_test(test_estimate),
+                                                               cmocka_unit_test(test_compute),
+                                                               cmocka_unit_test(test_shared) };
     for (size_t i = 0; i < FT_COUNT(scenarios); i++) {
-        tests[i + 3] = (struct CMUnitTest){ .name = scenarios[i].name,
-                                            .test_func = test_session,
-                                            .initial_state = (void *)(uintptr_t)&scenarios[i] };
+        tests[i + N_OTHER] =
+            (struct CMUnitTest){ .name = scenarios[i].name,
+                                 .test_func = test_session,
+                                 .initial_state = (void *)(uintptr_t)&scenarios[i] };
     }
     return cmocka_run_group_tests_name("allocation failures", tests, models_open, models_close);
 }

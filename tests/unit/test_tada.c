@@ -305,7 +305,6 @@ static void test_bytes(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_less),
-                                        cmocka_unit_test(test_bytes) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_less), cmocka_unit_test(test_bytes) };
     return cmocka_run_group_tests(tests, run_all, close_all);
 }
