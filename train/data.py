@@ -176,7 +176,7 @@ class Tasks:
         return s if same else s.add([self.t.eos], .5)
 
     def mv(self, T, c=None, extra=None, head=None, short=0., bare=0.):
-        """multi-value: several numbers for one key, listed in the order of the text; short: share of samples that ask
+        """multi-value: several numbers for one key, the last of the text first; short: share of samples that ask
         with the last half of the question (and so fit more questions); bare: with records cut to "KEY is: 123." """
         r = self.r
         head = self.pick_head(T, head, self.head)
@@ -217,7 +217,7 @@ class Tasks:
 
     def lists(self, T, head, pre, recs, asks, short):
         """a sample of (key, number) records and questions, each for some keys: " KEY is: 123 and 456, KEY is: 789."
-        key by key as asked, the numbers of a key in the order of the text: every step has its cue in what was said"""
+        key by key as asked, the last number of a key first: every step has its cue in what was said"""
         r = self.r
         r.shuffle(recs)
         r.shuffle(asks)
@@ -246,7 +246,7 @@ class Tasks:
         return s
 
     def multi(self, T, easy=0.5):
-        """lines "key value", several of one key, then for each key its values in order: what mv needs, dense; easy:
+        """lines "key value", several of one key, then for each key its values, the last first: what mv needs, dense; easy:
         share of samples with keys of one token"""
         r = self.r
         easy = r.random() < easy
@@ -270,9 +270,9 @@ class Tasks:
         return self.linked(s.add(self.dot, .5).add([self.t.eos], .5), recs, at)
 
     def listing(self, s, values, group):
-        """adds " 123 and 456": what comes next is told by the value before, as the one after it in the text; most of
-        the weight is on the first tokens, where there is a choice"""
-        for j, v in enumerate(values):
+        """adds " 456 and 123", the last of the text first: what comes next is what the record of the value before tells
+        (linked); most of the weight is on the first tokens, where there is a choice"""
+        for j, v in enumerate(reversed(values)):
             s.add(self.more if j else [], 1., group).add(self.sp, .1).add(v[:1], 3., group).add(v[1:], 1., group)
 
     def vt(self, T, hops=None, example=None, bare=0., letters=None):
