@@ -122,7 +122,7 @@ def longer(lr):
 
 
 # Multi-head attention, for KV formats that need many KV heads.  The draft has one KV head; the rest of it is that of
-# the shipped draft, attention starts from nothing.  The target has a copy of that head for each query head, which its
+# `weak`, attention starts from nothing.  The target has a copy of that head for each query head, which its
 # stage may make as different as it likes.  Copying and key matching first, so that rows far back count
 WITH_KEYS = {"prose": .7, "niah:same=0.5": .15, "kv:same=0.5": .15}
 MHA = [dict(st, batch=2048, tok=st["tok"] / 3) for st in START]

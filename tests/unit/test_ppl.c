@@ -39,7 +39,7 @@ static int open_all(void **state) {
     struct ft_model_info info;
     (void)state;
     llama_log_set(quiet, NULL);
-    if (glob(FT_TEST_SOURCE_DIR "/models/*target*.gguf", 0, NULL, &found) != 0) {
+    if (glob(FT_TEST_SOURCE_DIR "/models/*target-f16.gguf", 0, NULL, &found) != 0) {
         return -1;
     }
     snprintf(with.path, sizeof with.path, "%s", found.gl_pathv[0]);
