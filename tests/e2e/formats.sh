@@ -56,7 +56,8 @@ lines joint.jsonl 'sum(row["kv_packing"].endswith("of f16 rows: rows as they are
 works info "$target" --json -c 2048 --kv-type kvq,bits=3
 json 'len(j["kv_layers"]) == j["target"]["n_layer"]'
 json 'sum(l["k_bits"] + l["v_bits"] for l in j["kv_layers"]) == 6 * len(j["kv_layers"])'
-json 'all((l["k_norm"] > l["v_norm"] > 0) == (l["k_bits"] > l["v_bits"]) or l["k_bits"] == l["v_bits"] for l in j["kv_layers"])'
+json 'all(min(l["k_norm"], l["v_norm"]) > 0 and (l["k_norm"] - l["v_norm"]) * (l["k_bits"] - l["v_bits"]) >= 0 for l in j["kv_layers"])'
+json 'sum(l["k_norm"] - l["v_norm"] for l in j["kv_layers"]) > 0 and any(l["k_bits"] > l["v_bits"] for l in j["kv_layers"])'
 cp out kvq.json
 works info "$target" --json -c 2048
 json 'j["kv_layers"] == [] and j["memory"][0]["kv_bytes"] > 3 * json.load(open("kvq.json"))["memory"][0]["kv_bytes"]'

@@ -4,7 +4,7 @@
 # longbench.sh - eval longbench on files made here, in words of our own: scores of known answers, the
 # cut, templates, the record, damaged files, refusals.
 . "$(dirname "$0")/lib.inc"
-target=$(dirname "$target")/foretoken-weak-f16.gguf # of the shipped models the one that answers these in words
+target=$source_dir/models/foretoken-weak-f16.gguf # of the shipped models the one that answers these in words
 
 rm -rf ./*.jsonl data bad long
 mkdir -p data bad long

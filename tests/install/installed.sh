@@ -51,8 +51,8 @@ cmake -G Ninja -S "$root/examples" -B "$scratch/example" -DCMAKE_PREFIX_PATH="$p
     { cat "$scratch/cmake.log"; exit 1; }
 cmake --build "$scratch/example" >"$scratch/cmake.log" 2>&1 || { cat "$scratch/cmake.log"; exit 1; }
 
-model=$(find "$root/models" -name '*target-f16.gguf' | head -n 1)
-[ -n "$model" ] || { echo "installed: no target in models/"; exit 1; }
+model=$root/models/foretoken-target-f16.gguf
+[ -e "$model" ] || { echo "installed: no target in models/"; exit 1; }
 for program in by-pc by-pc-static example/generate example/generate-static; do
     status=0
     "$scratch/$program" 2>"$scratch/usage" || status=$?
