@@ -13,10 +13,10 @@ from wording import (CHAIN_Q, HEAD, LETTERS, MADE_UP, NOISE, Q_FULL, Q_MANY, REC
 
 class Sample:
     """Tokens x; weights w of the loss on predicting each (-1: plain prose); answer groups g (0: no answer);
-    early: for a token index, the token that its state should already tell after model.EARLY layers."""
+    also: for a token index, the tokens that would be as right as the one there."""
 
     def __init__(self, bos):
-        self.x, self.w, self.g, self.early = [bos], [0.], [0], {}
+        self.x, self.w, self.g, self.also = [bos], [0.], [0], {}
 
     def add(self, ids, weight=0., group=0):
         self.x += ids
@@ -40,7 +40,7 @@ class Tasks:
             e, (HEAD, VT_HEAD, "\n", " ", ".", ",", ":"))
         self.rec, self.qf, self.qm, self.vq, self.cq = ([e(p) for p in x] for x in (REC, Q_FULL, Q_MANY, VT_Q, CHAIN_Q))
         self.var, self.vareq, self.eq, self.valof, self.is_ = map(e, (" VAR", " = VAR", " =", "\nThe value of", " is"))
-        self.and_, self.more, self.line_var, self.noise = map(e, (", and", " and", "VAR", NOISE + "\n"))
+        self.and_, self.dash, self.line_var, self.noise = map(e, (", and", "\n-", "VAR", NOISE + "\n"))
 
     # ---- small parts
     def key(self):
@@ -90,19 +90,19 @@ class Tasks:
 
     def scatter(self, T, head, recs, tail):
         """One sample of at most T tokens: head, the records in this order at random sentence gaps of the
-        haystack, then the tail (a Sample whose first token is dropped), end-of-text; at: where records begin."""
+        haystack, then the tail (a Sample whose first token is dropped), end-of-text."""
         room = T - 2 - len(head) - sum(map(len, recs)) - (len(tail.x) - 1)
         h = self.hay(room) if room > 0 else []
         cuts = sorted(self.r.randint(0, len(h)) for _ in recs)
         s = Sample(self.t.bos).add(head)
-        j, s.at = 0, []
+        j = 0
         for i in range(len(h) + 1):
             while j < len(recs) and cuts[j] == i:
-                s.at.append(len(s.x))
                 s.add(recs[j])
                 j += 1
             if i < len(h):
                 s.add(h[i], -1.)
+        s.also = {len(s.x) - 1 + i: tokens for i, tokens in tail.also.items()}
         s.x, s.w, s.g = s.x + tail.x[1:], s.w + tail.w[1:], s.g + tail.g[1:]
         return s.add([self.t.eos], .5)
 
@@ -176,8 +176,8 @@ class Tasks:
         return s if same else s.add([self.t.eos], .5)
 
     def mv(self, T, c=None, extra=None, head=None, short=0., bare=0.):
-        """multi-value: several numbers for one key, the last of the text first; short: share of samples that ask
-        with the last half of the question (and so fit more questions); bare: with records cut to "KEY is: 123." """
+        """multi-value: several numbers for one key; short: share of samples that ask with the last half of the question
+        (and so fit more questions); bare: with records cut to "KEY is: 123." """
         r = self.r
         head = self.pick_head(T, head, self.head)
         short, pre = r.random() < short, [] if r.random() < bare else self.rec[0]
@@ -216,8 +216,8 @@ class Tasks:
         return self.lists(T, head, pre, recs, asks[:1] if m else asks, short)
 
     def lists(self, T, head, pre, recs, asks, short):
-        """a sample of (key, number) records and questions, each for some keys: " KEY is: 123 and 456, KEY is: 789."
-        key by key as asked, the last number of a key first: every step has its cue in what was said"""
+        """a sample of (key, number) records and questions, each for some keys, one number a key and listed as asked,
+        " KEY is: 123, KEY is: 456.", or for one key: see listing"""
         r = self.r
         r.shuffle(recs)
         r.shuffle(asks)
@@ -232,22 +232,30 @@ class Tasks:
                 tail.add(self.qm[0] + names + self.qm[1]).add(names, .2).add(self.qm[2])
             for j, k in enumerate(ask):
                 tail.add(k[:1], 2., i + 1).add(k[1:], 1., i + 1).add(self.rec[1], 1., i + 1)
-                self.listing(tail, [v for key, v in recs if key == k], i + 1)
+                values = [v for key, v in recs if key == k]
+                if len(ask) == 1:
+                    self.listing(tail, values, i + 1)
+                else:
+                    self.number(tail, values[0], i + 1)
                 tail.add(self.com if j + 1 < len(ask) else self.dot, .7, i + 1)
-        s = self.scatter(T, head, [pre + k + self.rec[1] + self.sp + v + self.dot for k, v in recs], tail)
-        return self.linked(s, recs, [at + len(pre + k + self.rec[1] + self.sp) for at, (k, _) in zip(s.at, recs)])
+        return self.scatter(T, head, [pre + k + self.rec[1] + self.sp + v + self.dot for k, v in recs], tail)
 
-    def linked(self, s, recs, at):
-        """the number of a record, at at, should tell which number of the same key stands before it"""
-        last = {}
-        for (k, v), i in zip(recs, at):
-            s.early[i] = last.get(tuple(k), [self.t.bos])[0]
-            last[tuple(k)] = v
-        return s
+    def number(self, s, v, group, weight=3.):
+        """adds " 123"; weight: of its first token, where there is a choice"""
+        s.add(self.sp, .1).add(v[:1], weight, group).add(v[1:], 1., group)
+
+    def listing(self, s, values, group):
+        """adds the values in any order, each on a line of its own: "\\n- 456\\n- 123".  Any that was not said yet is right;
+        which are left is harder to tell at every step, and another one wrongly does less harm than an early end"""
+        values = self.r.sample(values, len(values))
+        for i, v in enumerate(values):
+            s.add(self.dash[:1], 1.5, group).add(self.dash[1:], 1., group)
+            s.also[len(s.x) + len(self.sp)] = [other[0] for other in values[i + 1:]]
+            self.number(s, v, group, 3. + i)
 
     def multi(self, T, easy=0.5):
-        """lines "key value", several of one key, then for each key its values, the last first: what mv needs, dense; easy:
-        share of samples with keys of one token"""
+        """lines "key value", several of one key, then for each key its values: what mv needs, dense; easy: share of
+        samples with keys of one token"""
         r = self.r
         easy = r.random() < easy
         keys = [[t] for t in r.sample(self.short, 24)] if easy else [k[1] for k in self.keys(12)]
@@ -261,19 +269,12 @@ class Tasks:
             todo.append(k)
         r.shuffle(recs)
         r.shuffle(todo)
-        s, at = Sample(self.t.bos), []
+        s = Sample(self.t.bos)
         for k, v in recs:
             s.add(self.nl + k + self.sp + v)
-            at.append(len(s.x) - len(v))
         for i, k in enumerate(todo):
             self.listing(s.add(self.dot + self.nl + k), [v for key, v in recs if key == k], i + 1)
-        return self.linked(s.add(self.dot, .5).add([self.t.eos], .5), recs, at)
-
-    def listing(self, s, values, group):
-        """adds " 456 and 123", the last of the text first: what comes next is what the record of the value before tells
-        (linked); most of the weight is on the first tokens, where there is a choice"""
-        for j, v in enumerate(reversed(values)):
-            s.add(self.more if j else [], 1., group).add(self.sp, .1).add(v[:1], 3., group).add(v[1:], 1., group)
+        return s.add(self.dot, .5).add([self.t.eos], .5)
 
     def vt(self, T, hops=None, example=None, bare=0., letters=None):
         """RULER's variable tracking: VAR ABC = 12345 ... VAR DEF = VAR ABC among lines of noise; all variables of the
@@ -380,37 +381,38 @@ class Tasks:
 
 
 def pack(samples, T, pad, fixed=False):
-    """padded arrays x, w, g and a list of (row, index, token that should be told early)"""
+    """padded arrays x, w, g and a list of (row, index, token that would be as right)"""
     n = T if fixed else min(T, max(len(s.x) for s in samples))
     x = np.full((len(samples), n), pad)
-    w, g, early = np.zeros(x.shape, np.float32), np.zeros(x.shape, np.int64), []
+    w, g, also = np.zeros(x.shape, np.float32), np.zeros(x.shape, np.int64), []
     for i, s in enumerate(samples):
         m = min(n, len(s.x))
         x[i, :m], w[i, :m], g[i, :m] = s.x[:m], s.w[:m], s.g[:m]
-        early += [(i, j, a) for j, a in s.early.items() if j < n - 1]
-    return x, w, g, early
+        also += [(i, j, a) for j, tokens in s.also.items() if j < n for a in tokens]
+    return x, w, g, also
 
 
 def picked(batch, lm_share, rng, unit=1):
     """What a step needs of a packed batch, small and free of shapes that only the loss would know: x; where, among
     the predictions in a row, the loss looks (at), for which token (y), with which weight (w; -1: prose) and for which
-    answer (g, numbered over the batch; 0: none); early_at, early_y: positions and tokens of what should be told early.
-    lm_share: share of the prose positions; unit: their number is rounded up to one of these."""
-    x, w, g, early = batch
+    answer (g, numbered over the batch; 0: none); also_at, also_y: index in these, and a token that would be as right.
+    lm_share: share of the prose positions; unit: the numbers of both are rounded up to one of these, the last of the
+    former being none then."""
+    x, w, g, also = batch
     y, w, g = x[:, 1:], w[:, 1:], g[:, 1:]
     keep = (w > 0) | ((w < 0) & (rng.random(w.shape, np.float32) < lm_share))
     at = np.flatnonzero(keep)
-    more = -len(at) % unit
+    more = unit - len(at) % unit if unit > 1 else 0
     group = g.ravel()[at] + (g > 0).ravel()[at] * (at // w.shape[1]) * 1000
     group = np.unique(np.append(group, 0), return_inverse=True)[1].ravel()[:-1]
-    few = max(1, unit // 4)
-    early = early[:len(early) // few * few]
+    also_at = np.searchsorted(at, np.array([i * w.shape[1] + j - 1 for i, j, _ in also], np.int64))
+    rest = -len(also) % unit
     return dict(
         x=x.astype(np.int16), at=np.append(at, [0] * more).astype(np.int32),
         y=np.append(y.ravel()[at], [0] * more).astype(np.int16),
         w=np.append(w.ravel()[at], [0.] * more).astype(np.float32), g=np.append(group, [0] * more).astype(np.int32),
-        early_at=np.array([i * w.shape[1] + j for i, j, _ in early], np.int32),
-        early_y=np.array([t for _, _, t in early], np.int16))
+        also_at=np.append(also_at, [len(at) + more - 1] * rest).astype(np.int32),
+        also_y=np.append([t for _, _, t in also], [0] * rest).astype(np.int16))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-EARLY = 2               # layers after which some states are trained to tell a token of their own
 FAST = True             # on CUDA: kernels that older versions of torch have not
 
 
@@ -175,16 +174,13 @@ class Llama(nn.Module):
         self.register_buffer("cos", c, persistent=False)
         self.register_buffer("sin", s, persistent=False)
 
-    def hidden(self, x, early=None):
-        """states (B, T, d) for the head; early: (list of) positions in (B, T) whose states after EARLY layers, through
-        the same norm, are to be returned as well"""
+    def hidden(self, x):
+        """states (B, T, d) for the head"""
         T = x.shape[1]
-        h, told = self.emb(x), None
-        for i, b in enumerate(self.blocks):
+        h = self.emb(x)
+        for b in self.blocks:
             h = b(h, self.cos[:T], self.sin[:T])
-            if i + 1 == EARLY and early is not None:
-                told = self.nf(h.flatten(0, 1).index_select(0, early))
-        return self.nf(h) if early is None else (self.nf(h), told)
+        return self.nf(h)
 
     def head(self, h):
         return h @ self.emb.weight.t()

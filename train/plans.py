@@ -44,12 +44,17 @@ LISTS = dict({task: .75 * share for task, share in MANY.items()},
 # tracking.  Short and dense first; then among the older skills, which come back within few samples of their length
 ANSWERS = {"mv:bare=0.8:short=0.8": .35, "multi:easy=0.6": .20, "mq:bare=0.5:short=0.6": .15, "vt:bare=0.9": .15,
            "niah:same=0.2": .10, "trace:short=0.5": .05}
+# several values of a key in any order, small batches: what was said is left out behind some millions of tokens
+VALUES = {"mv:bare=1:short=1": .45, "multi": .40, "mq:bare=0.8:short=1": .05, "niah:same=0.2": .05,
+          "trace:short=0.8": .05}
+VALUES_AND = {"mv:bare=0.6:short=0.8": .30, "mv:c=4:extra=0:bare=0.5:short=0.6": .12, "multi": .16,
+              "mq:bare=0.4:short=0.7": .12, "vt:bare=1": .12, "niah:same=0.2": .08, "trace:short=0.6": .10}
 BOTH_DENSE = {"mv:bare=0.5:short=0.7": .26, "mv:c=4:extra=0:bare=0.4:short=0.6": .08, "multi:easy=0.4": .10,
               "mq:bare=0.4:short=0.6": .16, "vt:bare=1": .14, "niah:same=0.2": .08, "trace:short=0.5": .08,
               "kv:n=16:m=1:same=0": .06, "kv:n=16:same=0": .04}
-BOTH = {"mv:short=0.6": .14, "mv:c=4:extra=0": .14, "mq:short=0.5": .08, "mq:n=4:m=4:head=1": .08, "vt": .02,
-        "vt:hops=4:example=1:letters=5": .12, "niah:same=0.1": .16, "niah:n=4:m=1:same=0:full=1:head=1": .03,
-        "niah:n=8:m=1:same=0:full=1:head=1": .04, "trace:short=0.2": .17, "prose": .02}
+BOTH = {"mv:short=0.6": .12, "mv:c=4:extra=0": .12, "mq:short=0.5": .10, "mq:n=4:m=4:head=1": .10, "vt": .02,
+        "vt:hops=4:example=1:letters=5": .15, "niah:same=0.1": .16, "niah:n=4:m=1:same=0:full=1:head=1": .03,
+        "niah:n=8:m=1:same=0:full=1:head=1": .04, "trace:short=0.2": .14, "prose": .02}
 
 
 def cpu(lr, s):
@@ -62,9 +67,11 @@ def cpu(lr, s):
         stage("long", {512: .2, 1024: .3, 2048: .25, MID: .25}, MANY, lr, tok=1.5 * s, decay=True),
         stage("lists", {256: .4, 512: .15, 1024: .15, 2048: .15, MID: .15}, LISTS, lr / 3, tok=s, decay=True),
         stage("answers", {96: .3, 128: .3, 192: .4}, ANSWERS, lr, batch=3072, tok=1.4 * s),
+        stage("values", {96: .4, 128: .3, 192: .3}, VALUES, lr * .8, batch=1536, tok=4. * s),
+        stage("values-512", {128: .25, 192: .25, 256: .2, 512: .3}, VALUES_AND, lr * .8, batch=2048, tok=2. * s),
         stage("answers-1024", {128: .2, 192: .3, 256: .2, 512: .2, 1024: .1}, BOTH, lr * .7, batch=4096, tok=.8 * s,
               dense=BOTH_DENSE, decay=True),
-        stage("answers-4096", {160: .15, 256: .15, 512: .2, 1024: .2, 2048: .18, MID: .12}, BOTH, lr * .6, batch=4096,
+        stage("answers-4096", {160: .1, 256: .1, 512: .2, 1024: .2, 2048: .22, MID: .18}, BOTH, lr * .6, batch=4096,
               tok=3.5 * s, dense=BOTH_DENSE, decay=True),
     ]
 

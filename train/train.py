@@ -30,8 +30,6 @@ TEST = {"single": "niah:n=1:m=1:same=0:full=1:head=1", "multi8": "niah:n=8:m=1:s
         "chain2": "trace:hops=2:chains=2:head=1", "chain4": "trace:hops=4:chains=2:head=1",
         "vt": "vt:hops=4:example=1:letters=5"}
 
-EARLY_WEIGHT = .3
-
 
 def move(batch, device):
     """tensors of data.picked() on the device"""
@@ -45,18 +43,19 @@ def move(batch, device):
 
 
 def losses(m, batch, device, bf16=True):
-    """answer loss (what is told early included), prose loss, right first choices among the answers' tokens, right
-    answers; no step waits for the device"""
+    """answer loss, prose loss, right first choices among the answers' tokens, right answers; no step waits for the
+    device"""
     b, answers = move(batch, device), int(batch["g"].max(initial=0))
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        h, told = m.hidden(b["x"][:, :-1], b["early_at"])
-        lo, told = m.head(h.flatten(0, 1).index_select(0, b["at"])), m.head(told)
+        lo = m.head(m.hidden(b["x"][:, :-1]).flatten(0, 1).index_select(0, b["at"]))
     lo, y, w, g = lo.float(), b["y"], b["w"], b["g"]
     ok = lo.argmax(-1) == y
     ce, wa, wl = F.cross_entropy(lo, y, reduction="none"), w.clamp(min=0), (w < 0).float()
+    at, other = b["also_at"], b["also_y"]               # minus the logarithm of the probability of all that is right
+    odds = torch.exp(lo[at, other] - lo[at, y[at]])
+    ce = ce - torch.log1p(torch.zeros_like(ce).index_add(0, at, odds))
+    ok = ok.float().index_add(0, at, (lo.argmax(-1)[at] == other).float()) > 0
     la = (ce * wa).sum() / wa.sum().clamp(min=1e-6)
-    if len(told):
-        la = la + EARLY_WEIGHT * F.cross_entropy(told.float(), b["early_y"])
     ll = (ce * wl).sum() / wl.sum().clamp(min=1)
     wrong = torch.zeros(answers + 1, device=device).index_add_(0, g, (~ok).float())[1:]
     tokens = (g > 0).float()
