@@ -64,10 +64,13 @@ class Tasks:
         return [self.t.id[s[i:i + 3]] for i in range(0, digits, 3)]
 
     def names(self, n, letters=0):
-        """variable names: letters, or three of a token each"""
-        out = {}
+        """variable names: letters, or three of a token each; some of few letters, for their copies go wrong where a
+        letter is repeated or shared"""
+        out, pool = {}, LETTERS
+        if letters >= 5 and self.r.random() < .4:
+            pool = self.r.sample(LETTERS, 7)
         while len(out) < n:
-            s = "".join(self.r.choice(LETTERS) for _ in range(letters or 3))
+            s = "".join(self.r.choice(pool) for _ in range(letters or 3))
             ids = self.e(" " + s)
             if letters or len(ids) == 3:
                 out[s] = ids
