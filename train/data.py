@@ -240,7 +240,7 @@ class Tasks:
                     self.listing(tail, values, i + 1)
                 else:
                     self.number(tail, values[0], i + 1)
-                tail.add(self.com if j + 1 < len(ask) else self.dot, .7, i + 1)
+                tail.add(self.com if j + 1 < len(ask) else self.dot, 1., i + 1)
         return self.scatter(T, head, [pre + k + self.rec[1] + self.sp + v + self.dot for k, v in recs], tail)
 
     def number(self, s, v, group, weight=3.):

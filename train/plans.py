@@ -49,12 +49,13 @@ VALUES = {"mv:bare=1:short=1": .45, "multi": .40, "mq:bare=0.8:short=1": .05, "n
           "trace:short=0.8": .05}
 VALUES_AND = {"mv:bare=0.6:short=0.8": .30, "mv:c=4:extra=0:bare=0.5:short=0.6": .12, "multi": .16,
               "mq:bare=0.4:short=0.7": .12, "vt:bare=1": .12, "niah:same=0.2": .08, "trace:short=0.6": .10}
-BOTH_DENSE = {"mv:bare=0.5:short=0.7": .22, "mv:c=4:extra=0:bare=0.4:short=0.6": .08, "multi:easy=0.4": .10,
-              "mq:bare=0.4:short=0.6": .14, "vt:bare=1": .20, "niah:same=0.2": .08, "trace:short=0.5": .08,
-              "kv:n=16:m=1:same=0": .06, "kv:n=16:same=0": .04}
-BOTH = {"mv:short=0.6": .10, "mv:c=4:extra=0": .10, "mq:short=0.5": .09, "mq:n=4:m=4:head=1": .11, "vt": .03,
-        "vt:hops=4:example=1:letters=5": .22, "niah:same=0.1": .12, "niah:n=4:m=1:same=0:full=1:head=1": .03,
-        "niah:n=8:m=1:same=0:full=1:head=1": .04, "trace:short=0.2": .14, "prose": .02}
+BOTH_DENSE = {"mv:bare=0.5:short=0.7": .22, "mv:c=2:extra=1:bare=0.4": .04, "mv:c=4:extra=0:bare=0.4:short=0.6": .06,
+              "multi:easy=0.4": .10, "mq:bare=0.4:short=0.6": .14, "vt:bare=1": .20, "niah:same=0.2": .08,
+              "trace:short=0.5": .08, "kv:n=16:m=1:same=0": .06, "kv:n=16:same=0": .04}
+BOTH = {"mv:short=0.6": .08, "mv:c=2:extra=1": .05, "mv:c=3:extra=0": .05, "mv:c=4:extra=0": .06, "mq:short=0.5": .08,
+        "mq:n=4:m=4:head=1": .10, "vt": .02, "vt:hops=4:example=1:letters=5": .22, "niah:same=0.1": .12,
+        "niah:n=4:m=1:same=0:full=1:head=1": .03, "niah:n=8:m=1:same=0:full=1:head=1": .04, "trace:short=0.2": .14,
+        "prose": .02}
 
 
 def cpu(lr, s):
