@@ -142,6 +142,7 @@ ft_status ft_auto_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
     a->is_on = true;
     ft_status status = ft_pair_plan(s, n_prompt, n_head, &why);
     struct ft_plan plan = s->plan;
+    double share = s->joint_share; /* of the format, which the dense plan sets too */
     uint32_t n_fallback = s->report.n_fallback;
     if (status != FT_OK && !ft_auto_is_unfit(status)) {
         goto fail;
@@ -170,6 +171,7 @@ ft_status ft_auto_plan(ft_session *s, uint32_t n_prompt, uint32_t n_head, struct
         s->report.n_fallback = 0; /* they were about the other plan */
     } else {
         s->plan = plan;
+        ft_formats_joint(s, share);
         s->report.n_fallback = n_fallback;
     }
     return FT_OK;

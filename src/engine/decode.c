@@ -282,7 +282,14 @@ static void rotate_key(const struct ft_hparams *hp, const float *wheel, const fl
     }
 }
 
-/* The first rows' keys, as they stand in the store: before they are first rotated. */
+/* A key into the store's basis and back: positions are rotations of its own. */
+static void turn(const ft_session *s, float *key) {
+    if (s->lane.format.is_k_rotated) {
+        ft_rotate(key, key, 1, s->lane.hp->head_dim);
+    }
+}
+
+/* The first rows' keys as the prompt rotated them: before they are first rotated anew. */
 static void copy_sinks(ft_session *s) {
     struct ft_decoding *d = &s->decoding;
     const struct ft_kv_shape *shape = ft_kv_shape_of(s->lane.kv);
@@ -291,6 +298,7 @@ static void copy_sinks(ft_session *s) {
         const char *k = ft_kv_k(s->lane.kv, list / shape->n_head_kv, list % shape->n_head_kv);
         for (uint32_t j = 0; j < d->n_sink; j++, at += shape->d) {
             ft_kern()->decode(shape->k_fmt, k + j * row_bytes, d->sink + at, shape->d);
+            turn(s, d->sink + at);
         }
     }
 }
@@ -317,6 +325,7 @@ static void rotate_sinks(ft_session *s) {
     for (uint32_t list = 0; list < s->lane.n_layer * hp->n_head_kv; list++) {
         for (uint32_t j = 0; j < d->n_sink; j++, from += hp->head_dim) {
             rotate_key(hp, d->wheel, from, key);
+            turn(s, key);
             ft_kv_write(s->lane.kv, list / hp->n_head_kv, list % hp->n_head_kv, j, key, NULL);
         }
     }

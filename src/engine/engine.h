@@ -174,6 +174,7 @@ struct ft_plan {                   /* how one prompt will be run: decided before
     uint32_t n_prompt, n_input;    /* tokens given; tokens the target will read */
     bool is_prompt_on, is_kv_on;   /* does the stage drop anything */
     uint32_t prompt_keep, kv_keep; /* resolved to rows */
+    struct ft_facts prompt_facts, kv_facts; /* what they, and defaults, were resolved with */
     bool is_kv_whole;    /* nothing leaves behind the prompt, which is within the budget: later */
     uint32_t kv_limit;   /* the budget as asked, where rows leave at every step */
     bool is_kv_capped;   /* rows leave as votes say, the budget only caps what they leave */
@@ -235,7 +236,7 @@ struct ft_session {
     struct ft_plan plan;
     struct ft_report report;
     struct ft_decoding decoding;
-    bool is_dense_chosen;      /* by is_auto, for this prompt: methods count as dense */
+    bool is_dense_chosen; /* by is_auto, for this prompt: methods count as dense */
     /* while a prompt is read: the sessions whose rows this one's prefill chooses too */
     ft_session *const *mate; /* [n_mate] borrowed */
     uint32_t n_mate;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* formats.c - how a session's rows are stored: --kv-type against a model, layer by layer. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,6 +19,14 @@ static ft_status norms_of(const ft_model *model, const struct ft_kv_format *form
         s[2 * l] = s[2 * l + 1] = 1;
         if (ft_model_has_weights(model)) {
             FT_TRY(ft_model_kv_norms(model, l, norm, &s[2 * l], &s[2 * l + 1], err));
+            for (uint32_t i = 0; i < 2; i++) {
+                if (!isfinite(s[2 * l + i])) {
+                    return ft_fail(err, FT_FORMAT, 0,
+                                   "kv type: the norm of blk.%u.attn_%c.weight is %g, expected a "
+                                   "finite number",
+                                   l, i == 0 ? 'k' : 'v', s[2 * l + i]);
+                }
+            }
         }
     }
     return FT_OK;

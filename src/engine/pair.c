@@ -93,6 +93,7 @@ static ft_status plan_prompt(ft_session *s, uint32_t n_head, struct ft_error *er
         return FT_OK;
     }
     struct ft_facts facts = facts_of(s, plan->n_prompt, ft_pair_draft_layers(s));
+    plan->prompt_facts = facts;
     plan->prompt_keep = ft_choice_keep(choice, &facts);
     if (plan->n_prompt <= plan->prompt_keep && !s->is_shortcut_off) {
         return report_within(s, choice, plan->n_prompt, plan->prompt_keep, err);
@@ -212,19 +213,22 @@ static ft_status check_means(const struct ft_choice *choice, const struct ft_loo
 static ft_status report_means(ft_session *s, struct ft_error *err) {
     uint32_t n_head = s->lane.hp->n_head_kv;
     struct ft_kv_shape shape = { .n_layer = 1, .n_head_kv = n_head, .d = s->lane.hp->head_dim };
-    struct ft_packing plain = { .k = s->format.k_pack, .v = s->format.v_pack };
-    struct ft_packing centred = plain;
-    centred.is_mean = true;
-    double full = (double)FT_BLOCK_ROW * n_head * shape.d * 2 * sizeof(uint16_t);
+    double full = (double)FT_BLOCK_ROW * n_head * shape.d * 2 * sizeof(uint16_t) * s->lane.n_layer;
+    double plain = 0, centred = 0;
     if (!s->format.is_mean || n_head >= MEAN_HEADS) {
         return FT_OK;
+    }
+    for (uint32_t l = 0; l < s->lane.n_layer; l++) { /* which may differ in bits */
+        struct ft_packing packing = { .k = s->packing[l].k, .v = s->packing[l].v };
+        plain += (double)ft_kv_packed_bytes(&shape, &packing, FT_BLOCK_ROW);
+        packing.is_mean = true;
+        centred += (double)ft_kv_packed_bytes(&shape, &packing, FT_BLOCK_ROW);
     }
     return ft_report_fallback(
         s, err,
         "means over %u KV heads take 1/%u of f16: packed rows are %.1f %% of f16, %.1f %% without "
         "means (they pay from %d heads on)",
-        n_head, n_head, 100 * (double)ft_kv_packed_bytes(&shape, &centred, FT_BLOCK_ROW) / full,
-        100 * (double)ft_kv_packed_bytes(&shape, &plain, FT_BLOCK_ROW) / full, MEAN_HEADS);
+        n_head, n_head, 100 * centred / full, 100 * plain / full, MEAN_HEADS);
 }
 
 /* keep, and what it is in packed rows where bits are chosen with it. */
@@ -271,6 +275,7 @@ static ft_status plan_kv(ft_session *s, struct ft_error *err) {
     }
     struct ft_facts facts;
     plan->kv_keep = plan_keep(s, &facts);
+    plan->kv_facts = facts;
     plan->kv_limit = plan->kv_keep;
     struct ft_look seen;
     choice->method->look(choice->params, &facts, &seen);
@@ -328,6 +333,7 @@ static ft_status check_text(ft_session *s, struct ft_error *err) {
     plan->is_kv_on = plan->is_critical = false;
     plan->kv_look = (struct ft_look){ 0 };
     plan->n_text = plan->n_trial = 0;
+    ft_formats_joint(s, 1);
     return FT_OK;
 }
 

@@ -100,20 +100,14 @@ void ft_report_settings(ft_session *s) {
     report->kv_bytes_full = token_bytes * plan->n_prompt;
     report->n_kept = plan->n_input;
     report->n_kv_kept = plan->is_kv_on ? plan->kv_keep : plan->n_input;
-    struct ft_facts facts = { .n_prompt = plan->n_prompt,
-                              .n_predict = s->params.n_predict,
-                              .token_bytes = token_bytes };
     if (plan->is_prompt_on) {
         report->prompt_method = s->prompt.method->name;
-        facts.n_layer = ft_pair_draft_layers(s);
-        add_settings(s, &s->prompt, "prompt", &facts);
+        add_settings(s, &s->prompt, "prompt", &plan->prompt_facts);
         set_value(s, "prompt", "lookahead", plan->prompt_look.lookahead); /* where it has one */
     }
     if (plan->is_kv_on) {
         report->kv_method = s->kv.method->name;
-        facts.n_prompt = plan->n_input;
-        facts.n_layer = s->lane.hp->n_layer;
-        add_settings(s, &s->kv, "kv", &facts);
+        add_settings(s, &s->kv, "kv", &plan->kv_facts);
         if (plan->n_text + plan->n_trial > 0) { /* one of them is 0 */
             set_value(s, "kv", "lookahead", plan->n_text + plan->n_trial);
         }

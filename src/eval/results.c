@@ -323,7 +323,7 @@ static ft_status take_depths(struct ft_results *r, struct ft_error *error) {
     json_array_foreach(r->file, f, lines) {
         json_array_foreach(lines, l, line) {
             const json_t *depth = json_object_get(line, "depth");
-            if (l > 0 && depth) {
+            if (l > 0 && depth && !ft_record_is_run(line)) {
                 uint32_t t = place_of(&r->task, &r->n_task,
                                       json_string_value(json_object_get(line, "task")));
                 r->depth[t] = r->depth[t] < 0 ? (int32_t)json_integer_value(depth) : r->depth[t];

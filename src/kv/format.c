@@ -262,6 +262,11 @@ static ft_status check_choosing(const struct said *said, struct ft_error *err) {
         return ft_fail(err, FT_ARG, 0,
                        "kv type: joint chooses the bits of k and v: it takes no k=, v= or mean=");
     }
+    if (said->is_joint != UNSAID && said->rows != UNSAID && formats[said->rows].fmt != FT_F16) {
+        return ft_fail(err, FT_ARG, 0,
+                       "kv type: joint counts its budget in f16 rows: it takes no rows=%s",
+                       formats[said->rows].name);
+    }
     if (said->is_by_norm != UNSAID && !is_q4) {
         return ft_fail(err, FT_ARG, 0,
                        "kv type: kvq chooses the bits of k and v: it takes bits=, no k= or v=");
@@ -406,7 +411,7 @@ ft_status ft_kv_format_fit(struct ft_kv_format *format, uint32_t d, const char *
     struct ft_pack *side[] = { &format->k_pack, &format->v_pack };
     for (int i = 0; i < 2; i++) {
         if (format->is_row_grouped && side[i]->group == 0) {
-            side[i]->group = (uint16_t)d;
+            side[i]->group = side[i]->by == FT_BY_CHANNEL ? FT_BLOCK_ROW : (uint16_t)d;
         }
         FT_TRY(fit_pack(side[i], i == 0 ? "k" : "v", d, whose, err));
     }

@@ -97,7 +97,8 @@ size_t ft_gguf__type_bytes(enum ft_gguf_type type) {
 /* ---- hashing of names ---- */
 
 uint32_t ft_gguf__hash(struct ft_gguf_span span) {
-    uint32_t hash = 2166136261u;
+    /* begins where the program was loaded: names that collide cannot be made beforehand */
+    uint32_t hash = 2166136261u ^ (uint32_t)((uintptr_t)types >> 8);
     for (size_t i = 0; i < span.n; i++) {
         hash = (hash ^ (unsigned char)span.text[i]) * 16777619u;
     }

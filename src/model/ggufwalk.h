@@ -98,7 +98,7 @@ double ft_gguf__number(const struct ft_gguf_walk *walk, const struct ft_gguf_key
 struct ft_gguf_span ft_gguf__next(const struct ft_gguf_walk *walk, size_t *at);
 
 bool ft_gguf__is(struct ft_gguf_span span, const char *text);
-/* ft_gguf__hash - FNV-1a. */
+/* ft_gguf__hash - FNV-1a from another start in every process. */
 uint32_t ft_gguf__hash(struct ft_gguf_span span);
 
 /* ft_gguf__vocab - every key of the vocabulary that libllama reads (ggufvocab.c). */

@@ -250,7 +250,7 @@ static ft_status candidates(struct ft_sampler *s, const float *logits, bool has_
     }
     out->size = n;
     if (n == 0) {
-        return ft_fail(err, FT_LIMIT, 0, "no token is left to draw: %s",
+        return ft_fail(err, FT_ARG, 0, "no token is left to draw: %s",
                        has_grammar ? "the grammar allows none of the vocabulary here"
                                    : "all are forbidden");
     }

@@ -2,6 +2,7 @@
 /* test_bits.c - bits and groups by norms: never above the average, monotone, as good as any choice on
  * two layers; norms of weights against their definitions. */
 #include "engine_fixture.h"
+#include "gguf_edit.h"
 
 enum { N_MOST = 64 };
 
@@ -127,8 +128,40 @@ static void test_norms(void **state) {
             sum[i] += frobenius[i];
         }
     }
-    assert_true(sum[0] > sum[1]); /* keys are larger, as the paper says, on the mean of the layers */
+    assert_true(sum[0] >
+                sum[1]); /* keys are larger, as the paper says, on the mean of the layers */
     ft_model_close(model);
+}
+
+/* A weight that is no number has no norm: said, not computed with. */
+static void test_infinite(void **state) {
+    (void)state;
+    static const uint8_t infinite[] = { 0x00, 0x7c }, none[] = { 0x00, 0x7e };
+    const char *path = FT_TEST_SCRATCH_DIR "/infinite.gguf";
+    struct ge g = ge_load(FT_TEST_SOURCE_DIR "/models/foretoken-draft-f16.gguf");
+    struct ge_entry *at = NULL;
+    for (size_t i = 0; i < g.n_tensor; i++) {
+        at = strcmp(g.tensor[i].name, "blk.1.attn_v.weight") == 0 ? &g.tensor[i] : at;
+    }
+    assert_non_null(at);
+    for (int i = 0; i < 2; i++) {
+        size_t n;
+        memcpy(at->value.data, i == 0 ? infinite : none, 2);
+        uint8_t *bytes = ge_build(&g, &n);
+        FILE *file = fopen(path, "wb");
+        assert_non_null(file);
+        assert_int_equal(fwrite(bytes, 1, n, file), n);
+        fclose(file);
+        free(bytes);
+        ft_model *model = model_at(path, FT_LOAD_FULL);
+        struct ft_kv_layer layer[16];
+        struct ft_error err;
+        assert_int_equal(ft_kv_type_layers(model, "kvq", layer, &err), FT_FORMAT);
+        assert_non_null(strstr(err.text, "blk.1.attn_v.weight"));
+        ft_model_close(model);
+    }
+    ge_free(&g);
+    remove(path);
 }
 
 /* kvq gives the bits that the norms say, and their bytes are what the store counts. */
@@ -177,9 +210,9 @@ static void test_kvq(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bits),   cmocka_unit_test(test_bits_against_all),
-        cmocka_unit_test(test_groups), cmocka_unit_test(test_norms),
-        cmocka_unit_test(test_kvq),
+        cmocka_unit_test(test_bits),     cmocka_unit_test(test_bits_against_all),
+        cmocka_unit_test(test_groups),   cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_infinite), cmocka_unit_test(test_kvq),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -417,23 +417,27 @@ static void test_twin(void **state) {
 /* ---- keys rotated anew ---- */
 
 /* One layer: keys and values depend on their own token alone, so what streamingllm holds is what a
- * prompt of just those tokens holds at positions 0, 1, ... */
+ * prompt of just those tokens holds at positions 0, 1, ...  Also where keys are stored turned. */
 static void test_fresh_prefill(void **state) {
     (void)state;
-    static const char *const models[] = {
-        "--arch llama --layers 1" TARGET,
-        "--arch qwen2 --layers 1" TARGET,
-        "--arch qwen3 --layers 1" TARGET,
-        "--arch llama --layers 1 --rope linear" TARGET,
-        "--arch llama --layers 1 --rope yarn" TARGET,
-        "--arch llama --layers 1 --rope llama3" TARGET,
+    static const struct {
+        const char *arguments, *kv_type;
+    } models[] = {
+        { "--arch llama --layers 1" TARGET, "f32" },
+        { "--arch llama --layers 1" TARGET, "f32,rotate=k" },
+        { "--arch qwen2 --layers 1" TARGET, "f32" },
+        { "--arch qwen2 --layers 1" TARGET, "f32,rotate=kv" },
+        { "--arch qwen3 --layers 1" TARGET, "f32" },
+        { "--arch llama --layers 1 --rope linear" TARGET, "f32" },
+        { "--arch llama --layers 1 --rope yarn" TARGET, "f32" },
+        { "--arch llama --layers 1 --rope llama3" TARGET, "f32" },
     };
     enum { KEEP = 24 };
     for (size_t i = 0; i < FT_COUNT(models); i++) {
-        ft_model *model = model_made("one", models[i], FT_LOAD_PLAIN);
+        ft_model *model = model_made("one", models[i].arguments, FT_LOAD_PLAIN);
         ft_token id[N_ALL], held[KEEP];
         ids_random(id, N_ALL, model, 3);
-        ft_session *s = session_for(model, "streamingllm:keep=24", "f32", 1);
+        ft_session *s = session_for(model, "streamingllm:keep=24", models[i].kv_type, 1);
         ft_session *fresh = session_for(model, NULL, "f32", 1);
         prompt_read(s, id, N_PROMPT);
         for (uint32_t t = N_PROMPT; t < N_ALL; t++) {
@@ -443,8 +447,8 @@ static void test_fresh_prefill(void **state) {
             prompt_read(fresh, held, KEEP);
             double d = logp_distance(ft_session_logits(s), ft_session_logits(fresh), n_vocab_of(s));
             if (!(d <= LOGP_MAX)) {
-                fail_msg("%s: token %u: |delta log p| is %g, at most %g", models[i], t, d,
-                         LOGP_MAX);
+                fail_msg("%s, %s: token %u: |delta log p| is %g, at most %g", models[i].arguments,
+                         models[i].kv_type, t, d, LOGP_MAX);
             }
         }
         ft_session_free(fresh);

@@ -99,6 +99,10 @@ static void test_fit(void **state) {
     assert_int_equal(ft_kv_format_fit(&f, 96, "target", &err), FT_OK);
     assert_pack(f.v_pack, 4, FT_BY_TOKEN, 32);
     assert_pack(f.k_pack, 4, FT_BY_CHANNEL, 64);
+    assert_int_equal(ft_kv_format_parse("tada,k_by=channel", &f, &err), FT_OK);
+    assert_int_equal(ft_kv_format_fit(&f, 48, "target", &err), FT_OK);
+    assert_pack(f.k_pack, 4, FT_BY_CHANNEL, 64); /* a block, not a row */
+    assert_pack(f.v_pack, 4, FT_BY_TOKEN, 48);
     static const struct {
         const char *text;
         uint32_t d;

@@ -273,7 +273,7 @@ static void test_bias(void **state) {
     s = sampler_of(model, &params);
     struct ft_error err;
     ft_token id;
-    assert_int_equal(ft_sampler_draw(s, logits, 0, &id, &err), FT_LIMIT);
+    assert_int_equal(ft_sampler_draw(s, logits, 0, &id, &err), FT_ARG);
     assert_non_null(strstr(err.text, "forbidden"));
     ft_sampler_free(s);
     free(all);
@@ -442,7 +442,7 @@ static void test_grammar_strays(void **state) {
     params.bias = &never;
     params.n_bias = 1;
     s = sampler_of(model, &params);
-    assert_int_equal(ft_sampler_draw(s, logits, 0, &id, &err), FT_LIMIT);
+    assert_int_equal(ft_sampler_draw(s, logits, 0, &id, &err), FT_ARG);
     assert_non_null(strstr(err.text, "grammar"));
     ft_sampler_free(s);
 }
