@@ -143,9 +143,9 @@ uint32_t ft_setup_context(const struct ft_setup *setup);
 /* ft_setup_load - open the weights instead. */
 int ft_setup_load(struct ft_setup *setup);
 
-/* ft_check_file - before work begins: can the option's file be written?  NULL: yes; "-": no, as
- * standard output has other work. */
-int ft_check_file(const char *option, const char *path);
+/* ft_check_file - before work begins: can the option's file be written, and is it none of those that
+ * the command reads?  NULL: yes; "-": no, as standard output has other work. */
+int ft_check_file(const struct ft_conf *conf, const char *option, const char *path);
 /* ft_page_path - where a page goes: NULL, which is standard output, also for "-". */
 const char *ft_page_path(const char *path);
 /* ft_read_file - a whole file or standard input ("-"); NUL-terminated, caller frees with free. */

@@ -445,8 +445,17 @@ static int check_options(const struct ft_conf *conf) {
     if (conf->depth.n > 0 && conf->ctx.n > 0) {
         return ft_complain(FT_EXIT_USAGE, "--depth and --ctx exclude each other");
     }
+    if (conf->depth.n > 0 && ft_conf_has(conf, "-n")) {
+        return ft_complain(FT_EXIT_USAGE, "-n goes with --ctx; with --depth it is --tg");
+    }
     if (conf->depth.n > 0) {
         return check_depth(conf);
+    }
+    if (ft_conf_has(conf, "--pp") || ft_conf_has(conf, "--tg")) {
+        return ft_complain(FT_EXIT_USAGE,
+                           "%s goes with --depth (0 is an empty cache); with --ctx "
+                           "answers are -n tokens long",
+                           ft_conf_has(conf, "--pp") ? "--pp" : "--tg");
     }
     if (conf->n_predict < 2) {
         return ft_complain(
@@ -540,7 +549,7 @@ int ft_cmd_bench(const struct ft_conf *given) {
         code = ft_cases_init(&plan.cases, &setup);
     }
     if (code == FT_EXIT_OK) {
-        code = ft_check_file("--svg", conf.svg); /* said before minutes of work, not after */
+        code = ft_check_file(&conf, "--svg", conf.svg); /* said before minutes of work, not after */
     }
     if (code == FT_EXIT_OK) {
         code = make_shapes(&setup, &conf, &shapes);

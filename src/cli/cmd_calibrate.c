@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -31,6 +32,10 @@ static int read_kept(const char *path, json_t **out) {
     if (access(path, F_OK) != 0) {
         *out = json_object();
         return FT_EXIT_OK;
+    }
+    struct stat found;
+    if (stat(path, &found) == 0 && !S_ISREG(found.st_mode)) { /* one to be read could block */
+        return ft_complain(FT_EXIT_FAILED, "--out: %.160s is not a regular file", path);
     }
     int code = ft_read_file(path, KEPT_MAX, &text, &n);
     if (code != FT_EXIT_OK) {
@@ -138,7 +143,7 @@ static json_t *result_value(const struct ft_setup *setup, const char *text, size
     json_object_set_new(value, "kl_same_bits", json_real(found->kl_same));
     json_object_set_new(value, "tried", json_integer(found->n_tried));
     json_object_set_new(value, "n_ctx", json_integer(conf->n_ctx));
-    json_object_set_new(value, "seed", json_integer((json_int_t)conf->seed.value));
+    json_object_set_new(value, "seed", json_integer((json_int_t)setup->params.sampling.seed));
     json_object_set_new(value, "text", ft_json_text(ft_file_name(conf->file ? conf->file : "-")));
     json_object_set_new(value, "text_sha256", json_string(hex));
     json_object_set_new(value, "fingerprint", json_string(info.fingerprint));
@@ -188,7 +193,7 @@ static int check_kept(const struct ft_setup *setup) {
     json_t *kept = NULL;
     int code = open_kept(setup, path, &kept);
     json_decref(kept);
-    return code == FT_EXIT_OK ? ft_check_file("--out", path) : code;
+    return code == FT_EXIT_OK ? ft_check_file(setup->conf, "--out", path) : code;
 }
 
 /* Put beside the model, or where -o says, with what is there of it already. */
@@ -284,7 +289,7 @@ static int run(struct ft_setup *setup, const struct ft_chunks *chunks) {
                                           .average = conf->bits,
                                           .n_random = conf->n_try,
                                           .n_exchange = conf->n_try,
-                                          .seed = conf->seed.value,
+                                          .seed = setup->params.sampling.seed,
                                           .guard = ft_ui_guard,
                                           .tried = tried,
                                           .user = (void *)(uintptr_t)conf };
@@ -329,6 +334,7 @@ static int run_text(struct ft_setup *setup) {
 int ft_cmd_calibrate(const struct ft_conf *conf) {
     struct ft_setup setup = { 0 };
     int code = ft_setup_init(&setup, conf);
+    setup.params.sampling.seed = conf->seed.is_drawn ? (uint64_t)ft_time_us() : conf->seed.value;
     if (code == FT_EXIT_OK && conf->n_arg > 0 && conf->file) {
         code = ft_complain(FT_EXIT_USAGE, "-f and records exclude each other: bits or a table");
     }

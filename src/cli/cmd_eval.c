@@ -90,11 +90,26 @@ static int check_unused(const struct ft_eval *eval) {
     return FT_EXIT_OK;
 }
 
+/* A length that stands twice would count twice in the mean. */
+static int check_lengths(const struct ft_conf *conf) {
+    for (uint32_t i = 0; i < conf->ctx.n; i++) {
+        for (uint32_t k = 0; k < i; k++) {
+            if (conf->ctx.value[k] == conf->ctx.value[i]) {
+                return ft_complain(FT_EXIT_USAGE, "--ctx has %u twice", conf->ctx.value[i]);
+            }
+        }
+    }
+    return FT_EXIT_OK;
+}
+
 static int check_options(struct ft_eval *eval, const struct ft_conf *conf) {
     int code = find_kind(eval, conf);
     eval->setup.conf = conf;
     if (code == FT_EXIT_OK) {
         code = check_unused(eval);
+    }
+    if (code == FT_EXIT_OK) {
+        code = check_lengths(conf);
     }
     if (code == FT_EXIT_OK) {
         code = eval->kind->check(eval);
@@ -365,13 +380,41 @@ static int run_suite(const struct ft_conf *conf) {
     return code;
 }
 
+/* Options of `eval` that belong to suites, typed for a command that reads records. */
+static int check_read_only(const struct ft_conf *conf, const char *const *used) {
+    uint32_t n;
+    const struct ft_option *options = ft_conf_options(&n);
+    for (uint32_t i = 0; i < n; i++) {
+        char name[48];
+        bool is_used = !conf->is_given[i] || options[i].commands == UINT32_MAX;
+        ft_option_name(&options[i], name, sizeof name);
+        for (uint32_t k = 0; !is_used && used[k]; k++) {
+            is_used = strcmp(used[k], name) == 0;
+        }
+        if (!is_used) {
+            return ft_complain(FT_EXIT_USAGE, "eval %s has no use for %s", conf->arg[0], name);
+        }
+    }
+    return FT_EXIT_OK;
+}
+
+static int compare(const struct ft_conf *conf) {
+    static const char *const used[] = { "--tolerance", "--json", "--progress", NULL };
+    int code = check_read_only(conf, used);
+    return code == FT_EXIT_OK ? ft_eval_compare(conf) : code;
+}
+
+static int join(const struct ft_conf *conf) {
+    static const char *const used[] = { "--json", "--progress", NULL };
+    int code = check_read_only(conf, used);
+    return code == FT_EXIT_OK ? ft_eval_join(conf) : code;
+}
+
 int ft_cmd_eval(const struct ft_conf *conf) {
     static const struct {
         const char *name;
         int (*run)(const struct ft_conf *conf);
-    } other[] = { { "sweep", ft_eval_sweep },
-                  { "compare", ft_eval_compare },
-                  { "join", ft_eval_join } };
+    } other[] = { { "sweep", ft_eval_sweep }, { "compare", compare }, { "join", join } };
     for (size_t i = 0; i < FT_COUNT(other) && conf->n_arg > 0; i++) {
         if (strcmp(conf->arg[0], other[i].name) == 0) {
             return other[i].run(conf);

@@ -135,7 +135,7 @@ int ft_cmd_explain(const struct ft_conf *conf) {
         every_method(&cases, spec, &setup);
     }
     if (code == FT_EXIT_OK) {
-        code = ft_check_file("--out", ft_page_path(conf->out));
+        code = ft_check_file(conf, "--out", ft_page_path(conf->out));
     }
     if (code == FT_EXIT_OK) {
         code = ft_read_text(conf, &text, &n_text);

@@ -374,9 +374,11 @@ static int set_limit(struct answer *answer) {
     uint32_t n_ctx = ft_setup_context(&answer->setup), n = answer->tokens.n;
     if (n > n_ctx) {
         return ft_complain(FT_EXIT_FAILED,
-                           "-n -1: a prompt of %u tokens leaves nothing of a context of %u; give "
-                           "-n a number",
-                           n, n_ctx);
+                           "-n -1: a prompt of %u tokens leaves nothing of a context of %u; %s", n,
+                           n_ctx,
+                           answer->setup.params.prompt ? "give -n a number"
+                                                       : "a method with --prompt makes it shorter, "
+                                                         "--rope-scale the context longer");
     }
     answer->setup.params.n_predict = FT_MAX(n_ctx - n, 1);
     return FT_EXIT_OK;

@@ -102,7 +102,8 @@ static void estimate(const struct ft_setup *setup, const struct ft_error *misfit
         }
         struct ft_session_params params = setup->params;
         params.n_ctx = 0;
-        params.n_predict = FT_MIN(params.n_predict, FT_MAX(out->n_ctx[i] / 2, 1u));
+        uint32_t most = ft_conf_has(setup->conf, "-n") ? out->n_ctx[i] - 1 : out->n_ctx[i] / 2;
+        params.n_predict = FT_MIN(params.n_predict, FT_MAX(most, 1u));
         uint32_t n_prompt = FT_MAX(out->n_ctx[i] - params.n_predict, 1u);
         const ft_model *draft = setup->needs_draft ? setup->draft : NULL;
         out->error[i] = (struct ft_error){ 0 };

@@ -87,6 +87,9 @@ int ft_cmd_report(const struct ft_conf *conf) {
     if (ft_results_load(conf->arg, conf->n_arg, &results, &error) != FT_OK) {
         code = ft_complain_error(NULL, &error);
     }
+    if (code == FT_EXIT_OK) {
+        code = ft_check_file(conf, "--out", ft_page_path(conf->out));
+    }
     if (code == FT_EXIT_OK && conf->out) {
         code = write_page(&results, conf);
     }
@@ -247,8 +250,17 @@ int ft_eval_join(const struct ft_conf *conf) {
                            "eval join: expected a new record and those that it is made of: "
                            "foretoken eval join OUT.jsonl FILE.jsonl...");
     }
+    if (strcmp(conf->arg[1], "-") == 0) {
+        return ft_complain(FT_EXIT_USAGE,
+                           "eval join: the new record is \"-\", expected a file name");
+    }
     if (ft_record_join(conf->arg[1], &conf->arg[2], conf->n_arg - 2, &joined, &error) != FT_OK) {
         return ft_complain_error(NULL, &error);
+    }
+    if (conf->is_json) {
+        ft_json_print(json_pack("{s:I, s:I}", "samples", (json_int_t)joined.n_row, "expected",
+                                (json_int_t)joined.n_expected));
+        return FT_EXIT_OK;
     }
     bool is_short = joined.n_row < joined.n_expected;
     ft_out("%llu samples", (unsigned long long)joined.n_row);

@@ -20,7 +20,26 @@
 
 /* ---- files ---- */
 
-int ft_check_file(const char *option, const char *path) {
+/* What path names among the files that the command reads; NULL: nothing. */
+static const char *input_at(const struct ft_conf *conf, const char *path) {
+    const char *const inputs[] = { conf->model, conf->draft,        conf->file,
+                                   conf->words, conf->grammar_file, conf->haystack,
+                                   conf->squad, conf->hotpot,       conf->arrays };
+    struct stat own, other;
+    if (stat(path, &own) != 0) {
+        return NULL;
+    }
+    for (uint32_t i = 0; i < FT_COUNT(inputs) + conf->n_arg; i++) {
+        const char *input = i < FT_COUNT(inputs) ? inputs[i] : conf->arg[i - FT_COUNT(inputs)];
+        if (input && stat(input, &other) == 0 && own.st_dev == other.st_dev &&
+            own.st_ino == other.st_ino) {
+            return input;
+        }
+    }
+    return NULL;
+}
+
+int ft_check_file(const struct ft_conf *conf, const char *option, const char *path) {
     struct ft_error error = { 0 };
     struct ft_save *save = NULL;
     if (!path) {
@@ -30,6 +49,12 @@ int ft_check_file(const char *option, const char *path) {
         return ft_complain(FT_EXIT_USAGE,
                            "%s is \"-\", expected a file name: standard output has the results",
                            option);
+    }
+    const char *input = input_at(conf, path);
+    if (input) {
+        return ft_complain(FT_EXIT_USAGE,
+                           "%s is \"%.160s\", expected none of the files that are read: %.160s",
+                           option, path, input);
     }
     if (ft_save_open(path, &save, &error) != FT_OK) {
         return ft_complain_error(option, &error);
@@ -235,6 +260,14 @@ static bool drops(enum ft_stage stage, const struct ft_texts *specs) {
 /* --auto chooses between dense and what was asked for; with a draft alone that is specpc. */
 static int check_auto(struct ft_setup *setup) {
     const struct ft_conf *conf = setup->conf;
+    for (uint32_t i = 0; i < conf->kv.n; i++) {
+        if (strncmp(conf->kv.text[i], "auto", 4) == 0) {
+            return ft_complain(FT_EXIT_USAGE,
+                               "--auto and --kv %.40s both choose the method; leave "
+                               "one out",
+                               conf->kv.text[i]);
+        }
+    }
     if (conf->prompt.n + conf->kv.n == 0 && conf->draft) {
         setup->needs_draft = true;
     }
@@ -274,6 +307,14 @@ static int check_options(const struct ft_conf *conf) {
     if (conf->system && !conf->is_chat) {
         return ft_complain(FT_EXIT_USAGE,
                            "--system needs --chat: only a chat template has a place for it");
+    }
+    if (conf->grammar && !conf->grammar[0]) {
+        return ft_complain(FT_EXIT_USAGE, "--grammar is \"\", expected a grammar in GBNF");
+    }
+    if (conf->file && conf->grammar_file && strcmp(conf->file, "-") == 0 &&
+        strcmp(conf->grammar_file, "-") == 0) {
+        return ft_complain(FT_EXIT_USAGE,
+                           "--file and --grammar-file are both \"-\": standard input is read once");
     }
     if (conf->grammar && conf->grammar_file) {
         return ft_complain(FT_EXIT_USAGE, "--grammar and --grammar-file exclude each other");
@@ -424,9 +465,9 @@ int ft_setup_peek(struct ft_setup *setup, struct ft_error *misfit) {
         }
         *misfit = error;
     }
-    if (setup->self_layers > info.n_layer) {
-        return ft_complain(FT_EXIT_USAGE, "-d self:layers=%u: %s has %u layers", setup->self_layers,
-                           conf->model, info.n_layer);
+    if (setup->self_layers >= info.n_layer) {
+        return ft_complain(FT_EXIT_USAGE, "-d self:layers=%u: %s has %u layers, expected fewer",
+                           setup->self_layers, conf->model, info.n_layer);
     }
     for (uint32_t i = 0; i < conf->bias.n; i++) {
         if ((uint32_t)setup->bias[i].id >= info.n_vocab_real) {

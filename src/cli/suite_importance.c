@@ -515,7 +515,7 @@ static int value(const struct ft_eval *eval, json_t **out) {
     return code;
 }
 
-static const char *const unused[] = { "--file", "--depths", "--keep", NULL };
+static const char *const unused[] = { "--file", "--depths", "--keep", "--tolerance", NULL };
 
 const struct ft_eval_kind ft_eval_importance = { .name = "importance",
                                                  .check = check,

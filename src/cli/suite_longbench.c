@@ -229,9 +229,9 @@ static void close_longbench(struct ft_eval *eval) {
     }
 }
 
-static const char *const unused[] = { "--file",   "--budgets",  "--chat",  "--answer-prefix",
-                                      "--depths", "--haystack", "--words", "--squad",
-                                      "--hotpot", "--seed",     NULL };
+static const char *const unused[] = { "--file",   "--budgets",  "--chat",      "--answer-prefix",
+                                      "--depths", "--haystack", "--words",     "--squad",
+                                      "--hotpot", "--seed",     "--tolerance", NULL };
 
 const struct ft_eval_kind ft_eval_longbench = { .name = "longbench",
                                                 .is_fixed = true,

@@ -98,7 +98,8 @@ static void close_needle(struct ft_eval *eval) {
     }
 }
 
-static const char *const unused[] = { "--file", "--budgets", "--squad", "--hotpot", NULL };
+static const char *const unused[] = { "--file",   "--budgets",   "--squad",
+                                      "--hotpot", "--tolerance", NULL };
 
 const struct ft_eval_kind ft_eval_needle = { .name = "needle",
                                              .check = check,

@@ -26,13 +26,6 @@ static int check(struct ft_eval *eval) {
     if (!conf->file) {
         return ft_complain(FT_EXIT_USAGE, "eval ppl: on which text? -f FILE is needed");
     }
-    for (uint32_t i = 0; i < conf->ctx.n; i++) {
-        for (uint32_t k = 0; k < i; k++) {
-            if (conf->ctx.value[k] == conf->ctx.value[i]) {
-                return ft_complain(FT_EXIT_USAGE, "--ctx has %u twice", conf->ctx.value[i]);
-            }
-        }
-    }
     return FT_EXIT_OK;
 }
 

@@ -78,7 +78,7 @@ static void close_ruler(struct ft_eval *eval) {
     }
 }
 
-static const char *const unused[] = { "--file", "--depths", "--budgets", NULL };
+static const char *const unused[] = { "--file", "--depths", "--budgets", "--tolerance", NULL };
 
 const struct ft_eval_kind ft_eval_ruler = { .name = "ruler",
                                             .check = check,

@@ -212,7 +212,8 @@ static ft_status set_seed(struct ft_conf *conf, const struct ft_option *option, 
     if (strcmp(value, "-1") == 0) {
         seed.is_drawn = true;
     } else if (!ft_text_uint(value, INT64_MAX, &seed.value)) {
-        return refuse(conf, option, value, "a whole number, or -1 to draw one");
+        return refuse(conf, option, value,
+                      "a whole number, or -1 to draw one, at most 9223372036854775807");
     }
     *(struct ft_seed *)(void *)((char *)conf + option->offset) = seed;
     return FT_OK;
@@ -245,6 +246,9 @@ static ft_status add_method(struct ft_conf *conf, const struct ft_option *option
     bool is_auto = strncmp(value, "auto", 4) == 0 && (value[4] == ':' || value[4] == '\0');
     if (is_auto && !is_prompt && conf->command == GENERATE) {
         return add_text(conf, option, value); /* whoever runs it chooses a method */
+    }
+    if (!value[0]) { /* a variable of a script that is not set, more likely than a wish for dense */
+        return refuse(conf, option, value, "METHOD or METHOD:KEY=VALUE,...");
     }
     ft_status status =
         ft_method_check(is_prompt ? FT_STAGE_PROMPT : FT_STAGE_KV, value, NULL, &error);
@@ -355,7 +359,7 @@ static const struct ft_option *find(uint32_t command, const char *name, size_t n
 
 static ft_status unknown(struct ft_conf *conf, uint32_t command, const char *name, size_t n) {
     char best[48] = "", typed[48], own[48], list[1024] = "";
-    uint32_t best_distance = 3;
+    uint32_t best_distance = (uint32_t)FT_MIN(3, (n + 1) / 2); /* of short words any is near */
     snprintf(typed, sizeof typed, "%.*s", (int)FT_MIN(n, sizeof typed - 1), name);
     for (size_t i = 0; i < FT_COUNT(table); i++) {
         if (table[i].kind == FT_OPT_GROUP || !(table[i].commands & command)) {

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* save.c - a file that appears whole or not at all: written as PATH.part, then renamed.  Or standard
- * output, which does not.
+/* save.c - a file that appears whole or not at all: written as PATH.foretoken-part, then renamed.  Or
+ * standard output, which does not.
  *
- * The .part file is locked while it is written.  An interrupted run leaves it behind, and the next
- * one writes over it.
+ * That file is locked while it is written.  An interrupted run leaves it behind, and the next one
+ * writes over it.  A link is followed, not replaced, and a file that is replaced keeps its mode.
  */
 #define _DEFAULT_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -18,11 +19,13 @@
 
 enum { PATH_BYTES = 4096 };
 
+static const char suffix[] = ".foretoken-part";
+
 struct ft_save {
     FILE *file;
     bool is_good, is_standard;
     int code; /* errno of the first failure */
-    char path[PATH_BYTES], part[PATH_BYTES + 8];
+    char path[PATH_BYTES], part[PATH_BYTES + sizeof suffix];
 };
 
 static ft_status cannot(struct ft_error *error, const char *path, int code) {
@@ -38,10 +41,10 @@ static bool is_still_there(int fd, const char *part) {
 
 static ft_status open_standard(struct ft_save **out, struct ft_error *error) {
     struct ft_save *save = ft_alloc(1, sizeof *save);
-    int fd = dup(STDOUT_FILENO);
+    int fd = dup(STDOUT_FILENO), code = errno;
     FILE *file = fd >= 0 ? fdopen(fd, "wb") : NULL;
     if (!save || !file) {
-        int code = errno;
+        code = fd >= 0 ? errno : code;
         if (fd >= 0 && !file) {
             close(fd);
         }
@@ -58,27 +61,59 @@ static ft_status open_standard(struct ft_save **out, struct ft_error *error) {
     return FT_OK;
 }
 
-ft_status ft_save_open(const char *path, struct ft_save **out, struct ft_error *error) {
-    struct stat found;
-    if (!path) {
-        return open_standard(out, error);
-    }
+/* The file that a path leads to.  mode: its own where there is one, else -1. */
+static ft_status resolve(const char *path, char *out, int *mode, struct ft_error *error) {
+    struct stat found, standard;
+    bool is_there = stat(path, &found) == 0;
+    *mode = -1;
     if (strlen(path) >= PATH_BYTES) {
         return cannot(error, path, ENAMETOOLONG);
     }
-    if (stat(path, &found) == 0 && !S_ISREG(found.st_mode)) {
+    if (is_there && fstat(STDOUT_FILENO, &standard) == 0 && found.st_dev == standard.st_dev &&
+        found.st_ino == standard.st_ino) {
+        return ft_fail(error, FT_IO, 0, "%.160s is standard output", path);
+    }
+    if (is_there && !S_ISREG(found.st_mode)) {
         return ft_fail(error, FT_IO, 0, "%.160s is not a regular file", path);
+    }
+    snprintf(out, PATH_BYTES, "%s", path);
+    if (lstat(path, &standard) == 0 && S_ISLNK(standard.st_mode)) {
+        char *real = realpath(path, NULL);
+        if (!real || strlen(real) >= PATH_BYTES) {
+            int code = real ? ENAMETOOLONG : errno;
+            free(real);
+            return cannot(error, path, code);
+        }
+        snprintf(out, PATH_BYTES, "%s", real);
+        free(real);
+    }
+    if (is_there) {
+        *mode = (int)(found.st_mode & 07777);
+    }
+    return FT_OK;
+}
+
+ft_status ft_save_open(const char *path, struct ft_save **out, struct ft_error *error) {
+    char real[PATH_BYTES];
+    int mode;
+    if (!path) {
+        return open_standard(out, error);
+    }
+    ft_status status = resolve(path, real, &mode, error);
+    if (status != FT_OK) {
+        return status;
     }
     struct ft_save *save = ft_alloc(1, sizeof *save);
     if (!save) {
         return ft_fail(error, FT_NOMEM, 0, "no memory to write %.160s", path);
     }
     char part[sizeof save->part];
-    snprintf(save->path, sizeof save->path, "%s", path);
-    snprintf(part, sizeof part, "%s.part", path);
+    snprintf(save->path, sizeof save->path, "%s", real);
+    snprintf(part, sizeof part, "%s%s", real, suffix);
     int fd = open(part, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     bool is_locked = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
-    if (is_locked && is_still_there(fd, part) && ftruncate(fd, 0) == 0) {
+    if (is_locked && is_still_there(fd, part) && ftruncate(fd, 0) == 0 &&
+        (mode < 0 || fchmod(fd, (mode_t)mode) == 0)) {
         save->file = fdopen(fd, "wb");
     }
     if (save->file) {

@@ -47,6 +47,14 @@ generate --json --auto --kv snapkv:keep=128
 json 'j["auto"]["chosen"] in ("dense", "plan") and "snapkv" in j["auto"]["text"]'
 refuses 2 "no option --auto" bench -m "$target" --auto
 
+# the format goes with the plan that is chosen, also behind a dense plan that cannot be run
+joint() { generate -d "$draft" -c 1100 --json --prompt specpc:keep=1024 --kv snapkv:keep=12.5% --kv-type joint "$@"; }
+joint
+cp out plain.json
+joint --auto
+json 'j["auto"]["chosen"] == "plan" and j["kv_bytes"] == json.load(open("plain.json"))["kv_bytes"]'
+refuses 2 "both choose the method" generate -m "$target" -p x --auto --kv auto:bytes=1MiB
+
 # ---- breakeven ----
 works breakeven -m "$target" --ctx 1024,65536
 check "three methods with a line of lengths that pay" [ "$(grep -c '^pays from' out)" -eq 3 ]

@@ -133,6 +133,17 @@ refuses 1 "512000 are needed (-c)" calibrate -m own.gguf -f "$text" -c 512000
 refuses 2 '--bits is "9", expected' calibrate -m own.gguf -f "$text" --bits 9
 refuses 2 "which model?" calibrate -f "$text"
 
+works info "$target" --kv-type kvq,bits=3,mean=heads
+refuses 2 "it takes no rows=f32" generate -m "$target" -p x --kv-type joint,rows=f32
+works generate -m "$draft" -f "$text" -n 1 --json --kv snapkv:keep=24KiB --kv-type q4,residual=0
+json 'j["method"]["kv"]["window"] == 32' # the default of the rows that are kept, not of f16 ones
+works generate -m "$target" -f "$text" -c 1955 -n 1 --json --kv laq:keep=12.5% --kv-type joint
+json 'j["method"]["kv"]["name"] == "dense" and j["kv_bytes"] == j["kv_bytes_full"]'
+works calibrate -m "$target" -f "$text" -c 512 --tries 1 --bits 4 -s -1 --json -o drawn.json
+json 'j["seed"] > 0'
+mkfifo pipe
+refuses 1 "pipe is not a regular file" calibrate -m "$target" -f "$text" -c 512 -o pipe
+
 # ---- auto ----
 cp "$target" auto.gguf
 works generate -m auto.gguf -f "$text" -n 4 --json --kv auto:bytes=64KiB

@@ -49,4 +49,15 @@ refuses 1 "cannot be written" report dense.jsonl -o missing/page.html
 refuses 2 "expected two records" eval compare dense.jsonl
 refuses 1 "holds 2 methods" eval compare kv.jsonl dense.jsonl
 refuses 2 "unexpected argument" eval ruler dense.jsonl
+refuses 2 "none of the files that are read" report dense.jsonl -o ./dense.jsonl
+refuses 2 "expected a file name" eval join - dense.jsonl zero.jsonl
+refuses 2 "eval compare has no use for --kv" eval compare dense.jsonl zero.jsonl --kv snapkv
+refuses 2 "eval ruler has no use for --tolerance" eval ruler -m "$target" --tolerance 3
+refuses 2 "--ctx has 512 twice" eval ruler -m "$target" --ctx 512,512
+cat >run.jsonl <<'EOS'
+{"manifest":{"suite":"ruler","target":"x","seed":42}}
+{"task":"vt","method":"dense","ctx":512,"index":0,"score":50}
+{"run":{"a":1},"depth":5}
+EOS
+works report run.jsonl
 finish

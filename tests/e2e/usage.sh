@@ -74,6 +74,27 @@ refuses 1 "missing.gbnf" generate -m "$target" -p x --grammar-file missing.gbnf
 echo "a few words" >short
 refuses 1 "two chunks of 512" perplexity -m "$target" -f short
 
+refuses 2 '--kv is "", expected METHOD' generate -m "$target" -p x --kv=
+refuses 2 '--prompt is "", expected METHOD' generate -m "$target" -p x --prompt=
+refuses 2 '--grammar is ""' generate -m "$target" -p x --grammar ""
+refuses 2 "standard input is read once" generate -m "$target" -f - --grammar-file -
+refuses 2 "no token is left to draw" generate -m "$target" -p x --grammar 'root ::= "z"' -l 122-inf
+refuses 2 "at most 9223372036854775807" generate -m "$target" -p x -s 9223372036854775808
+refuses 2 "has 4 layers, expected fewer" generate -m "$target" -d self:layers=4 -p x --prompt specpc
+refuses 2 "--pp goes with --depth" bench -m "$target" --pp 16
+refuses 2 "-n goes with --ctx" bench -m "$target" --depth 0 -n 3
+refuses 1 "makes it shorter" generate -m "$target" -f "$source_dir/README.md" -n -1
+works info "$target" -c 4096 -n 3000 --json
+cp out long.json
+works info "$target" -c 4096 -n 2048 --json
+check "info -n is not cut" sh -c '! cmp -s out long.json'
+
+# ---- what is read is not written over ----
+cp "$draft" own.gguf
+refuses 2 "none of the files that are read" explain -m own.gguf -f "$source_dir/README.md" --kv snapkv:keep=64 -o own.gguf
+refuses 2 "none of the files that are read" bench -m own.gguf --ctx 64 -n 2 --svg ./own.gguf
+check "the model is as it was" cmp "$draft" own.gguf
+
 # ---- what documents say ----
 for command in generate info methods tokens perplexity bench breakeven score help; do
     works help $command

@@ -336,9 +336,9 @@ static void test_save(void **state) {
     assert_holds(path, "123"); /* what is being written does not show */
     assert_int_equal(ft_save_done(save, false, &err), FT_OK);
     assert_holds(path, "123");
-    assert_int_equal(access(FT_TEST_SCRATCH_DIR "/file.part", F_OK), -1);
+    assert_int_equal(access(FT_TEST_SCRATCH_DIR "/file.foretoken-part", F_OK), -1);
     /* a part that an interrupted run left */
-    FILE *file = fopen(FT_TEST_SCRATCH_DIR "/file.part", "w");
+    FILE *file = fopen(FT_TEST_SCRATCH_DIR "/file.foretoken-part", "w");
     assert_non_null(file);
     fputs("something long that was never finished", file);
     fclose(file);
@@ -349,6 +349,40 @@ static void test_save(void **state) {
     assert_int_equal(ft_save_open(FT_TEST_SCRATCH_DIR, &save, &err), FT_IO);
     assert_int_equal(ft_save_open("/nowhere/at/all", &save, &err), FT_IO);
     assert_int_equal(ft_save_open("/dev/null", &save, &err), FT_IO);
+}
+
+/* A link is followed, a replaced file keeps its mode, and nobody else's file is touched. */
+static void test_save_in_place(void **state) {
+    (void)state;
+    const char *path = FT_TEST_SCRATCH_DIR "/real", *link = FT_TEST_SCRATCH_DIR "/link";
+    const char *other = FT_TEST_SCRATCH_DIR "/real.part", *paths[] = { path, other };
+    struct ft_error err = { .code = FT_OK };
+    struct ft_save *save = NULL;
+    struct stat found;
+    for (size_t i = 0; i < FT_COUNT(paths); i++) {
+        FILE *file = fopen(paths[i], "w");
+        assert_non_null(file);
+        fputs("old", file);
+        fclose(file);
+    }
+    assert_int_equal(chmod(path, 0600), 0);
+    unlink(link);
+    if (symlink("real", link) != 0) {
+        skip();
+    }
+    assert_int_equal(ft_save_open(link, &save, &err), FT_OK);
+    ft_save_print(save, "new");
+    assert_int_equal(ft_save_done(save, true, &err), FT_OK);
+    assert_holds(path, "new");
+    assert_holds(other, "old");
+    assert_int_equal(lstat(link, &found), 0);
+    assert_true(S_ISLNK(found.st_mode));
+    assert_int_equal(stat(path, &found), 0);
+    assert_int_equal(found.st_mode & 07777, 0600);
+    unlink(path);
+    assert_int_equal(ft_save_open(link, &save, &err), FT_IO); /* to nothing */
+    unlink(link);
+    unlink(other);
 }
 
 /* Byte by byte, as ft_save_text is described; the reference of what writes spans. */
@@ -398,8 +432,8 @@ static void test_full_disk(void **state) {
     struct ft_error err = { .code = FT_OK };
     struct ft_save *save = NULL;
     const char *path = FT_TEST_SCRATCH_DIR "/full";
-    unlink(FT_TEST_SCRATCH_DIR "/full.part");
-    if (symlink("/dev/full", FT_TEST_SCRATCH_DIR "/full.part") != 0) {
+    unlink(FT_TEST_SCRATCH_DIR "/full.foretoken-part");
+    if (symlink("/dev/full", FT_TEST_SCRATCH_DIR "/full.foretoken-part") != 0) {
         skip();
     }
     if (ft_save_open(path, &save, &err) == FT_OK) { /* else the device cannot be opened so */
@@ -408,17 +442,18 @@ static void test_full_disk(void **state) {
         }
         assert_int_equal(ft_save_done(save, true, &err), FT_IO);
     }
-    unlink(FT_TEST_SCRATCH_DIR "/full.part");
+    unlink(FT_TEST_SCRATCH_DIR "/full.foretoken-part");
     assert_int_equal(access(path, F_OK), -1);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plot),     cmocka_unit_test(test_dots),
-        cmocka_unit_test(test_odd_dots), cmocka_unit_test(test_odd_plots),
-        cmocka_unit_test(test_lines),    cmocka_unit_test(test_bytes),
-        cmocka_unit_test(test_grids),    cmocka_unit_test(test_save),
-        cmocka_unit_test(test_text),     cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_plot),          cmocka_unit_test(test_dots),
+        cmocka_unit_test(test_odd_dots),      cmocka_unit_test(test_odd_plots),
+        cmocka_unit_test(test_lines),         cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_grids),         cmocka_unit_test(test_save),
+        cmocka_unit_test(test_text),          cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_save_in_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
