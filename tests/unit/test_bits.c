@@ -112,7 +112,7 @@ static void test_groups(void **state) {
 
 static void test_norms(void **state) {
     (void)state;
-    ft_model *model = model_shipped("target");
+    ft_model *model = model_shipped("weak");
     double sum[2] = { 0, 0 };
     for (uint32_t l = 0; l < ft_model_hparams(model)->n_layer; l++) {
         double frobenius[2], spectral[2];
@@ -122,9 +122,9 @@ static void test_norms(void **state) {
             FT_OK);
         assert_int_equal(
             ft_model_kv_norms(model, l, FT_NORM_SPECTRAL, &spectral[0], &spectral[1], &err), FT_OK);
-        for (int i = 0; i < 2; i++) { /* 128 x 256: |W|_2 <= |W|_F <= sqrt(128) |W|_2 */
+        for (int i = 0; i < 2; i++) { /* 64 x 128: |W|_2 <= |W|_F <= sqrt(64) |W|_2 */
             assert_true(spectral[i] <= frobenius[i]);
-            assert_true(frobenius[i] <= sqrt(128) * spectral[i]);
+            assert_true(frobenius[i] <= 8 * spectral[i]);
             sum[i] += frobenius[i];
         }
     }
@@ -197,7 +197,9 @@ static void test_kvq(void **state) {
     }
     struct ft_report report;
     assert_int_equal(report_of(s, &report)->kv_bytes, want);
-    assert_non_null(strstr(report.kv_packing, "bits of k 4"));
+    char told[24];
+    snprintf(told, sizeof told, "bits of k %u", bits[0]);
+    assert_non_null(strstr(report.kv_packing, told));
     struct ft_estimate estimate;
     ft_model *header =
         model_at(FT_TEST_SOURCE_DIR "/models/foretoken-target-f16.gguf", FT_LOAD_VOCAB);
