@@ -196,7 +196,7 @@ FT_API const char *ft_kv_type_name(uint32_t index); /* "f32", ... "k4v2"; NULL w
  * Errors     those of ft_method_check and ft_kv_type_check; FT_ARG as ft_session_prompt has it */
 FT_API ft_status ft_kv_check(const char *kv, const char *kv_type, struct ft_error *err);
 
-struct ft_kv_layer {       /* what a kv type gives one layer; bits 0: rows as they are */
+struct ft_kv_layer { /* what a kv type gives one layer; bits 0: rows as they are */
     double k_norm, v_norm; /* of the weights (kvq); 0: not asked, or there are none */
     uint32_t k_bits, v_bits, k_group, v_group;
 };
@@ -308,8 +308,8 @@ FT_API ft_status ft_session_prompt_shared(ft_session *session, ft_session *const
 /* ft_session_next - draw the next token from the current distribution (evaluating the one before
  * it).
  * Errors     FT_LIMIT when n_predict or the context is used up; FT_ARG without a prompt, or where
- *            grammar and bias leave no token to draw: the timeline stays.  FT_CANCELLED, FT_NOMEM and FT_INTERNAL while
- *            evaluating end it: only another prompt goes on */
+ *            grammar and bias leave no token to draw: the timeline stays.  FT_CANCELLED, FT_NOMEM
+ *            and FT_INTERNAL while evaluating end it: only another prompt goes on */
 FT_API ft_status ft_session_next(ft_session *session, ft_token *id, struct ft_error *err);
 
 /* ft_session_feed - append given tokens instead of drawn ones (teacher forcing).  They count

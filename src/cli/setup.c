@@ -260,13 +260,10 @@ static bool drops(enum ft_stage stage, const struct ft_texts *specs) {
 /* --auto chooses between dense and what was asked for; with a draft alone that is specpc. */
 static int check_auto(struct ft_setup *setup) {
     const struct ft_conf *conf = setup->conf;
-    for (uint32_t i = 0; i < conf->kv.n; i++) {
-        if (strncmp(conf->kv.text[i], "auto", 4) == 0) {
-            return ft_complain(FT_EXIT_USAGE,
-                               "--auto and --kv %.40s both choose the method; leave "
-                               "one out",
-                               conf->kv.text[i]);
-        }
+    if (ft_auto_kv_is_asked(conf)) {
+        return ft_complain(FT_EXIT_USAGE,
+                           "--auto and --kv %.40s both choose the method; leave one out",
+                           conf->kv.text[conf->kv.n - 1]);
     }
     if (conf->prompt.n + conf->kv.n == 0 && conf->draft) {
         setup->needs_draft = true;

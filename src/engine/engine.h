@@ -236,7 +236,7 @@ struct ft_session {
     struct ft_plan plan;
     struct ft_report report;
     struct ft_decoding decoding;
-    bool is_dense_chosen; /* by is_auto, for this prompt: methods count as dense */
+    bool is_dense_chosen;      /* by is_auto, for this prompt: methods count as dense */
     /* while a prompt is read: the sessions whose rows this one's prefill chooses too */
     ft_session *const *mate; /* [n_mate] borrowed */
     uint32_t n_mate;
